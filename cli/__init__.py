@@ -1,0 +1,1 @@
+"""Who types? The command line and the embedded stack."""

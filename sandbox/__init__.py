@@ -1,0 +1,1 @@
+"""Where does untrusted code run?"""

@@ -1,0 +1,1 @@
+"""Who integrates? Holdfast over HTTP."""

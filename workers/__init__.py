@@ -1,0 +1,1 @@
+"""Who runs it? The one place that builds Temporal workers."""

@@ -1,0 +1,1 @@
+"""In what order? The run and its gate."""
