@@ -1,0 +1,1 @@
+"""PostgreSQL: engines, tenant-scoped transactions, migrations."""
