@@ -1,0 +1,129 @@
+"""Messages of the gate: reserve, approval, settle."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from holdfast.contracts.run import Message
+
+
+class ActionRef(Message):
+    """Points at an action; its values are read from PostgreSQL.
+
+    Attributes:
+        kind: `llm.call` or `tool.call`.
+        head: Transcript head. For `llm.call`, the conversation to continue.
+        assistant: For `tool.call`, the transcript entry in which the model proposed it.
+        call_index: For `tool.call`, which of that entry's calls.
+        label: Name for people: the model's route or the tool's name.
+    """
+
+    kind: Literal["llm.call", "tool.call"]
+    head: str
+    assistant: str = ""
+    call_index: int = 0
+    label: str = ""
+
+
+class ReserveRequest(Message):
+    """Asks for a decision and a hold.
+
+    Attributes:
+        step: Number of the action within the run, from 1.
+        try_number: Number of this try of the step, from 1.
+        action: What is to be done.
+        approval_id: An approval that was asked for this step, or empty.
+    """
+
+    step: int
+    try_number: int
+    action: ActionRef
+    approval_id: str = ""
+
+
+class Reason(Message):
+    """Why: a stable code and a sentence."""
+
+    code: str
+    message: str
+    rule: str = ""
+
+
+class ReserveReply(Message):
+    """The decision.
+
+    Attributes:
+        verdict: `allow` comes with a permit; `replayed` with a hold that is settled already or about to be.
+        permit: The signed capability; it is worth something once, and only for the arguments it was given for.
+        retryable: Whether a denial may go away by itself (a part is unavailable, outstanding holds stand in the way).
+        head: Transcript head after a denial was written down for the model to read.
+    """
+
+    verdict: Literal["allow", "deny", "needs_approval", "replayed"]
+    decision_id: str
+    hold_id: str = ""
+    permit: str = ""
+    max_cost_nano_usd: int = 0
+    reasons: tuple[Reason, ...] = ()
+    retryable: bool = False
+    approval_id: str = ""
+    approval_expires_ms: int = 0
+    head: str = ""
+
+
+class VerifyApproval(Message):
+    """Asks whether an approval is decided; a token, if there is one, decides it."""
+
+    approval_id: str
+    token: str = ""
+
+
+class ApprovalState(Message):
+    """Where an approval stands."""
+
+    state: Literal["pending", "approved", "denied", "expired", "unknown"]
+
+
+class SettleRequest(Message):
+    """Asks to settle a try's hold by what is recorded of it.
+
+    Attributes:
+        head: Transcript head after which the outcome is to be written.
+        final: Whether no further try will follow, so that a failure must be written down for the model.
+    """
+
+    step: int
+    try_number: int
+    hold_id: str
+    action: ActionRef
+    final: bool = False
+
+
+class ProposedCall(Message):
+    """A tool call that the model proposed, without its arguments."""
+
+    index: int
+    tool: str
+
+
+class SettleReply(Message):
+    """What became of the hold, and what came of the action.
+
+    Attributes:
+        state: `voided` = nothing happened and nothing was spent; `unknown` = nobody knows yet.
+        ok: Whether the action did what it should.
+        asks_person: The outcome is unknown and the action must not be repeated: a person has to say what happened.
+        head: Transcript head with the outcome, if it was written down.
+        assistant: The entry that holds the model's proposed calls.
+    """
+
+    state: Literal["committed", "voided", "expired", "unknown"]
+    ok: bool = False
+    error_code: str = ""
+    retryable: bool = False
+    retry_after_ms: int = 0
+    asks_person: bool = False
+    cost_nano_usd: int = 0
+    head: str = ""
+    assistant: str = ""
+    calls: tuple[ProposedCall, ...] = ()

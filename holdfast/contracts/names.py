@@ -1,0 +1,39 @@
+"""Names under which workflows and activities are registered, and the task queues they run on."""
+
+from __future__ import annotations
+
+AGENT_RUN = "AgentRun"
+
+GOVERNOR_QUEUE = "holdfast-governor"
+LLM_QUEUE = "holdfast-llm"
+TOOL_QUEUE = "holdfast-tool"
+
+# Local activities of the governor: on no task queue, so nobody can schedule one from outside.
+LOAD_RUN = "load_run"
+ADOPT_INPUTS = "adopt_inputs"
+RESERVE = "reserve"
+SETTLE = "settle"
+VERIFY_APPROVAL = "verify_approval"
+MARK_RUN = "mark_run"
+FINISH_RUN = "finish_run"
+LOCAL_ACTIVITIES = frozenset({LOAD_RUN, ADOPT_INPUTS, RESERVE, SETTLE, VERIFY_APPROVAL, MARK_RUN, FINISH_RUN})
+
+# Executing activities: they take a permit, and nothing else names what they do (LAW 1).
+EXECUTE_LLM_CALL = "execute_llm_call"
+EXECUTE_TOOL_CALL = "execute_tool_call"
+EXECUTING_ACTIVITIES = {"llm.call": EXECUTE_LLM_CALL, "tool.call": EXECUTE_TOOL_CALL}
+EXECUTING_QUEUES = {"llm.call": LLM_QUEUE, "tool.call": TOOL_QUEUE}
+
+SIGNAL_INPUT = "input"
+SIGNAL_APPROVAL = "approval"
+SIGNAL_RESOLUTION = "resolution"
+
+SEARCH_ATTRIBUTES = {
+    "tenant": "HoldfastTenant",
+    "project": "HoldfastProject",
+    "user": "HoldfastUser",
+    "agent": "HoldfastAgent",
+    "role": "HoldfastRole",
+    "status": "HoldfastStatus",
+}
+"""Search attributes of a run; Temporal never encrypts these, so they carry names only."""

@@ -1,0 +1,143 @@
+"""Messages of the run: how it starts, what it knows of itself, what wakes it, how it ends."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RunStatus = Literal[
+    "pending", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "timed_out", "terminated"
+]
+EndStatus = Literal["succeeded", "failed", "cancelled", "timed_out"]
+
+
+class Message(BaseModel):
+    """Base of all messages: unknown fields are kept out, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunProgress(Message):
+    """What one execution of the workflow hands to the next when it continues as new.
+
+    Attributes:
+        step: Number of the newest step.
+        head: Newest transcript entry, hex; empty before the first.
+        inputs_adopted: Inputs that are part of the transcript.
+        paused: Whether the run stands still.
+    """
+
+    step: int = 0
+    head: str = ""
+    inputs_adopted: int = 0
+    inputs_seen: int = 0
+    paused: bool = False
+
+
+class StartRun(Message):
+    """Input of the workflow. Nothing in it is believed: what a run is, is read from its row (rule 5)."""
+
+    progress: RunProgress = RunProgress()
+
+
+class RunContext(Message):
+    """What the workflow needs to know of its run, read from the run's row.
+
+    Attributes:
+        admitted: False if no open run stands behind this workflow id; `refusal` then says why.
+        llm_timeout_ms: Hard deadline of one model call.
+        tool_timeout_ms: Hard deadline of one tool call.
+        max_steps: Steps after which the run ends as failed.
+        max_tries: Tries a step may have when tries fail for passing reasons.
+        deadline_ms: Milliseconds of the epoch at which the run is timed out.
+        steps_per_execution: Continue as new after so many steps at the latest; 0 leaves it to Temporal's advice.
+    """
+
+    admitted: bool
+    refusal: str = ""
+    tenant: str = ""
+    project: str = ""
+    user: str = ""
+    agent: str = ""
+    role: str = ""
+    llm_timeout_ms: int = 600_000
+    tool_timeout_ms: int = 60_000
+    heartbeat_timeout_ms: int = 10_000
+    max_steps: int = 100
+    max_tries: int = 5
+    deadline_ms: int = 0
+    steps_per_execution: int = 0
+    inputs: int = 0
+
+
+class InputSignal(Message):
+    """A person said something, or pauses or resumes the run; the words are in the run's inputs, not here."""
+
+    seq: int
+    mode: Literal["start", "followup", "steer", "pause", "resume"]
+
+
+class ApprovalSignal(Message):
+    """An approval was decided. It names the record; with a token it asks for the record to be written.
+
+    Attributes:
+        approval_id: The approval.
+        token: The approver's one-time token, or empty if the record was written already.
+    """
+
+    approval_id: str
+    token: str = ""
+
+
+class ResolutionSignal(Message):
+    """A person has settled a hold whose outcome was unknown."""
+
+    hold_id: str
+
+
+class AdoptInputs(Message):
+    """Asks to append inputs to the transcript.
+
+    Attributes:
+        head: Entry after which they come, hex; empty at the start.
+        first: First input to adopt.
+        last: Last input to adopt.
+        skipped_from: Tool calls of the entry `head` stands on, from this index, get an entry saying they were not made; -1: none.
+    """
+
+    head: str
+    first: int
+    last: int
+    assistant: str = ""
+    skipped_from: int = -1
+
+
+class AdoptedInputs(Message):
+    """The transcript's head after the inputs."""
+
+    head: str
+
+
+class MarkRun(Message):
+    """Records a change of the run's status that no decision causes."""
+
+    status: Literal["running", "paused", "waiting"]
+    code: str = ""
+
+
+class FinishRun(Message):
+    """Ends the run."""
+
+    status: EndStatus
+    code: str = ""
+    message: str = ""
+    head: str = ""
+
+
+class RunResult(Message):
+    """Result of the workflow."""
+
+    status: EndStatus
+    code: str = ""
+    steps: int = 0

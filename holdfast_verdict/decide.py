@@ -1,0 +1,314 @@
+"""The deciding core: `decide(facts, action) -> Verdict`. Pure and total: it never raises and never allows by accident.
+
+Rules are a table per role. Order: is the action known and well-formed → forbids → permits → gates. Default deny. A forbid
+fires also where the field it asks about is missing, a permit does not, and a gate only narrows what was permitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+
+ENGINE_VERSION = "rules/1"
+
+Effect = Literal["forbid", "permit", "gate"]
+Operator = Literal["==", "!=", "<=", ">", "in", "not_in", "all_in_domains", "any_outside_domains"]
+
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Compares a field of the action with a value, or with another field.
+
+    Attributes:
+        path: Such as `args.tenant` or `principal.tenant`.
+        operator: How to compare; `all_in_domains` and `any_outside_domains` speak of mail addresses.
+        value: What to compare with, unless `other_path` names it.
+        other_path: A second path, or empty.
+    """
+
+    path: str
+    operator: Operator
+    value: JsonValue = None
+    other_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of a role's table.
+
+    Attributes:
+        rule_id: Name that decisions cite.
+        effect: What it does when it matches.
+        kind: Kind of action it speaks of, such as `tool.call`.
+        tool: Tool it speaks of; `*` for all, empty for actions that have none.
+        conditions: All must hold.
+        code: Reason code that a forbid gives.
+        message: Sentence for people and models.
+        approver_role: For a gate, the role that must consent.
+        expires_s: For a gate, how long the consent may take, in seconds.
+    """
+
+    rule_id: str
+    effect: Effect
+    kind: str
+    tool: str = ""
+    conditions: tuple[Condition, ...] = ()
+    code: str = ""
+    message: str = ""
+    approver_role: str = "approver"
+    expires_s: int = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFact:
+    """An approval that was asked for this step.
+
+    Attributes:
+        approval_id: Its id.
+        state: Where it stands.
+        binding: What it was given for, hex.
+        rule_id: The gate that asked for it.
+    """
+
+    approval_id: str
+    state: Literal["pending", "approved", "denied", "expired", "consumed"]
+    binding: str
+    rule_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision may depend on, read before it is made.
+
+    Attributes:
+        principal: Tenant, project, user, agent, role by name.
+        rules: The role's table.
+        policy_hash: Hash of that table, hex.
+        known: Whether the action's kind and tool exist and the agent was given them.
+        malformed: Why the arguments are not what the tool takes; empty if they are.
+        approval: The approval that goes with this try, if any.
+    """
+
+    principal: Mapping[str, str]
+    rules: tuple[Rule, ...]
+    policy_hash: str
+    known: bool
+    malformed: str = ""
+    approval: ApprovalFact | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Returns the facts as they stand in the decision record, without the rules, which `policy_hash` names."""
+        approval = self.approval
+        return {
+            "principal": dict(self.principal),
+            "known": self.known,
+            "malformed": self.malformed,
+            "approval": None
+            if approval is None
+            else {
+                "approval_id": approval.approval_id,
+                "state": approval.state,
+                "binding": approval.binding,
+                "rule_id": approval.rule_id,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided.
+
+    Attributes:
+        verdict: The third value asks for consent first.
+        code: Stable reason code; `policy.permitted` for an allow.
+        message: A sentence that a person or a model can act on.
+        rule_id: The rule that decided, or empty.
+        trace: Every rule that was looked at, with what came of it.
+        gate: For `needs_approval`, the rule that asks.
+    """
+
+    verdict: Literal["allow", "deny", "needs_approval"]
+    code: str
+    message: str
+    rule_id: str = ""
+    trace: tuple[str, ...] = field(default=())
+    gate: Rule | None = None
+
+
+def rule_from_json(row: Mapping[str, JsonValue]) -> Rule:
+    """Reads a rule from its stored form; see `rule_to_json`."""
+    conditions = row.get("conditions") or ()
+    assert isinstance(conditions, list | tuple)
+    fields = {key: value for key, value in row.items() if key != "conditions"}
+    return Rule(
+        **fields,  # type: ignore[arg-type]  # stored by rule_to_json, and checked by the role's schema at the edge
+        conditions=tuple(Condition(**condition) for condition in conditions),  # type: ignore[arg-type]  # as above
+    )
+
+
+def rule_to_json(rule: Rule) -> dict[str, JsonValue]:
+    """Returns the stored form of a rule."""
+    return {
+        "rule_id": rule.rule_id,
+        "effect": rule.effect,
+        "kind": rule.kind,
+        "tool": rule.tool,
+        "conditions": [
+            {"path": c.path, "operator": c.operator, "value": c.value, "other_path": c.other_path}
+            for c in rule.conditions
+        ],
+        "code": rule.code,
+        "message": rule.message,
+        "approver_role": rule.approver_role,
+        "expires_s": rule.expires_s,
+    }
+
+
+def policy_hash(rules: tuple[Rule, ...]) -> bytes:
+    """Returns the hash that names a table of rules."""
+    return digest([rule_to_json(rule) for rule in rules])
+
+
+def approval_binding(policy_hash_hex: str, action_digest: bytes, gate: Rule, expires_at_ms: int) -> bytes:
+    """Returns what an approval is bound to: policy, exact arguments, approver set and expiry."""
+    return digest([policy_hash_hex, action_digest.hex(), gate.rule_id, gate.approver_role, expires_at_ms])
+
+
+def _lookup(path: str, action: Mapping[str, JsonValue], principal: Mapping[str, str]) -> object:
+    root, _, rest = path.partition(".")
+    value: object = {"args": action.get("args"), "principal": principal}.get(root, _MISSING)
+    for name in filter(None, rest.split(".")):
+        if not isinstance(value, Mapping) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
+
+
+def _domain_matches(address: object, domains: object) -> bool:
+    if not isinstance(address, str) or not isinstance(domains, list | tuple):
+        return False
+    return address.rpartition("@")[2].lower() in domains
+
+
+def _holds(condition: Condition, left: object, right: object) -> bool:
+    if type(left) is bool or type(right) is bool:
+        comparable = type(left) is type(right)
+    else:
+        comparable = isinstance(left, type(right)) or isinstance(right, type(left))
+    match condition.operator:
+        case "==":
+            return comparable and left == right
+        case "!=":
+            return not (comparable and left == right)
+        case "<=":
+            return isinstance(left, int) and isinstance(right, int) and comparable and left <= right
+        case ">":
+            return isinstance(left, int) and isinstance(right, int) and comparable and left > right
+        case "in":
+            return isinstance(right, list | tuple) and left in right
+        case "not_in":
+            return isinstance(right, list | tuple) and left not in right
+        case "all_in_domains":
+            return isinstance(left, list | tuple) and bool(left) and all(_domain_matches(a, right) for a in left)
+        case "any_outside_domains":
+            return not (isinstance(left, list | tuple) and all(_domain_matches(a, right) for a in left))
+    return False  # type: ignore[unreachable]  # an operator from a newer table: never a match that permits
+
+
+def _matches(rule: Rule, action: Mapping[str, JsonValue], principal: Mapping[str, str]) -> bool:
+    if rule.kind != action.get("kind") or rule.tool not in ("*", action.get("tool", "")):
+        return False
+    for condition in rule.conditions:
+        left = _lookup(condition.path, action, principal)
+        right = _lookup(condition.other_path, action, principal) if condition.other_path else condition.value
+        if left is _MISSING or right is _MISSING:
+            # INVARIANT (LAW 7): what is missing lets a forbid and a gate fire and a permit not
+            if rule.effect == "permit":
+                return False
+            continue
+        if not _holds(condition, left, right):
+            return False
+    return True
+
+
+def decide(facts: Facts, action: Mapping[str, JsonValue]) -> Verdict:
+    """Decides on an action.
+
+    Args:
+        facts: Everything the decision may depend on.
+        action: The canonical action: `kind`, `tool` for tool calls, `args`.
+
+    Returns:
+        The verdict. Errors inside are denials too (LAW 7): this function does not raise.
+    """
+    trace: list[str] = []
+    try:
+        return _decide(facts, action, trace)
+    except Exception as error:  # noqa: BLE001 (LAW 7: whatever breaks in here is a deny with a code of its own)
+        trace.append(f"error {type(error).__name__}")
+        return Verdict("deny", "policy.error", "the policy could not be evaluated, so it denies", trace=tuple(trace))
+
+
+def _decide(facts: Facts, action: Mapping[str, JsonValue], trace: list[str]) -> Verdict:
+    name = str(action.get("tool") or action.get("kind"))
+    if not facts.known:
+        return Verdict("deny", "action.unknown", f"{name} is no action that this agent has", trace=("unknown",))
+    if facts.malformed:
+        return Verdict("deny", "action.malformed", facts.malformed, trace=("malformed",))
+
+    def matching(effect: Effect) -> Rule | None:
+        for rule in facts.rules:
+            if rule.effect == effect:
+                matched = _matches(rule, action, facts.principal)
+                trace.append(f"{effect} {rule.rule_id} {'matched' if matched else 'no'}")
+                if matched:
+                    return rule
+        return None
+
+    if forbid := matching("forbid"):
+        return Verdict(
+            "deny",
+            forbid.code or "policy.forbidden",
+            forbid.message or f"{name} is forbidden by rule {forbid.rule_id}",
+            forbid.rule_id,
+            tuple(trace),
+        )
+    permit = matching("permit")
+    if permit is None:
+        message = f"role {facts.principal.get('role', '?')} may not use {name} like this"
+        return Verdict("deny", "policy.not_permitted", message, trace=tuple(trace))
+    if gate := matching("gate"):
+        return _decide_gate(facts, action, gate, permit, tuple(trace))
+    return Verdict("allow", "policy.permitted", f"permitted by rule {permit.rule_id}", permit.rule_id, tuple(trace))
+
+
+def _decide_gate(
+    facts: Facts, action: Mapping[str, JsonValue], gate: Rule, permit: Rule, trace: tuple[str, ...]
+) -> Verdict:
+    approval = facts.approval
+    if approval is None or approval.rule_id != gate.rule_id:
+        message = gate.message or f"needs the consent of {gate.approver_role} (rule {gate.rule_id})"
+        return Verdict("needs_approval", "approval.required", message, gate.rule_id, trace, gate)
+    if approval.state == "approved":
+        if approval.binding != digest(action).hex():
+            return Verdict(
+                "deny", "approval.mismatch", "the approval was given for other arguments", gate.rule_id, trace
+            )
+        return Verdict("allow", "policy.permitted", f"permitted by rule {permit.rule_id}, approved", gate.rule_id, trace)
+    messages = {
+        "denied": "the approver refused",
+        "expired": "nobody consented in time",
+        "consumed": "the approval was used already",
+        "pending": "the approval is not decided yet",
+    }
+    return Verdict("deny", f"approval.{approval.state}", messages[approval.state], gate.rule_id, trace)
+
+
+def canonical_action(action: Mapping[str, JsonValue]) -> bytes:
+    """Returns the canonical bytes of an action: what is decided, digested and executed."""
+    return canonical_bytes(action)
