@@ -1,0 +1,1 @@
+"""What tools are there, and what may their arguments be? Pure: nothing here reaches outside."""
