@@ -71,14 +71,16 @@ class ApprovalFact:
     Attributes:
         approval_id: Its id.
         state: Where it stands.
-        binding: What it was given for, hex.
+        binding: What it was given for, hex; see `approval_binding`.
         rule_id: The gate that asked for it.
+        expires_at_ms: Until when it may be given, milliseconds of the epoch.
     """
 
     approval_id: str
     state: Literal["pending", "approved", "denied", "expired", "consumed"]
     binding: str
     rule_id: str
+    expires_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Facts:
                 "state": approval.state,
                 "binding": approval.binding,
                 "rule_id": approval.rule_id,
+                "expires_at_ms": approval.expires_at_ms,
             },
         }
 
@@ -295,7 +298,8 @@ def _decide_gate(
         message = gate.message or f"needs the consent of {gate.approver_role} (rule {gate.rule_id})"
         return Verdict("needs_approval", "approval.required", message, gate.rule_id, trace, gate)
     if approval.state == "approved":
-        if approval.binding != digest(action).hex():
+        expected = approval_binding(facts.policy_hash, digest(action), gate, approval.expires_at_ms)
+        if approval.binding != expected.hex():
             return Verdict(
                 "deny", "approval.mismatch", "the approval was given for other arguments", gate.rule_id, trace
             )

@@ -56,7 +56,6 @@ class ReserveReply(Message):
         verdict: `allow` comes with a permit; `replayed` with a hold that is settled already or about to be.
         permit: The signed capability; it is worth something once, and only for the arguments it was given for.
         retryable: Whether a denial may go away by itself (a part is unavailable, outstanding holds stand in the way).
-        head: Transcript head after a denial was written down for the model to read.
     """
 
     verdict: Literal["allow", "deny", "needs_approval", "replayed"]
@@ -68,7 +67,6 @@ class ReserveReply(Message):
     retryable: bool = False
     approval_id: str = ""
     approval_expires_ms: int = 0
-    head: str = ""
 
 
 class VerifyApproval(Message):
@@ -85,18 +83,12 @@ class ApprovalState(Message):
 
 
 class SettleRequest(Message):
-    """Asks to settle a try's hold by what is recorded of it.
-
-    Attributes:
-        head: Transcript head after which the outcome is to be written.
-        final: Whether no further try will follow, so that a failure must be written down for the model.
-    """
+    """Asks to settle a try's hold by what is recorded of it; a final outcome is written after `action.head`."""
 
     step: int
     try_number: int
     hold_id: str
     action: ActionRef
-    final: bool = False
 
 
 class ProposedCall(Message):
@@ -127,3 +119,27 @@ class SettleReply(Message):
     head: str = ""
     assistant: str = ""
     calls: tuple[ProposedCall, ...] = ()
+
+
+class WriteRefusal(Message):
+    """Asks to write down, for the model to read, that a proposed call was not made.
+
+    Attributes:
+        head: Entry after which it comes.
+        assistant: The entry in which the call was proposed.
+        call_index: Which of its calls.
+        code: Why not.
+        decision_id: The decision whose sentence is to be quoted, or empty.
+    """
+
+    head: str
+    assistant: str
+    call_index: int
+    code: str
+    decision_id: str = ""
+
+
+class NewHead(Message):
+    """The transcript's head after something was written."""
+
+    head: str

@@ -13,10 +13,13 @@ LOAD_RUN = "load_run"
 ADOPT_INPUTS = "adopt_inputs"
 RESERVE = "reserve"
 SETTLE = "settle"
+WRITE_REFUSAL = "write_refusal"
 VERIFY_APPROVAL = "verify_approval"
 MARK_RUN = "mark_run"
 FINISH_RUN = "finish_run"
-LOCAL_ACTIVITIES = frozenset({LOAD_RUN, ADOPT_INPUTS, RESERVE, SETTLE, VERIFY_APPROVAL, MARK_RUN, FINISH_RUN})
+LOCAL_ACTIVITIES = frozenset(
+    {LOAD_RUN, ADOPT_INPUTS, RESERVE, SETTLE, WRITE_REFUSAL, VERIFY_APPROVAL, MARK_RUN, FINISH_RUN}
+)
 
 # Executing activities: they take a permit, and nothing else names what they do (LAW 1).
 EXECUTE_LLM_CALL = "execute_llm_call"

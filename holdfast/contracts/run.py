@@ -103,20 +103,11 @@ class AdoptInputs(Message):
         head: Entry after which they come, hex; empty at the start.
         first: First input to adopt.
         last: Last input to adopt.
-        skipped_from: Tool calls of the entry `head` stands on, from this index, get an entry saying they were not made; -1: none.
     """
 
     head: str
     first: int
     last: int
-    assistant: str = ""
-    skipped_from: int = -1
-
-
-class AdoptedInputs(Message):
-    """The transcript's head after the inputs."""
-
-    head: str
 
 
 class MarkRun(Message):

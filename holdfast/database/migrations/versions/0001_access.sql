@@ -23,7 +23,7 @@ GRANT UPDATE (revoked_at) ON api_keys TO holdfast_api;
 GRANT UPDATE (status, started_at, cancel_requested_at, cancel_signalled_at, timeline_seq, history_version, budget_hold_id) ON runs TO holdfast_api;
 GRANT UPDATE (signalled_at) ON run_inputs TO holdfast_api;
 GRANT UPDATE (limit_amount, unlimited, ceiling, reserved, committed, debt) ON caps TO holdfast_api;
-GRANT UPDATE (verdict, decided_by, decided_at, comment, edited_action, signalled_at) ON approvals TO holdfast_api;
+GRANT UPDATE (verdict, decided_by, decided_at, comment, edited_action, binding, signalled_at) ON approvals TO holdfast_api;
 GRANT UPDATE (state, cost_nano_usd, settled_at, settled_by) ON holds TO holdfast_api; -- a person resolves an unknown hold
 
 -- The governor decides. It executes nothing and cannot read the vault.

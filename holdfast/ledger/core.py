@@ -1,0 +1,122 @@
+"""The deciding core of the ledger: pure arithmetic on balances. The law it keeps is `reserved + committed + debt ≤ limit` (LAW 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from holdfast.ledger.types import NANO_USD, SLOTS, CapView
+from holdfast.money import format_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What a hold takes from one cap."""
+
+    cap_id: UUID
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why no hold is granted.
+
+    Attributes:
+        code: Stable reason code.
+        message: Which cap refused, and by how much.
+        cap_id: That cap, if there is one.
+        outstanding: Whether outstanding holds alone stand in the way, so that waiting may help.
+    """
+
+    code: str
+    message: str
+    cap_id: UUID | None
+    outstanding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceChange:
+    """What a settlement, or a new limit, does to a cap."""
+
+    reserved_delta: int
+    committed_delta: int
+    debt_delta: int
+    ceiling: int
+
+
+def _amount(unit: str, amount: int) -> str:
+    return format_usd(amount) if unit == NANO_USD else f"{amount} {unit}"
+
+
+def legs_for(caps: Sequence[CapView], amounts: Mapping[str, int]) -> list[Leg]:
+    """Returns the legs of a hold: one for each cap whose unit the action uses.
+
+    Args:
+        caps: The caps that apply.
+        amounts: Worst case by unit.
+    """
+    return [Leg(cap.cap_id, amounts[cap.unit]) for cap in caps if cap.unit in amounts]
+
+
+def refusal_for(caps: Sequence[CapView], amounts: Mapping[str, int], *, funded: bool = False) -> Refusal | None:
+    """Says whether a hold must be refused.
+
+    Granted if and only if for each leg `limit − reserved − committed − debt ≥ amount`. Money needs a cap on the tenant:
+    nothing is unlimited by omission.
+    """
+    needed = "run" if funded else "tenant"
+    if amounts.get(NANO_USD, 0) > 0 and not any(cap.unit == NANO_USD and cap.scope.kind == needed for cap in caps):
+        return Refusal("budget.no_cap", "the tenant has no money cap, so it cannot spend: set one first", None, False)
+    for cap in caps:
+        amount = amounts.get(cap.unit)
+        if amount is None or cap.unlimited:
+            continue
+        left = cap.limit_amount - cap.reserved - cap.committed - cap.debt
+        if left < amount:
+            outstanding = cap.limit_amount - cap.committed - cap.debt >= amount
+            message = (
+                f"the cap on {cap.scope.kind} has {_amount(cap.unit, max(left, 0))} left of "
+                f"{_amount(cap.unit, cap.limit_amount)}, and this may take {_amount(cap.unit, amount)}"
+            )
+            return Refusal("budget.cap_exceeded", message, cap.cap_id, outstanding)
+    return None
+
+
+def settle_leg(cap: CapView, held: int, actual: int) -> BalanceChange:
+    """Returns what settling one leg does.
+
+    Up to the hold, the actual amount becomes committed and the rest returns. What exceeds the hold takes free headroom of the
+    same cap first; what does not fit is debt.
+
+    Args:
+        cap: The cap as it stands, the hold still reserved on it.
+        held: What the hold reserved here.
+        actual: What it really came to.
+    """
+    if cap.unit == SLOTS:
+        actual = 0
+    within = min(actual, held)
+    excess = actual - within
+    headroom = max(cap.limit_amount - cap.reserved - cap.committed - cap.debt + held - within, 0)
+    fits = excess if cap.unlimited else min(excess, headroom)
+    committed = cap.committed + within + fits
+    reserved = cap.reserved - held
+    return BalanceChange(
+        reserved_delta=-held,
+        committed_delta=within + fits,
+        debt_delta=excess - fits,
+        ceiling=max(cap.limit_amount, reserved + committed),
+    )
+
+
+def change_limit(cap: CapView, limit_amount: int, *, unlimited: bool) -> BalanceChange:
+    """Returns what a new limit does: raised, it pays off debt first; lowered, it stops new holds and never running ones."""
+    used = cap.reserved + cap.committed
+    paid = cap.debt if unlimited else min(cap.debt, max(limit_amount - used, 0))
+    return BalanceChange(
+        reserved_delta=0,
+        committed_delta=paid,
+        debt_delta=-paid,
+        ceiling=max(limit_amount, used + paid),
+    )

@@ -1,0 +1,484 @@
+"""The ledger's SQL. Lock order of every path: caps (sorted by id), then run, then holds, then approvals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.ledger.core import BalanceChange, Leg
+from holdfast.ledger.types import (
+    ApprovalRequest,
+    CapView,
+    HoldView,
+    OutcomeView,
+    Reservation,
+    Scope,
+    Settlement,
+    TryKey,
+)
+
+_CAP_COLUMNS = (
+    "cap_id, scope_kind, scope_id, unit, window_kind, unlimited, limit_amount, ceiling, reserved, committed, debt"
+)
+
+_LOCK_APPLICABLE_CAPS = text(f"""
+    SELECT {_CAP_COLUMNS} FROM caps
+    WHERE tenant_id = :tenant_id AND unit = ANY(:units) AND starts_at <= now() AND now() < ends_at
+      AND (scope_kind, scope_id) IN (SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])))
+    ORDER BY cap_id FOR UPDATE
+""")  # noqa: S608 (a constant list of columns)
+
+_LOCK_CAPS_OF_HOLD = text(f"""
+    SELECT {_CAP_COLUMNS} FROM caps
+    WHERE tenant_id = :tenant_id AND cap_id IN (SELECT cap_id FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = ANY(:hold_ids))
+    ORDER BY cap_id FOR UPDATE
+""")  # noqa: S608 (a constant list of columns)
+
+_LOCK_CAP = text(f"SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id AND cap_id = :cap_id FOR UPDATE")  # noqa: S608 (a constant list of columns)
+
+_LOCK_RUN = text("""
+    SELECT r.status, r.ended_at, r.history_version, r.timeline_seq, r.role_version, r.budget_hold_id,
+           clock_timestamp() AS now
+    FROM runs r WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE
+""")
+
+_LOCK_TRY = text("""
+    SELECT d.decision_id, d.verdict, d.digest, d.reply, d.record_hash, d.approval_id,
+           h.hold_id, h.state, h.expires_at, h.max_cost_nano_usd, h.lease_ms
+    FROM decisions d LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
+    WHERE d.tenant_id = :tenant_id AND d.run_id = :run_id AND d.step = :step AND d.try = :try AND d.superseded_at IS NULL
+    FOR UPDATE OF d
+""")
+
+_LOCK_HOLD = text("SELECT state FROM holds WHERE tenant_id = :tenant_id AND hold_id = :hold_id FOR UPDATE")
+
+_LOCK_APPROVAL = text(
+    "SELECT consumed_by FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id FOR UPDATE"
+)
+
+_CONSUME_APPROVAL = text(
+    "UPDATE approvals SET consumed_by = :decision_id WHERE tenant_id = :tenant_id AND approval_id = :approval_id"
+)
+
+_INSERT_APPROVAL = text("""
+    INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd,
+                           requester_id, expires_at)
+    VALUES (:tenant_id, :approval_id, :run_id, :step, :binding, :action, :rule, :approver_role, :max_cost_nano_usd,
+            :requester_id, :expires_at)
+""")
+
+_SUPERSEDE_DECISION = text(
+    "UPDATE decisions SET superseded_at = now() WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
+)
+
+_SUPERSEDE_HOLD = text("UPDATE holds SET superseded_at = now() WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
+
+_INSERT_HOLD = text("""
+    INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, tool, idempotent, digest, action, decision_id,
+                       max_cost_nano_usd, estimate, lease_ms, expires_at)
+    VALUES (:tenant_id, :hold_id, :run_id, :step, :try, :kind, :tool, :idempotent, :digest, :action, :decision_id,
+            :max_cost_nano_usd, CAST(:estimate AS jsonb), :lease_ms, :expires_at)
+""")
+
+_INSERT_LEGS = text("""
+    WITH leg AS (SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[])) AS leg (cap_id, amount)),
+    balance AS (
+        UPDATE caps SET reserved = reserved + leg.amount FROM leg
+        WHERE caps.tenant_id = :tenant_id AND caps.cap_id = leg.cap_id RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
+    ),
+    entry AS (
+        INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, limit_amount, unlimited, actor, reason)
+        SELECT :tenant_id, leg.cap_id, :hold_id, 'reserve', leg.amount, balance.limit_amount, balance.unlimited, 'run', :reason
+        FROM leg JOIN balance USING (cap_id)
+    )
+    INSERT INTO hold_legs (tenant_id, hold_id, cap_id, amount) SELECT :tenant_id, :hold_id, leg.cap_id, leg.amount FROM leg
+""")
+
+_INSERT_DECISION = text("""
+    INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id,
+                           reply, part_a, part_b, record_hash)
+    VALUES (:tenant_id, :decision_id, :run_id, :step, :try, :kind, :digest, :verdict, :reason_codes, :hold_id, :approval_id,
+            CAST(:reply AS jsonb), :part_a, :part_b, :record_hash)
+""")
+
+_BUMP_RUN = text("""
+    UPDATE runs SET history_version = history_version + 1,
+        status = CASE WHEN ended_at IS NULL AND status IN ('running', 'waiting') THEN :status ELSE status END
+    WHERE tenant_id = :tenant_id AND run_id = :run_id
+""")
+
+_READ_HOLD = text("""
+    SELECT h.tenant_id, h.run_id, h.step, h.try, h.hold_id, h.decision_id, h.kind, h.tool, h.idempotent, h.state, h.digest, h.action,
+           h.max_cost_nano_usd, h.cost_nano_usd, h.estimate, h.outward_at IS NOT NULL AS went_outward,
+           o.hold_id IS NOT NULL AS has_outcome, o.ok, o.error_code, o.retryable, o.retry_after_ms,
+           o.cost_class, o.provider_request_id, o.simulated, o.result
+    FROM holds h LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
+    WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id
+""")
+
+_LEGS_OF_HOLD = text("SELECT cap_id, amount FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
+
+_LOCK_HOLD_TO_SETTLE = text("""
+    SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind,
+           EXISTS (SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id) AS has_outcome
+    FROM holds h WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR UPDATE
+""")
+
+_UPDATE_HOLD = text("""
+    UPDATE holds SET state = CAST(:state AS text), cost_nano_usd = :cost_nano_usd, settled_by = :actor,
+        settled_at = CASE WHEN CAST(:state AS text) = 'unknown' THEN NULL ELSE now() END,
+        unknown_at = CASE WHEN CAST(:state AS text) = 'unknown' THEN now() ELSE unknown_at END
+    WHERE tenant_id = :tenant_id AND hold_id = :hold_id
+""")
+
+_RESOLVE_HOLD = text("""
+    UPDATE holds SET state = :state, cost_nano_usd = :cost_nano_usd, settled_by = :actor, settled_at = now()
+    WHERE tenant_id = :tenant_id AND hold_id = :hold_id
+""")
+
+_APPLY_CHANGES = text("""
+    WITH change AS (
+        SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:reserved AS bigint[]), CAST(:committed AS bigint[]),
+                             CAST(:debt AS bigint[]), CAST(:ceilings AS bigint[])) AS c (cap_id, reserved, committed, debt, ceiling)
+    ), balance AS (
+        UPDATE caps SET reserved = caps.reserved + change.reserved, committed = caps.committed + change.committed,
+            debt = caps.debt + change.debt, ceiling = change.ceiling
+        FROM change WHERE caps.tenant_id = :tenant_id AND caps.cap_id = change.cap_id
+        RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
+    )
+    INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, committed_delta, debt_delta, limit_amount, unlimited,
+                         actor, reason)
+    SELECT :tenant_id, change.cap_id, :hold_id, :kind, change.reserved, change.committed, change.debt, balance.limit_amount,
+           balance.unlimited, :actor, :reason
+    FROM change JOIN balance USING (cap_id)
+""")
+
+_INSERT_CAP = text("""
+    INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, unlimited, limit_amount, ceiling)
+    VALUES (:tenant_id, :cap_id, :kind, :scope_id, :unit, false, 0, 0)
+    ON CONFLICT (tenant_id, scope_kind, scope_id, unit, window_kind, starts_at) DO NOTHING
+""")
+
+_FIND_CAP = text("""
+    SELECT cap_id FROM caps WHERE tenant_id = :tenant_id AND scope_kind = :kind AND scope_id = :scope_id AND unit = :unit
+      AND window_kind = 'total'
+""")
+
+_SET_LIMIT = text("""
+    UPDATE caps SET limit_amount = :limit_amount, unlimited = :unlimited, ceiling = :ceiling,
+        committed = committed + :committed, debt = debt + :debt
+    WHERE tenant_id = :tenant_id AND cap_id = :cap_id
+""")
+
+_INSERT_LIMIT_ENTRY = text("""
+    INSERT INTO journal (tenant_id, cap_id, kind, committed_delta, debt_delta, limit_amount, unlimited, actor, reason)
+    VALUES (:tenant_id, :cap_id, 'limit', :committed, :debt, :limit_amount, :unlimited, :actor, :reason)
+""")
+
+_LIST_CAPS = text(f"SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id ORDER BY cap_id")  # noqa: S608 (a constant list of columns)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLock:
+    """What the ledger reads of a run under its lock."""
+
+    status: str
+    ended: bool
+    history_version: int
+    timeline_seq: int
+    role_version: int
+    budget_hold_id: UUID | None
+    now: datetime
+
+
+def _cap(row: Row[Any]) -> CapView:  # rows of text() statements carry no types
+    return CapView(row[0], Scope(row[1], row[2]), *row[3:])
+
+
+async def lock_applicable_caps(
+    connection: AsyncConnection, tenant_id: UUID, scopes: Sequence[Scope], units: Sequence[str]
+) -> list[CapView]:
+    """Locks and returns the caps in force now on any of the scopes, in any of the units, sorted by id."""
+    rows = await connection.execute(
+        _LOCK_APPLICABLE_CAPS,
+        {
+            "tenant_id": tenant_id,
+            "units": list(units),
+            "kinds": [scope.kind for scope in scopes],
+            "ids": [scope.scope_id for scope in scopes],
+        },
+    )
+    return [_cap(row) for row in rows]
+
+
+async def lock_caps_of_holds(connection: AsyncConnection, tenant_id: UUID, hold_ids: Sequence[UUID]) -> list[CapView]:
+    """Locks and returns the caps on which holds stand, sorted by id."""
+    rows = await connection.execute(_LOCK_CAPS_OF_HOLD, {"tenant_id": tenant_id, "hold_ids": list(hold_ids)})
+    return [_cap(row) for row in rows]
+
+
+async def lock_cap(connection: AsyncConnection, tenant_id: UUID, cap_id: UUID) -> CapView | None:
+    """Locks and returns one cap."""
+    row = (await connection.execute(_LOCK_CAP, {"tenant_id": tenant_id, "cap_id": cap_id})).one_or_none()
+    return None if row is None else _cap(row)
+
+
+async def list_caps(connection: AsyncConnection, tenant_id: UUID) -> list[CapView]:
+    """Returns all caps of the tenant."""
+    return [_cap(row) for row in await connection.execute(_LIST_CAPS, {"tenant_id": tenant_id})]
+
+
+async def lock_run(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> RunLock | None:
+    """Locks a run and returns what the ledger needs of it."""
+    row = (await connection.execute(_LOCK_RUN, {"tenant_id": tenant_id, "run_id": run_id})).one_or_none()
+    if row is None:
+        return None
+    return RunLock(row[0], row[1] is not None, row[2], row[3], row[4], row[5], row[6])
+
+
+async def lock_try(connection: AsyncConnection, key: TryKey) -> Row[Any] | None:  # rows of text() carry no types
+    """Locks and returns the decision that stands for a key, with its hold."""
+    row = (
+        await connection.execute(
+            _LOCK_TRY,
+            {"tenant_id": key.tenant_id, "run_id": key.run_id, "step": key.step, "try": key.try_number},
+        )
+    ).one_or_none()
+    if row is not None and row.hold_id is not None:
+        state = await connection.scalar(_LOCK_HOLD, {"tenant_id": key.tenant_id, "hold_id": row.hold_id})
+        if state != row.state:  # an executor moved it between the two statements
+            return (
+                await connection.execute(
+                    _LOCK_TRY,
+                    {"tenant_id": key.tenant_id, "run_id": key.run_id, "step": key.step, "try": key.try_number},
+                )
+            ).one()
+    return row
+
+
+async def approval_is_free(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID) -> bool:
+    """Locks an approval and says whether nothing has used it yet."""
+    row = (
+        await connection.execute(_LOCK_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id})
+    ).one_or_none()
+    return row is not None and row[0] is None
+
+
+async def consume_approval(
+    connection: AsyncConnection, tenant_id: UUID, approval_id: UUID, decision_id: UUID
+) -> None:
+    """Uses an approval up."""
+    await connection.execute(
+        _CONSUME_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id, "decision_id": decision_id}
+    )
+
+
+async def insert_approval(connection: AsyncConnection, reservation: Reservation, request: ApprovalRequest) -> None:
+    """Records that an approval is asked for."""
+    await connection.execute(
+        _INSERT_APPROVAL,
+        {
+            "tenant_id": reservation.key.tenant_id,
+            "approval_id": request.approval_id,
+            "run_id": reservation.key.run_id,
+            "step": reservation.key.step,
+            "binding": request.binding,
+            "action": reservation.action,
+            "rule": request.rule_id,
+            "approver_role": request.approver_role,
+            "max_cost_nano_usd": reservation.amounts.get("nano_usd", 0),
+            "requester_id": request.requester_id,
+            "expires_at": request.expires_at,
+        },
+    )
+
+
+async def supersede(
+    connection: AsyncConnection, tenant_id: UUID, decision_id: UUID, hold_id: UUID | None
+) -> None:
+    """Takes a decision, and its already voided hold, out of its key's place."""
+    await connection.execute(_SUPERSEDE_DECISION, {"tenant_id": tenant_id, "decision_id": decision_id})
+    if hold_id is not None:
+        await connection.execute(_SUPERSEDE_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
+
+
+async def insert_hold(
+    connection: AsyncConnection, reservation: Reservation, legs: Sequence[Leg], expires_at: datetime
+) -> None:
+    """Writes a hold with its legs and their journal, and takes the amounts from the caps."""
+    key = reservation.key
+    await connection.execute(
+        _INSERT_HOLD,
+        {
+            "tenant_id": key.tenant_id,
+            "hold_id": reservation.hold_id,
+            "run_id": key.run_id,
+            "step": key.step,
+            "try": key.try_number,
+            "kind": reservation.kind,
+            "tool": reservation.tool,
+            "idempotent": reservation.idempotent,
+            "digest": reservation.digest,
+            "action": reservation.action,
+            "decision_id": reservation.decision_id,
+            "max_cost_nano_usd": reservation.amounts.get("nano_usd", 0),
+            "estimate": orjson.dumps(dict(reservation.estimate)).decode(),
+            "lease_ms": reservation.lease_ms,
+            "expires_at": expires_at,
+        },
+    )
+    if legs:
+        await connection.execute(
+            _INSERT_LEGS,
+            {
+                "tenant_id": key.tenant_id,
+                "hold_id": reservation.hold_id,
+                "cap_ids": [leg.cap_id for leg in legs],
+                "amounts": [leg.amount for leg in legs],
+                "reason": reservation.kind,
+            },
+        )
+
+
+async def insert_decision(connection: AsyncConnection, row: Mapping[str, object]) -> None:
+    """Writes a decision record; see the table's columns."""
+    await connection.execute(_INSERT_DECISION, dict(row))
+
+
+async def bump_run(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, status: str) -> None:
+    """Marks that the run's history has grown, and whether it is waiting for somebody."""
+    await connection.execute(_BUMP_RUN, {"tenant_id": tenant_id, "run_id": run_id, "status": status})
+
+
+async def read_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> HoldView | None:
+    """Returns a hold with its outcome, without locking it."""
+    row = (await connection.execute(_READ_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})).one_or_none()
+    if row is None:
+        return None
+    outcome = None
+    if row.has_outcome:
+        outcome = OutcomeView(
+            row.ok,
+            row.error_code,
+            row.retryable,
+            row.retry_after_ms,
+            row.cost_class,
+            row.provider_request_id,
+            row.simulated,
+            row.result,
+        )
+    return HoldView(
+        key=TryKey(row.tenant_id, row.run_id, row.step, getattr(row, "try")),
+        hold_id=row.hold_id,
+        decision_id=row.decision_id,
+        kind=row.kind,
+        tool=row.tool,
+        idempotent=row.idempotent,
+        state=row.state,
+        digest=row.digest,
+        action=row.action,
+        max_cost_nano_usd=row.max_cost_nano_usd,
+        cost_nano_usd=row.cost_nano_usd,
+        estimate=row.estimate,
+        went_outward=row.went_outward,
+        outcome=outcome,
+    )
+
+
+async def legs_of_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> dict[UUID, int]:
+    """Returns what a hold reserved on each cap."""
+    rows = await connection.execute(_LEGS_OF_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
+    return {row[0]: row[1] for row in rows}
+
+
+async def lock_hold_to_settle(
+    connection: AsyncConnection, tenant_id: UUID, hold_id: UUID
+) -> Row[Any] | None:  # rows of text() carry no types
+    """Locks a hold and returns what a settlement must have seen."""
+    return (
+        await connection.execute(_LOCK_HOLD_TO_SETTLE, {"tenant_id": tenant_id, "hold_id": hold_id})
+    ).one_or_none()
+
+
+async def update_hold(connection: AsyncConnection, settlement: Settlement, cost_nano_usd: int | None) -> None:
+    """Moves a hold to its next state."""
+    parameters = {
+        "tenant_id": settlement.tenant_id,
+        "hold_id": settlement.hold_id,
+        "state": settlement.to,
+        "cost_nano_usd": cost_nano_usd,
+        "actor": settlement.actor,
+    }
+    if settlement.to != "unknown" and settlement.seen_state == "unknown":
+        await connection.execute(_RESOLVE_HOLD, parameters)
+    else:
+        await connection.execute(_UPDATE_HOLD, parameters)
+
+
+async def apply_changes(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    hold_id: UUID,
+    changes: Mapping[UUID, BalanceChange],
+    *,
+    kind: str,
+    actor: str,
+    reason: str,
+) -> None:
+    """Moves balances and writes the journal entry of each move."""
+    if not changes:
+        return
+    await connection.execute(
+        _APPLY_CHANGES,
+        {
+            "tenant_id": tenant_id,
+            "hold_id": hold_id,
+            "kind": kind,
+            "actor": actor,
+            "reason": reason,
+            "cap_ids": list(changes),
+            "reserved": [change.reserved_delta for change in changes.values()],
+            "committed": [change.committed_delta for change in changes.values()],
+            "debt": [change.debt_delta for change in changes.values()],
+            "ceilings": [change.ceiling for change in changes.values()],
+        },
+    )
+
+
+async def ensure_cap(connection: AsyncConnection, tenant_id: UUID, cap_id: UUID, scope: Scope, unit: str) -> UUID:
+    """Makes a cap with limit 0 unless there is one, and returns its id."""
+    parameters = {"tenant_id": tenant_id, "kind": scope.kind, "scope_id": scope.scope_id, "unit": unit}
+    await connection.execute(_INSERT_CAP, {**parameters, "cap_id": cap_id})
+    found: UUID = (await connection.execute(_FIND_CAP, parameters)).scalar_one()
+    return found
+
+
+async def set_limit(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    cap_id: UUID,
+    *,
+    limit_amount: int,
+    unlimited: bool,
+    change: BalanceChange,
+    actor: str,
+    reason: str,
+) -> None:
+    """Sets a cap's limit and journals who did it and why."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "cap_id": cap_id,
+        "limit_amount": limit_amount,
+        "unlimited": unlimited,
+        "committed": change.committed_delta,
+        "debt": change.debt_delta,
+    }
+    await connection.execute(_SET_LIMIT, {**parameters, "ceiling": change.ceiling})
+    await connection.execute(_INSERT_LIMIT_ENTRY, {**parameters, "actor": actor, "reason": reason})

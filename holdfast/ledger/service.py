@@ -1,0 +1,486 @@
+"""The ledger's operations, each one transaction. This engine takes plain row locks, one caller at a time a cap.
+
+Callers see only this interface: asynchronous, many at once, and every judgement (a verdict, a cost) made beforehand from facts
+whose versions are compared under lock. An engine that coalesces many callers into one transaction fits behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from holdfast import transcript
+from holdfast.database.engine import transaction
+from holdfast.errors import Conflict, HoldConflict, NotFound, PermitUsed, RunUnknown
+from holdfast.ids import new_id
+from holdfast.ledger import core, repository
+from holdfast.ledger.types import (
+    NANO_USD,
+    SETTLED_STATES,
+    CapView,
+    Decision,
+    Event,
+    FactsChanged,
+    HoldView,
+    Reservation,
+    Scope,
+    Settlement,
+)
+from holdfast.timeline import events
+from holdfast_verdict import record
+from holdfast_verdict.canonical import JsonValue
+
+_REDEEM = text("""
+    UPDATE holds SET state = 'executing', lease_hash = :lease_hash,
+        lease_expires_at = clock_timestamp() + lease_ms * interval '1 millisecond'
+    WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND digest = :digest AND state = 'held' AND expires_at > clock_timestamp()
+    RETURNING lease_ms, action
+""")
+
+_SETTLED_KIND = {"committed": "commit", "voided": "void", "expired": "expire"}
+
+
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """What the one who redeems a permit gets.
+
+    Attributes:
+        lease_token: Fencing token: whoever holds it, and nobody else, may go outside and store the outcome.
+        lease_ms: For how long.
+        action: Canonical bytes of what to execute.
+    """
+
+    lease_token: bytes
+    lease_ms: int
+    action: bytes
+
+
+class Ledger:
+    """Grants, moves and settles holds."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def reserve(self, reservation: Reservation) -> Decision:
+        """Records a decision and, for an allow, takes the hold: one transaction (LAW 2).
+
+        The same key with the same digest gets the same answer. With another digest, what is still `held` is voided and
+        superseded; anything later is refused with an alarm.
+
+        Raises:
+            FactsChanged: What the evaluator read is no longer so; nothing was written.
+            RunUnknown: There is no such run, or it has ended.
+        """
+        key = reservation.key
+        async with transaction(self._engine, key.tenant_id) as connection:
+            caps = await repository.lock_applicable_caps(
+                connection, key.tenant_id, reservation.scopes, sorted(reservation.amounts)
+            )
+            if reservation.funded:
+                caps = [cap for cap in caps if cap.unit != NANO_USD or cap.scope.kind == "run"]
+            run = await repository.lock_run(connection, key.tenant_id, key.run_id)
+            if run is None or run.ended:
+                raise RunUnknown(f"run {key.run_id} is not open")
+            standing = await repository.lock_try(connection, key)
+            superseded: UUID | None = None
+            if standing is not None:
+                if standing.digest == reservation.digest:
+                    return _answer_again(standing, run.timeline_seq)
+                if standing.state not in (None, "held"):
+                    return await _refuse_conflict(connection, reservation, standing.hold_id, run.now)
+                superseded = standing.hold_id
+                await self._supersede(connection, reservation, standing.decision_id, standing.hold_id)
+                if superseded is not None:  # its amounts are free again
+                    caps = await repository.lock_applicable_caps(
+                        connection, key.tenant_id, reservation.scopes, sorted(reservation.amounts)
+                    )
+                    if reservation.funded:
+                        caps = [cap for cap in caps if cap.unit != NANO_USD or cap.scope.kind == "run"]
+            elif (run.history_version, run.role_version) != (reservation.versions.history, reservation.versions.role):
+                raise FactsChanged
+            return await _decide(connection, reservation, caps, run.now, superseded)
+
+    async def _supersede(
+        self, connection: AsyncConnection, reservation: Reservation, decision_id: UUID, hold_id: UUID | None
+    ) -> None:
+        key = reservation.key
+        if hold_id is not None:
+            # INVARIANT: these caps are locked after the run's row. They are the caps of the same run, so whoever else wants
+            # both has them all already, or waits for the run's row without holding any of them.
+            await _settle_in(
+                connection,
+                Settlement(
+                    key.tenant_id, hold_id, "held", False, False, "voided", {}, "run", "superseded by other arguments"
+                ),
+                key.run_id,
+            )
+        await repository.supersede(connection, key.tenant_id, decision_id, hold_id)
+
+    async def redeem(self, tenant_id: UUID, hold_id: UUID, digest: bytes) -> Redemption:
+        """Moves a hold from `held` to `executing`, once (LAW 1).
+
+        The commit does not wait for the disk: should PostgreSQL crash and forget it, the lease is forgotten too and
+        `begin_outward` fails, so nothing has gone outside.
+
+        Raises:
+            PermitUsed: The hold is not held any more, has expired, or is for other arguments.
+        """
+        lease_token = secrets.token_bytes(32)
+        async with transaction(self._engine, tenant_id) as connection:
+            await connection.execute(text("SET LOCAL synchronous_commit = off"))
+            row = (
+                await connection.execute(
+                    _REDEEM,
+                    {
+                        "tenant_id": tenant_id,
+                        "hold_id": hold_id,
+                        "digest": digest,
+                        "lease_hash": hashlib.sha256(lease_token).digest(),
+                    },
+                )
+            ).one_or_none()
+        if row is None:
+            raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
+        return Redemption(lease_token, row.lease_ms, row.action)
+
+    async def read_hold(self, tenant_id: UUID, hold_id: UUID) -> HoldView | None:
+        """Returns a hold with its outcome, if there is such a hold in the tenant."""
+        async with transaction(self._engine, tenant_id) as connection:
+            return await repository.read_hold(connection, tenant_id, hold_id)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Moves a hold to its next state, with balances, journal, timeline and transcript: one transaction (LAW 4).
+
+        Raises:
+            FactsChanged: The hold is not as the caller saw it; nothing was written.
+        """
+        async with transaction(self._engine, settlement.tenant_id) as connection:
+            await settle_in(connection, settlement)
+
+
+async def settle_in(connection: AsyncConnection, settlement: Settlement) -> None:
+    """Settles in the caller's transaction; see `Ledger.settle`."""
+    await repository.lock_caps_of_holds(connection, settlement.tenant_id, [settlement.hold_id])
+    hold = await repository.read_hold(connection, settlement.tenant_id, settlement.hold_id)
+    if hold is None:
+        raise FactsChanged
+    await repository.lock_run(connection, settlement.tenant_id, hold.key.run_id)
+    await _settle_in(connection, settlement, hold.key.run_id)
+
+
+async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id: UUID) -> None:
+    tenant_id = settlement.tenant_id
+    locked = await repository.lock_hold_to_settle(connection, tenant_id, settlement.hold_id)
+    seen = (settlement.seen_state, settlement.seen_outcome, settlement.seen_outward)
+    if locked is None or (locked.state, locked.has_outcome, locked.went_outward) != seen:
+        raise FactsChanged
+    if settlement.to == "unknown":
+        await repository.update_hold(connection, settlement, None)
+    else:
+        cost = settlement.actual.get(NANO_USD, 0)
+        await repository.update_hold(connection, settlement, cost)
+        legs = await repository.legs_of_hold(connection, tenant_id, settlement.hold_id)
+        caps = await repository.lock_caps_of_holds(connection, tenant_id, [settlement.hold_id])
+        changes = {
+            cap.cap_id: core.settle_leg(cap, legs[cap.cap_id], settlement.actual.get(cap.unit, 0)) for cap in caps
+        }
+        await repository.apply_changes(
+            connection,
+            tenant_id,
+            settlement.hold_id,
+            changes,
+            kind=_SETTLED_KIND[settlement.to],
+            actor=settlement.actor,
+            reason=settlement.reason,
+        )
+    for entry in settlement.entries:
+        await transcript.write(connection, tenant_id, run_id, entry.parent_id, entry.content)
+    await events.append(connection, tenant_id, run_id, settlement.events)
+
+
+def _answer_again(standing: object, timeline_seq: int) -> Decision:
+    row: Mapping[str, object] = standing._mapping  # type: ignore[attr-defined]  # a Row of text() has no types
+    reply = row["reply"]
+    assert isinstance(reply, dict)
+    expires = reply.get("approval_expires_at")
+    replayed = row["state"] not in (None, "held")
+    return Decision(
+        verdict="replayed" if replayed else row["verdict"],  # type: ignore[arg-type]  # a CHECK allows no other
+        decision_id=row["decision_id"],  # type: ignore[arg-type]  # typed by the column
+        record_hash=row["record_hash"],  # type: ignore[arg-type]  # typed by the column
+        code=reply["code"],
+        message=reply["message"],
+        rule_id=reply["rule_id"],
+        hold_id=row["hold_id"],  # type: ignore[arg-type]  # typed by the column
+        hold_expires_at=row["expires_at"],  # type: ignore[arg-type]  # typed by the column
+        max_cost_nano_usd=row["max_cost_nano_usd"] or 0,  # type: ignore[arg-type]  # typed by the column
+        lease_ms=row["lease_ms"] or 0,  # type: ignore[arg-type]  # typed by the column
+        approval_id=row["approval_id"],  # type: ignore[arg-type]  # typed by the column
+        approval_expires_at=datetime.fromisoformat(expires) if expires else None,
+        retryable=reply["retryable"],
+        timeline_seq=timeline_seq,
+    )
+
+
+def _legs_json(caps: Sequence[CapView], amounts: Mapping[str, int]) -> list[JsonValue]:
+    return [
+        {
+            "cap_id": str(cap.cap_id),
+            "scope": [cap.scope.kind, cap.scope.scope_id],
+            "unit": cap.unit,
+            "limit": None if cap.unlimited else str(cap.limit_amount),
+            "reserved": str(cap.reserved),
+            "committed": str(cap.committed),
+            "debt": str(cap.debt),
+            "amount": str(amounts[cap.unit]),
+        }
+        for cap in caps
+    ]
+
+
+async def _decide(
+    connection: AsyncConnection,
+    reservation: Reservation,
+    caps: Sequence[CapView],
+    now: datetime,
+    superseded: UUID | None,
+) -> Decision:
+    """Decides under lock, and writes hold, record, approval and timeline."""
+    evaluated, key = reservation.evaluated, reservation.key
+    verdict, code, message, retryable = evaluated.verdict, evaluated.code, evaluated.message, False
+    consumes = reservation.consumes_approval_id
+    if verdict == "allow":
+        refusal = core.refusal_for(caps, reservation.amounts, funded=reservation.funded)
+        if refusal is not None:
+            verdict, code, message, retryable = "deny", refusal.code, refusal.message, refusal.outstanding
+        elif consumes and not await repository.approval_is_free(connection, key.tenant_id, consumes):
+            verdict, code, message = "deny", "approval.consumed", "the approval was used already"
+    allowed = verdict == "allow"
+    expires_at = now + timedelta(milliseconds=reservation.hold_ms)
+    request = reservation.approval if verdict == "needs_approval" else None
+    if allowed:
+        await repository.insert_hold(connection, reservation, core.legs_for(caps, reservation.amounts), expires_at)
+        if consumes:
+            await repository.consume_approval(connection, key.tenant_id, consumes, reservation.decision_id)
+    if request is not None:
+        await repository.insert_approval(connection, reservation, request)
+    decision = Decision(
+        verdict=verdict,
+        decision_id=reservation.decision_id,
+        record_hash=b"",
+        code=code,
+        message=message,
+        rule_id=evaluated.rule_id,
+        hold_id=reservation.hold_id if allowed else None,
+        hold_expires_at=expires_at if allowed else None,
+        max_cost_nano_usd=reservation.amounts.get(NANO_USD, 0),
+        lease_ms=reservation.lease_ms,
+        approval_id=request.approval_id if request else None,
+        approval_expires_at=request.expires_at if request else None,
+        retryable=retryable,
+        superseded=superseded,
+    )
+    return await _record(connection, reservation, decision, _legs_json(caps, reservation.amounts), now)
+
+
+async def _refuse_conflict(
+    connection: AsyncConnection, reservation: Reservation, hold_id: UUID, now: datetime
+) -> Decision:
+    """Refuses a key that came again with other arguments after its hold was redeemed: recorded as an alarm (rule 1)."""
+    decision = Decision(
+        verdict="deny",
+        decision_id=reservation.decision_id,
+        record_hash=b"",
+        code=HoldConflict.code,
+        message=f"this step was executed before with other arguments (hold {hold_id})",
+        superseded=None,
+    )
+    return await _record(connection, reservation, decision, [], now, standing=False)
+
+
+async def _record(
+    connection: AsyncConnection,
+    reservation: Reservation,
+    decision: Decision,
+    legs: list[JsonValue],
+    now: datetime,
+    *,
+    standing: bool = True,
+) -> Decision:
+    """Writes the decision record and its timeline event; `standing` records answer their key from now on."""
+    key = reservation.key
+    part_b = record.part_b(
+        decision_id=decision.decision_id,
+        time_ms=int(now.timestamp() * 1000),
+        verdict=decision.verdict,
+        reason_codes=(decision.code,),
+        hold_id=decision.hold_id,
+        legs=legs,
+    )
+    record_hash = record.record_hash(reservation.part_a, part_b)
+    expires = decision.approval_expires_at
+    reply = {
+        "code": decision.code,
+        "message": decision.message,
+        "rule_id": decision.rule_id,
+        "retryable": decision.retryable,
+        "approval_expires_at": expires.isoformat() if expires else None,
+    }
+    await repository.insert_decision(
+        connection,
+        {
+            "tenant_id": key.tenant_id,
+            "decision_id": decision.decision_id,
+            "run_id": key.run_id,
+            "step": key.step if standing else None,
+            "try": key.try_number if standing else None,
+            "kind": reservation.kind,
+            "digest": reservation.digest,
+            "verdict": decision.verdict,
+            "reason_codes": [decision.code],
+            "hold_id": decision.hold_id,
+            "approval_id": decision.approval_id or reservation.consumes_approval_id,
+            "reply": orjson.dumps(reply).decode(),
+            "part_a": reservation.part_a,
+            "part_b": part_b,
+            "record_hash": record_hash,
+        },
+    )
+    waiting = decision.verdict == "needs_approval"
+    await repository.bump_run(connection, key.tenant_id, key.run_id, "waiting" if waiting else "running")
+    data: dict[str, JsonValue] = {
+        "decision_id": str(decision.decision_id),
+        "step": key.step,
+        "try": key.try_number,
+        "kind": reservation.kind,
+        "tool": reservation.tool,
+        "verdict": decision.verdict,
+        "code": decision.code,
+        "message": decision.message,
+        "rule": decision.rule_id,
+        "hold_id": str(decision.hold_id) if decision.hold_id else None,
+        "held_nano_usd": decision.max_cost_nano_usd if decision.hold_id else 0,
+    }
+    timeline = [Event("decision", "decision.made" if standing else "decision.alarm", data)]
+    if waiting:
+        timeline.append(
+            Event(
+                "approval",
+                "approval.requested",
+                {
+                    "approval_id": str(decision.approval_id),
+                    "step": key.step,
+                    "tool": reservation.tool,
+                    "message": decision.message,
+                    "expires_at": expires.isoformat() if expires else None,
+                },
+            )
+        )
+    seq = await events.append(connection, key.tenant_id, key.run_id, timeline)
+    return replace(decision, record_hash=record_hash, timeline_seq=seq)
+
+
+async def set_limit(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    scope: Scope,
+    unit: str,
+    *,
+    limit_amount: int,
+    unlimited: bool,
+    actor: str,
+    reason: str,
+) -> UUID:
+    """Sets a cap's limit, making the cap if need be; journalled with actor and reason. Returns the cap's id.
+
+    Raising pays off debt first; lowering stops new holds and never running ones.
+    """
+    cap_id = await repository.ensure_cap(connection, tenant_id, new_id(), scope, unit)
+    cap = await repository.lock_cap(connection, tenant_id, cap_id)
+    assert cap is not None  # made or found one line above, and caps are never deleted
+    change = core.change_limit(cap, limit_amount, unlimited=unlimited)
+    await repository.set_limit(
+        connection,
+        tenant_id,
+        cap_id,
+        limit_amount=limit_amount,
+        unlimited=unlimited,
+        change=change,
+        actor=actor,
+        reason=reason,
+    )
+    return cap_id
+
+
+async def resolve_unknown(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    hold_id: UUID,
+    *,
+    happened: bool,
+    cost_nano_usd: int | None,
+    actor: str,
+    reason: str,
+) -> HoldView:
+    """Settles, on a person's word, a hold whose outcome is unknown.
+
+    Args:
+        connection: The caller's transaction.
+        tenant_id: The tenant.
+        hold_id: The hold.
+        happened: Whether the action took effect.
+        cost_nano_usd: What it cost; `None` = the whole hold if it happened, nothing if not.
+        actor: Who says so.
+        reason: How they know.
+
+    Raises:
+        NotFound: No such hold in this tenant.
+        Conflict: Its outcome is not unknown.
+    """
+    hold = await repository.read_hold(connection, tenant_id, hold_id)
+    if hold is None:
+        raise NotFound(f"there is no hold {hold_id}")
+    if hold.state != "unknown":
+        done = "is settled" if hold.state in SETTLED_STATES else "is not lost"
+        raise Conflict(f"hold {hold_id} is {hold.state}: it {done}", remedy="only unknown holds can be resolved")
+    cost = cost_nano_usd if cost_nano_usd is not None else (hold.max_cost_nano_usd if happened else 0)
+    settled = happened or cost > 0
+    try:
+        await settle_in(
+            connection,
+            Settlement(
+                tenant_id,
+                hold_id,
+                "unknown",
+                hold.outcome is not None,
+                hold.went_outward,
+                "committed" if settled else "voided",
+                {NANO_USD: cost, "calls": 1} if settled else {},
+                actor,
+                reason,
+                (
+                    Event(
+                        "budget",
+                        "hold.resolved",
+                        {
+                            "hold_id": str(hold_id),
+                            "step": hold.key.step,
+                            "happened": happened,
+                            "cost_nano_usd": cost,
+                            "reason": reason,
+                        },
+                    ),
+                ),
+            ),
+        )
+    except FactsChanged:
+        raise Conflict(f"hold {hold_id} was settled just now", remedy="look at it again") from None
+    return hold

@@ -1,0 +1,5 @@
+"""The transcript of a run: a hash chain of entries, so that the newest entry's id is the digest of the whole conversation."""
+
+from holdfast.transcript.entries import TranscriptBroken, read, verify, write
+
+__all__ = ["TranscriptBroken", "read", "verify", "write"]
