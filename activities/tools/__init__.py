@@ -1,0 +1,1 @@
+"""How is each tool run? One module per noun; `dispatch.run_tool` is the way in."""

@@ -1,0 +1,207 @@
+"""Reading stored mails: every mail is a stranger's work, so nothing in it may break, block or mislead the reader."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from email import policy
+from email.message import EmailMessage, Message
+from email.parser import BytesParser
+from html.parser import HTMLParser
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from holdfast.errors import HoldfastError
+
+MAIL_BYTES_MAX = 1_048_576
+MAILS_LISTED_MAX = 200
+
+_TEXT_LENGTH_MAX = 20_000
+_HEADER_LENGTH_MAX = 2_000
+_HEADER_SHOWN_MAX = 500
+_PARTS_MAX = 50
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_UNPARSEABLE = (ValueError, LookupError, AttributeError, TypeError, AssertionError, RecursionError)
+"""What the standard library's mail parser is known to raise on rubbish."""
+
+
+class MailUnreadable(HoldfastError):
+    """A stored mail is not there, or is nothing that can be shown."""
+
+    code = "mail.unreadable"
+    status = 404
+
+
+def mail_ids(maildir: Path) -> list[str]:
+    """Returns the ids of the mails in a folder, in order."""
+    stems = (entry.name.removesuffix(".eml") for entry in os.scandir(maildir) if entry.name.endswith(".eml"))
+    return sorted(stem for stem in stems if _STEM.fullmatch(stem))[:MAILS_LISTED_MAX]
+
+
+def read_summary(maildir: Path, mail_id: str) -> dict[str, JsonValue]:
+    """Returns id, sender, subject and date of a mail.
+
+    Raises:
+        MailUnreadable: There is no such mail, or it cannot be read.
+    """
+    message = _parse(_read(maildir, mail_id))
+    return {
+        "mail_id": mail_id,
+        "from": _header(message, "from"),
+        "subject": _header(message, "subject"),
+        "date": _header(message, "date"),
+    }
+
+
+def read_mail(maildir: Path, mail_id: str) -> dict[str, JsonValue]:
+    """Returns a mail's headers, text and names of attachments.
+
+    Raises:
+        MailUnreadable: There is no such mail, or it cannot be read.
+    """
+    message = _parse(_read(maildir, mail_id))
+    text = _text(message)
+    return {
+        "mail_id": mail_id,
+        "from": _header(message, "from"),
+        "to": _header(message, "to"),
+        "subject": _header(message, "subject"),
+        "date": _header(message, "date"),
+        "message_id": _header(message, "message-id"),
+        "in_reply_to": _header(message, "in-reply-to"),
+        "text": text[:_TEXT_LENGTH_MAX],
+        "text_truncated": len(text) > _TEXT_LENGTH_MAX,
+        "attachments": [_file_name(part) for part in _parts(message) if _is_attachment(part)],
+    }
+
+
+def _read(maildir: Path, mail_id: str) -> bytes:
+    """Reads a regular file of the folder itself: no path, no link, no device, and never without bound."""
+    if not _STEM.fullmatch(mail_id):
+        raise MailUnreadable(f"{mail_id[:100]!r} is not a mail's id")
+    try:
+        descriptor = os.open(maildir / f"{mail_id}.eml", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        raise MailUnreadable(f"there is no mail {mail_id}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise MailUnreadable(f"there is no mail {mail_id}")
+        if status.st_size > MAIL_BYTES_MAX:
+            raise MailUnreadable(f"the mail {mail_id} is larger than {MAIL_BYTES_MAX} bytes")
+        return file.read(MAIL_BYTES_MAX)
+
+
+def _parse(raw: bytes) -> EmailMessage:
+    try:
+        return BytesParser(policy=policy.default).parsebytes(raw)
+    except _UNPARSEABLE:
+        raise MailUnreadable("the mail is too broken to be read") from None
+
+
+def _header(message: Message, name: str) -> str:
+    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
+    if len(raw) > _HEADER_LENGTH_MAX:
+        return "(too long to show)"
+    try:
+        value = str(message[name] or "")
+    except _UNPARSEABLE:
+        value = raw
+    return _printable(" ".join(value.split()))[:_HEADER_SHOWN_MAX]
+
+
+def _parts(message: EmailMessage) -> Iterator[EmailMessage]:
+    try:
+        for count, part in enumerate(message.walk()):
+            if count >= _PARTS_MAX:
+                return
+            if isinstance(part, EmailMessage) and not part.is_multipart():
+                yield part
+    except _UNPARSEABLE:
+        return
+
+
+def _text(message: EmailMessage) -> str:
+    html = ""
+    for part in _parts(message):
+        if _is_attachment(part):
+            continue
+        if part.get_content_type() == "text/plain":
+            return _printable(_content(part)).strip()
+        if part.get_content_type() == "text/html" and not html:
+            html = _content(part)
+    return _printable(_text_of_html(html)).strip()
+
+
+def _content(part: EmailMessage) -> str:
+    try:
+        return str(part.get_content())
+    except _UNPARSEABLE:
+        payload = part.get_payload(decode=True)
+        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+
+
+def _is_attachment(part: EmailMessage) -> bool:
+    try:
+        return part.is_attachment() or part.get_content_maintype() != "text"
+    except _UNPARSEABLE:
+        return True
+
+
+def _file_name(part: EmailMessage) -> str:
+    try:
+        name = part.get_filename() or part.get_content_type()
+    except _UNPARSEABLE:
+        name = "unnamed"
+    return _printable(name)[:100]
+
+
+def _printable(text: str) -> str:
+    """Drops what no reader sees and some reader might obey: control characters and halves of surrogate pairs."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _UNSEEN.sub("", text)
+
+
+class _TextOfHtml(HTMLParser):
+    """Collects the text of an HTML document. Styles are not read: what a person would not see is shown as well."""
+
+    _SILENT = frozenset({"script", "style", "head", "template", "noscript"})
+    _BREAKS = frozenset({"br", "p", "div", "tr", "li", "h1", "h2", "h3", "h4", "blockquote", "table"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self._silent_depth = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self._SILENT:
+            self._silent_depth += 1
+        elif tag == "body":
+            self._silent_depth = 0
+        elif tag in self._BREAKS:
+            self.pieces.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._SILENT and self._silent_depth:
+            self._silent_depth -= 1
+        elif tag in self._BREAKS:
+            self.pieces.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent_depth:
+            self.pieces.append(re.sub(r"\s+", " ", data))
+
+
+def _text_of_html(html: str) -> str:
+    reader = _TextOfHtml()
+    try:
+        reader.feed(html)
+        reader.close()
+    except _UNPARSEABLE:
+        return "".join(reader.pieces)
+    lines = (line.strip() for line in "".join(reader.pieces).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))

@@ -1,0 +1,120 @@
+"""One HTTP exchange: bounded, without proxies or redirects, and honest about whether anything was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpx
+
+if TYPE_CHECKING:
+    from activities.lease import Outward
+
+_FIRST_BYTE_OF_REQUEST = "http11.send_request_headers.started"
+_RETRY_AFTER_S_MAX = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The other side's complete answer, or as much of it as the bound lets through."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    truncated: bool
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        """What the Retry-After header says, in either of its forms, bounded; None if it says nothing useful."""
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return min(int(value[:9]), _RETRY_AFTER_S_MAX) * 1000
+        try:
+            moment = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        wait_s = int((moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+        return min(max(wait_s, 0), _RETRY_AFTER_S_MAX) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No complete answer came.
+
+    Attributes:
+        sent: The request may have reached the other side.
+        reason: Kind of failure.
+    """
+
+    sent: bool
+    reason: str
+
+
+@dataclass(slots=True)
+class _Wire:
+    """Watches the connection: checks the lease once more right before the request's first byte (LAW 1)."""
+
+    outward: Outward
+    sent: bool = field(default=False)
+
+    async def trace(self, event: str, _info: Mapping[str, object]) -> None:
+        if event == _FIRST_BYTE_OF_REQUEST:
+            self.outward.assert_live()
+            self.sent = True
+
+
+async def exchange(
+    outward: Outward,
+    method: str,
+    url: httpx.URL,
+    *,
+    headers: Mapping[str, str],
+    content: bytes | None,
+    answer_bytes_max: int,
+    timeout_s: int,
+    tls: ssl.SSLContext | None = None,
+    tls_name: str | None = None,
+) -> Answer | NoAnswer:
+    """Makes one request on a connection of its own; `outward.begin()` must have been awaited.
+
+    Args:
+        outward: The lease.
+        method: HTTP method.
+        url: Where to; if its host is an address, that very address is connected to.
+        headers: All headers but those of the framing.
+        content: Body, or None.
+        answer_bytes_max: Where the answer's body is cut off.
+        timeout_s: Bound of the whole exchange.
+        tls: TLS context instead of the default one.
+        tls_name: Name for SNI that the certificate is verified for, instead of the URL's host.
+
+    Raises:
+        LeaseLost: The lease ran out before the request was written.
+    """
+    wire = _Wire(outward)
+    extensions: dict[str, object] = {"trace": wire.trace}
+    if tls_name is not None:
+        extensions["sni_hostname"] = tls_name
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(
+                verify=tls if tls is not None else True, trust_env=False, follow_redirects=False, timeout=timeout_s
+            ) as client,
+            client.stream(method, url, headers=dict(headers), content=content, extensions=extensions) as response,
+        ):
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > answer_bytes_max:
+                    break
+            return Answer(
+                response.status_code, response.headers, bytes(body[:answer_bytes_max]), len(body) > answer_bytes_max
+            )
+    except (httpx.HTTPError, TimeoutError) as error:
+        return NoAnswer(wire.sent, type(error).__name__)
