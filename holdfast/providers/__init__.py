@@ -1,0 +1,1 @@
+"""Models behind providers' wires: one canonical form, and pure translation to and from each wire."""
