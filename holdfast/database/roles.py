@@ -39,7 +39,7 @@ _PLAIN = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 
 
 def scram_verifier(password: str, salt: bytes) -> str:
-    """Computes what PostgreSQL stores for a password (RFC 5803), so that the password itself is in no statement or log."""
+    """Computes what PostgreSQL stores for a password (RFC 5803); so no statement and no log has the password itself."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server_key = hmac.digest(salted, b"Server Key", "sha256")

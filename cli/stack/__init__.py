@@ -1,0 +1,1 @@
+"""The embedded stack: PostgreSQL, Valkey, Temporal and Holdfast's own processes as children of one supervisor."""
