@@ -1,0 +1,141 @@
+"""Building actions: what a reference points at, in the one canonical form that is decided, digested and executed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast import transcript
+from holdfast.actions.run_facts import RunFacts
+from holdfast.contracts.gate import ActionRef
+from holdfast.errors import HoldfastError, RequestInvalid
+from holdfast.providers.model import ModelRequest, ToolSpec
+from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.registry import TOOLS, json_schema, validate_arguments
+from holdfast.transcript.entries import read_one
+from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+
+
+class ActionUnbuildable(HoldfastError):
+    """A reference points at nothing in the run's transcript (LAW 7)."""
+
+    code = "action.unbuildable"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action, ready to be decided.
+
+    Attributes:
+        value: The canonical action.
+        canonical: Its canonical bytes.
+        digest: SHA-256 of them.
+        kind: `llm.call` or `tool.call`.
+        tool: Tool, or empty.
+        known: Whether the agent was given this action.
+        malformed: Why the arguments are not what the tool takes, or empty.
+        idempotent: Whether it may be tried again when its outcome is unknown.
+        request: For `llm.call`, the whole request.
+    """
+
+    value: dict[str, JsonValue]
+    canonical: bytes
+    digest: bytes
+    kind: str
+    tool: str
+    known: bool
+    malformed: str
+    idempotent: bool
+    request: ModelRequest | None = None
+
+
+def tool_specs(agent: AgentDefinition) -> list[ToolSpec]:
+    """Returns the agent's tools as a model is shown them."""
+    return [ToolSpec(name, TOOLS[name].description, json_schema(name)) for name in agent.tools if name in TOOLS]
+
+
+async def model_request(
+    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, agent: AgentDefinition, head: bytes
+) -> ModelRequest:
+    """Returns the request that continues the conversation up to `head`."""
+    contents = await transcript.read(connection, tenant_id, run_id, head)
+    return ModelRequest(
+        wire=agent.model.wire,
+        model=agent.model.name,
+        max_tokens=agent.max_tokens,
+        system=agent.instructions,
+        entries=[orjson.loads(content) for content in contents],
+        tools=tool_specs(agent),
+    )
+
+
+def llm_action(request: ModelRequest, head: bytes) -> dict[str, JsonValue]:
+    """Returns the canonical `llm.call`: everything that decides what the provider is asked, long texts by digest."""
+    tools: list[JsonValue] = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters} for tool in request.tools
+    ]
+    return {
+        "kind": "llm.call",
+        "args": {
+            "wire": request.wire,
+            "model": request.model,
+            "max_tokens": request.max_tokens,
+            "system_digest": hashlib.sha256(request.system.encode()).hexdigest(),
+            "tools_digest": hashlib.sha256(orjson.dumps(tools, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+            "transcript": head.hex(),
+        },
+    }
+
+
+async def build(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
+    """Builds the action a reference points at.
+
+    Raises:
+        ActionUnbuildable: It points at nothing.
+        TranscriptBroken: The transcript does not hash to the reference's head.
+    """
+    if reference.kind == "llm.call":
+        head = bytes.fromhex(reference.head)
+        request = await model_request(connection, run.tenant_id, run.run_id, run.agent, head)
+        value = llm_action(request, head)
+        canonical = canonical_bytes(value)
+        return Action(
+            value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, request
+        )
+    entry = await read_one(connection, run.tenant_id, run.run_id, bytes.fromhex(reference.assistant))
+    calls = entry.get("tool_calls")
+    if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
+        raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes no call {reference.call_index}")
+    call = calls[reference.call_index]
+    return tool_action(run.agent, str(call["tool"]), call["arguments"], str(call["raw_arguments"]))
+
+
+def tool_action(agent: AgentDefinition, tool: str, arguments: object, raw_arguments: str = "") -> Action:
+    """Builds a `tool.call` in canonical form; arguments that the tool does not take make it malformed, not an error."""
+    known = tool in agent.tools and tool in TOOLS
+    malformed = ""
+    normal: dict[str, JsonValue] = {}
+    if known:
+        try:
+            if not isinstance(arguments, dict):
+                raise RequestInvalid(f"the arguments of {tool} are not a JSON object")
+            normal = validate_arguments(tool, arguments)
+        except RequestInvalid as error:
+            malformed = error.message
+    if not known or malformed:
+        # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
+        normal = {"raw_digest": hashlib.sha256(raw_arguments.encode(errors="replace")).hexdigest()}
+    value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
+    definition = TOOLS.get(tool)
+    idempotent = definition is not None and definition.idempotent
+    return Action(value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent)
+
+
+def edited_action(agent: AgentDefinition, canonical: bytes) -> Action:
+    """Builds the action that an approver put in the place of the proposed one."""
+    value = orjson.loads(canonical)
+    return tool_action(agent, str(value.get("tool", "")), value.get("args"))

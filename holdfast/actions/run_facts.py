@@ -1,0 +1,171 @@
+"""What is true of a run, read from its row and from the versions of agent and role that it is pinned to (rule 5)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from holdfast.database.engine import tenantless
+from holdfast.errors import RunUnknown
+from holdfast.ledger.types import FactVersions, Scope
+from holdfast.runs.definition import AgentDefinition
+from holdfast_verdict.decide import Rule, rule_from_json
+
+_LOCATE = text("SELECT locate_run(:run_id)")
+
+_READ = text("""
+    SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
+           r.agent_name, r.agent_version, r.role_name, r.role_version, r.status, r.ended_at, r.deadline_at, r.history_version,
+           r.timeline_seq, r.budget_hold_id,
+           (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
+    FROM runs r
+    JOIN tenants t ON t.tenant_id = r.tenant_id
+    JOIN projects p ON p.tenant_id = r.tenant_id AND p.project_id = r.project_id
+    JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
+    WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
+""")
+
+_READ_AGENT = text(
+    "SELECT definition FROM agents WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
+)
+_READ_ROLE = text(
+    "SELECT rules, policy_hash FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RolePolicy:
+    """A version of a role: its rules and their hash."""
+
+    rules: tuple[Rule, ...]
+    policy_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run as decisions see it."""
+
+    run_id: UUID
+    tenant_id: UUID
+    tenant: str
+    project_id: UUID
+    project: str
+    user_id: UUID
+    user: str
+    agent_name: str
+    role: str
+    status: str
+    ended: bool
+    deadline_at: datetime
+    versions: FactVersions
+    timeline_seq: int
+    funded: bool
+    inputs: int
+    agent: AgentDefinition
+    policy: RolePolicy
+
+    @property
+    def principal(self) -> dict[str, str]:
+        """Who acts, by name, as rules see it."""
+        return {
+            "tenant": self.tenant,
+            "project": self.project,
+            "user": self.user,
+            "agent": self.agent_name,
+            "role": self.role,
+        }
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """The scopes whose caps apply to this run's actions."""
+        return (
+            Scope("tenant", str(self.tenant_id)),
+            Scope("project", str(self.project_id)),
+            Scope("user", str(self.user_id)),
+            Scope("run", str(self.run_id)),
+            Scope("role", self.role),
+            Scope("user_project", f"{self.user_id}/{self.project_id}"),
+        )
+
+
+class RunReader:
+    """Reads runs; versions of agents and roles never change, so they are kept."""
+
+    _KEPT_MAX = 512
+
+    def __init__(self) -> None:
+        self._agents: OrderedDict[tuple[UUID, str, int], AgentDefinition] = OrderedDict()
+        self._policies: OrderedDict[tuple[UUID, str, int], RolePolicy] = OrderedDict()
+
+    async def locate(self, engine: AsyncEngine, run_id: UUID) -> UUID:
+        """Returns the tenant of a run.
+
+        Raises:
+            RunUnknown: No run of that id was ever admitted.
+        """
+        async with tenantless(engine) as connection:
+            tenant_id: UUID | None = await connection.scalar(_LOCATE, {"run_id": run_id})
+        if tenant_id is None:
+            raise RunUnknown(f"no admitted run has the id {run_id}", remedy="start runs through the API")
+        return tenant_id
+
+    async def read(self, connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> RunFacts:
+        """Reads a run in the caller's transaction.
+
+        Raises:
+            RunUnknown: The tenant has no such run.
+        """
+        row = (await connection.execute(_READ, {"tenant_id": tenant_id, "run_id": run_id})).one_or_none()
+        if row is None:
+            raise RunUnknown(f"there is no run {run_id}")
+        return RunFacts(
+            run_id=row.run_id,
+            tenant_id=row.tenant_id,
+            tenant=row.tenant,
+            project_id=row.project_id,
+            project=row.project,
+            user_id=row.user_id,
+            user=row.user_name,
+            agent_name=row.agent_name,
+            role=row.role_name,
+            status=row.status,
+            ended=row.ended_at is not None,
+            deadline_at=row.deadline_at,
+            versions=FactVersions(row.history_version, row.role_version),
+            timeline_seq=row.timeline_seq,
+            funded=row.budget_hold_id is not None,
+            inputs=row.inputs,
+            agent=await self._agent(connection, tenant_id, row.agent_name, row.agent_version),
+            policy=await self._policy(connection, tenant_id, row.role_name, row.role_version),
+        )
+
+    async def _agent(
+        self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int
+    ) -> AgentDefinition:
+        key = (tenant_id, name, version)
+        if key not in self._agents:
+            definition = await connection.scalar(
+                _READ_AGENT, {"tenant_id": tenant_id, "name": name, "version": version}
+            )
+            self._agents[key] = AgentDefinition.model_validate(definition)
+            if len(self._agents) > self._KEPT_MAX:
+                self._agents.popitem(last=False)
+        return self._agents[key]
+
+    async def _policy(
+        self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int
+    ) -> RolePolicy:
+        key = (tenant_id, name, version)
+        if key not in self._policies:
+            row = (
+                await connection.execute(_READ_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
+            ).one()
+            self._policies[key] = RolePolicy(tuple(rule_from_json(rule) for rule in row.rules), row.policy_hash)
+            if len(self._policies) > self._KEPT_MAX:
+                self._policies.popitem(last=False)
+        return self._policies[key]

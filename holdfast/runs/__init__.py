@@ -1,0 +1,1 @@
+"""Runs: what an agent is, admission, and the way to Temporal."""
