@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from holdfast.providers.model import (
@@ -163,7 +164,7 @@ class Answer:
         taken = {call.call_id for call in self._calls.values()}
         # Results are matched to calls by id, so a repeated one would misdirect them; an odd one is refused later on.
         if _CALL_ID.fullmatch(call_id) is None or call_id in taken:
-            call_id = f"call_{len(self._calls) + 1}"
+            call_id = next(name for number in count(1) if (name := f"call_{number}") not in taken)
         tool = tool_name_from_wire(wire_name)
         separator = "\n" if self._calls else ""
         self._calls[key] = _OpenCall(call_id, tool)

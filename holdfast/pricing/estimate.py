@@ -1,0 +1,126 @@
+"""The worst case of a model call before it runs: what a hold has to cover (LAW 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from holdfast.errors import RequestInvalid
+from holdfast.pricing.bounds import input_tokens_bound
+from holdfast.pricing.prices import TOKENS_PER_MTOK, Price, priced_nano_usd
+from holdfast.providers.model import ModelRequest
+from holdfast_verdict.canonical import JsonValue
+
+DEFAULT_MAX_TOKENS = 4_096
+USEFUL_MAX_TOKENS_MIN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a call can cost at most, with everything that it follows from.
+
+    Attributes:
+        max_cost_nano_usd: The amount to hold.
+        input_tokens_bound: The most input tokens the provider can count.
+        output_tokens_bound: The most output tokens, reasoning included.
+        prices_used: The price at which it was made; settling uses the same.
+    """
+
+    max_cost_nano_usd: int
+    input_tokens_bound: int
+    output_tokens_bound: int
+    prices_used: Price
+
+    @property
+    def max_tokens_total(self) -> int:
+        """What the call can take at most from a cap that counts tokens."""
+        return self.input_tokens_bound + self.output_tokens_bound
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Returns the estimate as a JSON object with a canonical form."""
+        return {
+            "max_cost_nano_usd": self.max_cost_nano_usd,
+            "input_tokens_bound": self.input_tokens_bound,
+            "output_tokens_bound": self.output_tokens_bound,
+            "prices_used": self.prices_used.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, JsonValue]) -> Estimate:
+        """Reads what `to_json` wrote."""
+        return cls(
+            max_cost_nano_usd=cast(int, value["max_cost_nano_usd"]),
+            input_tokens_bound=cast(int, value["input_tokens_bound"]),
+            output_tokens_bound=cast(int, value["output_tokens_bound"]),
+            prices_used=Price.from_json(cast("Mapping[str, JsonValue]", value["prices_used"])),
+        )
+
+
+def worst_input_rate_sum(price: Price, input_tokens: int) -> int:
+    """Returns tokens times rate for that much input at the dearest rate that could apply: cache write, long context."""
+    return input_tokens * max(rates.dearest_input_nano_usd_per_mtok for rates in price.rates_up_to(input_tokens))
+
+
+def worst_output_rate(price: Price, input_tokens: int) -> int:
+    """Returns the dearest output rate that could apply to a call with at most that much input."""
+    return max(rates.output_nano_usd_per_mtok for rates in price.rates_up_to(input_tokens))
+
+
+def _worst_cost_nano_usd(price: Price, input_tokens: int, output_tokens: int) -> int:
+    rate_sum = worst_input_rate_sum(price, input_tokens) + output_tokens * worst_output_rate(price, input_tokens)
+    return priced_nano_usd(rate_sum, price.surcharge_percent_max)
+
+
+def estimate_llm(request: ModelRequest, price: Price) -> Estimate:
+    """Returns the worst case of a request: its input bound and its `max_tokens`, each at the dearest rate.
+
+    Raises:
+        RequestInvalid: `max_tokens` is not positive.
+    """
+    if request.max_tokens <= 0:
+        raise RequestInvalid(f"max_tokens is {request.max_tokens}", remedy="ask for at least one token")
+    bound = input_tokens_bound(request)
+    return Estimate(
+        max_cost_nano_usd=_worst_cost_nano_usd(price, bound, request.max_tokens),
+        input_tokens_bound=bound,
+        output_tokens_bound=request.max_tokens,
+        prices_used=price,
+    )
+
+
+def affordable_max_tokens(
+    request: ModelRequest,
+    price: Price,
+    available_nano_usd: int | None,
+    *,
+    available_tokens: int | None = None,
+    default: int = DEFAULT_MAX_TOKENS,
+    useful_min: int = USEFUL_MAX_TOKENS_MIN,
+) -> int | None:
+    """Returns the `max_tokens` to put into a request that came without one, or None if nothing useful is affordable.
+
+    A call takes the default if it needs no more than half of what the caps have left for output; else that half, so
+    that one call does not starve the others; but never less than a useful answer.
+
+    Args:
+        request: The request; its own `max_tokens` is not looked at.
+        price: The model's price.
+        available_nano_usd: Least money left in any cap that applies, None if no cap counts money.
+        available_tokens: Least tokens left in any cap that applies, None if no cap counts tokens.
+        default: The role's bound.
+        useful_min: The least output that is worth a call.
+    """
+    bound = input_tokens_bound(request)
+    affordable = [2 * default]
+    if available_nano_usd is not None:
+        rate_sum = max(0, available_nano_usd) * TOKENS_PER_MTOK * 100 // (100 + price.surcharge_percent_max)
+        rest = rate_sum - worst_input_rate_sum(price, bound)
+        rate = worst_output_rate(price, bound)
+        affordable.append(rest // rate if rate else (2 * default if rest >= 0 else -1))
+    if available_tokens is not None:
+        affordable.append(available_tokens - bound)
+    if min(affordable) < useful_min:
+        return None
+    wanted = min(default, max(useful_min, min(affordable) // 2))
+    return wanted if price.max_output_tokens is None else min(wanted, price.max_output_tokens)
