@@ -1,0 +1,122 @@
+"""The lease of an execution: the right, for a bounded time, to go outside once and to store the outcome."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from holdfast.database.engine import tenantless
+from holdfast.errors import LeaseLost
+from holdfast.failpoint import failpoint
+from holdfast.ledger.types import OutcomeView
+
+_BEGIN = text("SELECT begin_outward(:hold_id, :lease_token)")
+
+_STORE = text("""
+    SELECT store_outcome(:hold_id, :lease_token, :ok, :error_code, :retryable, :retry_after_ms, :cost_class,
+                         :provider_request_id, :simulated, :result)
+""")
+
+_TRANSIENT = (DBAPIError, InterfaceError, OSError)
+
+
+class Outward(Protocol):
+    """What stands between an execution and the outside."""
+
+    async def begin(self) -> None:
+        """Asks, right before the first byte goes outside, whether it still may. Called once.
+
+        Raises:
+            LeaseLost: The lease has run out, or the hold is no longer executing.
+        """
+
+    def assert_live(self) -> None:
+        """Checks the local clock once more, right before writing.
+
+        Raises:
+            LeaseLost: The lease has run out.
+        """
+
+
+class Lease:
+    """The lease that came with a redeemed permit."""
+
+    def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int) -> None:
+        self._engine = engine
+        self._hold_id = hold_id
+        self._token = token
+        self._ends_at = time.monotonic() + lease_ms / 1000
+        self.began = False
+
+    @property
+    def remaining_ms(self) -> int:
+        """Milliseconds until the lease ends by this process's clock."""
+        return max(int((self._ends_at - time.monotonic()) * 1000), 0)
+
+    async def begin(self) -> None:
+        """See `Outward.begin`."""
+        failpoint("execute.before_outward")
+        remaining_ms: int | None = None
+        async for attempt in self._retrying():
+            with attempt:
+                # INVARIANT (LAW 1, rule 7): PostgreSQL's clock and the hold's state decide, in one compare-and-set. Asked
+                # again after a lost answer it says no, and the try is void: nothing went outside.
+                async with tenantless(self._engine) as connection:
+                    remaining_ms = await connection.scalar(
+                        _BEGIN, {"hold_id": self._hold_id, "lease_token": self._token}
+                    )
+        if remaining_ms is None:
+            raise LeaseLost("the lease is lost: nothing is sent", remedy="the run will reserve anew")
+        self._ends_at = min(self._ends_at, time.monotonic() + remaining_ms / 1000)
+        self.began = True
+        failpoint("execute.after_outward")
+
+    def assert_live(self) -> None:
+        """See `Outward.assert_live`; a process that was frozen since `begin` notices here."""
+        if not self.began or time.monotonic() >= self._ends_at:
+            raise LeaseLost("the lease ran out before the request was sent")
+
+    async def store(self, outcome: OutcomeView) -> None:
+        """Stores the outcome under the hold: the execution's last act (rule 3).
+
+        Raises:
+            LeaseLost: The hold was settled by somebody else, or holds another outcome.
+        """
+        failpoint("outcome.before")
+        stored: bool | None = False
+        async for attempt in self._retrying():
+            with attempt:
+                async with tenantless(self._engine) as connection:
+                    stored = await connection.scalar(
+                        _STORE,
+                        {
+                            "hold_id": self._hold_id,
+                            "lease_token": self._token,
+                            "ok": outcome.ok,
+                            "error_code": outcome.error_code,
+                            "retryable": outcome.retryable,
+                            "retry_after_ms": outcome.retry_after_ms,
+                            "cost_class": outcome.cost_class,
+                            "provider_request_id": outcome.provider_request_id,
+                            "simulated": outcome.simulated,
+                            "result": outcome.result,
+                        },
+                    )
+        if not stored:
+            raise LeaseLost("the outcome came too late: its hold is settled")
+        failpoint("outcome.after")
+
+    def _retrying(self) -> AsyncRetrying:
+        # a database that is away for some seconds must not cost an outcome: keep trying for as long as the lease lasts
+        return AsyncRetrying(
+            retry=retry_if_exception_type(_TRANSIENT),
+            wait=wait_exponential_jitter(initial=0.05, max=2.0),
+            stop=stop_after_delay(max(self.remaining_ms / 1000, 30)),
+            reraise=True,
+        )
