@@ -9,13 +9,13 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
-from pydantic import JsonValue
 
 from activities.tools.invocation import Credential, ToolInvocation, ToolResult
 from activities.tools.wire import Answer, NoAnswer, exchange
 from holdfast.tools.hosts import host_allowed, refusal_of_address
 from holdfast.tools.registry import HttpRequest
 from holdfast.tools.urls import DEFAULT_PORTS, Url, parse_url
+from holdfast_verdict.canonical import JsonValue
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives the addresses of a host name, as texts."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from holdfast.errors import CredentialMissing
+from holdfast_verdict.canonical import JsonValue
 
 if TYPE_CHECKING:
     from activities.lease import Outward

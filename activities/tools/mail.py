@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import aiosmtplib
-from pydantic import JsonValue, SecretStr
+from pydantic import SecretStr
 
 from activities.tools.invocation import Credential, ToolInvocation, ToolResult
 from activities.tools.mailbox import MailUnreadable, mail_ids, read_mail, read_summary
 from holdfast.tools.registry import MailRead, MailSend
+from holdfast_verdict.canonical import JsonValue
 
 _COMMAND_TIMEOUT_S = 20
 _SEND_TIMEOUT_S = 60

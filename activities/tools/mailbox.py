@@ -12,9 +12,8 @@ from email.parser import BytesParser
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from holdfast.errors import HoldfastError
+from holdfast_verdict.canonical import JsonValue
 
 MAIL_BYTES_MAX = 1_048_576
 MAILS_LISTED_MAX = 200

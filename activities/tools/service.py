@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import httpx
-from pydantic import JsonValue, SecretStr
+from pydantic import SecretStr
 
 from activities.tools.invocation import Credential, ToolInvocation, ToolResult
 from activities.tools.wire import Answer, NoAnswer, exchange
+from holdfast_verdict.canonical import JsonValue
 
 _ANSWER_BYTES_MAX = 65_536
 _TIMEOUT_S = 20

@@ -17,7 +17,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    JsonValue,
     ValidationError,
     model_validator,
 )
@@ -25,6 +24,7 @@ from pydantic import (
 from holdfast.errors import RequestInvalid
 from holdfast.tools.texts import check_line, check_message_id, normalise_mail_address, normalise_text
 from holdfast.tools.urls import URL_LENGTH_MAX, normalise_url
+from holdfast_verdict.canonical import JsonValue
 
 HTTP_BODY_LENGTH_MAX = 65_536
 MAIL_BODY_LENGTH_MAX = 20_000
@@ -250,15 +250,17 @@ def json_schema(tool: str) -> dict[str, JsonValue]:
     Raises:
         RequestInvalid: There is no such tool.
     """
-    schema: dict[str, JsonValue] = find_tool(tool).arguments.model_json_schema()
-    schema.pop("title", None)
-    schema.pop("description", None)
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        for field in properties.values():
-            if isinstance(field, dict):
-                field.pop("title", None)
-    return schema
+    schema = find_tool(tool).arguments.model_json_schema()
+    properties = {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in schema["properties"].items()
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(schema.get("required", ())),
+        "additionalProperties": False,
+    }
 
 
 def validate_arguments(tool: str, arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

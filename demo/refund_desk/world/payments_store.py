@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import JsonValue
+from holdfast_verdict.canonical import JsonValue
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS refunds (

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pydantic import JsonValue
-
 from demo.refund_desk.world.faults import Faults
 from demo.refund_desk.world.payments_server import PaymentsServer
 from demo.refund_desk.world.payments_store import PaymentsStore
 from demo.refund_desk.world.smtp_server import LOOPBACK, MailServer
+from holdfast_verdict.canonical import JsonValue
 
 INBOX: Final = Path(__file__).resolve().parent.parent / "mails"
 SUPPORT_ADDRESS: Final = "support@acme.example"
