@@ -126,6 +126,13 @@ class Child:
         if number == signal.SIGKILL:
             await process.wait()
 
+    def kill_now(self) -> None:
+        """Kills it with all it has started, without waiting; it is not started again."""
+        self._stay_down.set()
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, self.spec.death_signal)
+
     async def wait_ready(self) -> None:
         """Waits until it is ready; the caller sets the bound."""
         await self._ready.wait()

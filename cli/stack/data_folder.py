@@ -7,11 +7,14 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import JsonValue
 
 from cli.stack.errors import AlreadyRunning, DataFolderInvalid
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
 def default_path() -> Path:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +66,17 @@ class Urls:
     redis: str
 
 
+async def _together(*works: Coroutine[None, None, None]) -> None:
+    """Waits for all of them; if one fails, the others are cancelled and have ended when its error is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _silent(_: str) -> None:
     pass
 
@@ -105,7 +116,7 @@ class Stack:
         self.folder = DataFolder(data_dir)
         self._ports_wish = ports
         self._executors = executors
-        self._parts = frozenset(parts)
+        self.parts = frozenset(parts)
         self.providers = choose_providers(provider)
         self._extra_env = extra_env
         self._commands = commands
@@ -219,8 +230,8 @@ class Stack:
         self.folder.lock()
         try:
             self._choose()
+            self._write_state()
             await self._start_servers()
-            await self._prepare_data()
             await self._start_processes()
         except BaseException:
             await self.stop()
@@ -246,6 +257,11 @@ class Stack:
             self._write_state()
         self.folder.unlock()
 
+    def kill_all(self) -> None:
+        """Kills every child at once, for whoever will not wait; `stop` still has to be awaited."""
+        for child in self._children.values():
+            child.kill_now()
+
     @property
     def _chosen(self) -> Environments:
         if self._environments is None:
@@ -257,8 +273,8 @@ class Stack:
         wish = self._ports_wish
         ports = Ports() if wish == "default" else Ports.free() if wish == "free" else wish.with_free()
         embedded = {"postgres": self._postgres_url is None, "valkey": self._redis_url is None}
-        simulated_wanted = "provider" in self._parts and self.simulated
-        used = {part for part in self._parts if embedded.get(part, True) and (part != "provider" or simulated_wanted)}
+        simulated_wanted = "provider" in self.parts and self.simulated
+        used = {part for part in self.parts if embedded.get(part, True) and (part != "provider" or simulated_wanted)}
         names = [name for name, part in _PORT_USERS.items() if part in used]
         if self._headless and "temporal_ui" in names:
             names.remove("temporal_ui")
@@ -282,44 +298,54 @@ class Stack:
         )
 
     async def _start_servers(self) -> None:
-        """Starts PostgreSQL, Valkey and Temporal together: none needs another."""
+        """Starts Valkey and Temporal, and meanwhile PostgreSQL, whose schema takes a while."""
+        program = await TemporalProgram(say=self._say).find() if "temporal" in self.parts else None
         specs: list[ChildSpec] = []
-        program = await TemporalProgram(say=self._say).find() if "temporal" in self._parts else None
-        if "postgres" in self._parts and self._postgres is not None:
-            if not (self.folder.postgres / "data").exists():
-                self._say("making a new PostgreSQL cluster")
-            specs.append(await asyncio.to_thread(self._postgres.prepare))
-        if "valkey" in self._parts and self._redis_url is None:
+        if "valkey" in self.parts and self._redis_url is None:
             specs.append(valkey.prepare(self.folder, self.ports.valkey, self.secrets.valkey_password))
         if program is not None:
             specs.append(temporal.prepare(self.folder, program, self.ports, headless=self._headless))
-        await self._start_layer(specs)
+        await _together(self._start_children(specs), self._start_database())
+
+    async def _start_database(self) -> None:
+        """Starts PostgreSQL and brings its data up to date."""
+        if "postgres" in self.parts and self._postgres is not None:
+            if not (self.folder.postgres / "data").exists():
+                self._say("making a new PostgreSQL cluster")
+            preparing = asyncio.create_task(asyncio.to_thread(self._postgres.prepare))
+            try:
+                spec = await asyncio.shield(preparing)
+            except asyncio.CancelledError:
+                await preparing  # a thread cannot be cancelled: initdb ends before the lock is given up
+                raise
+            await self._start_children([spec])
+        await self._prepare_data()
 
     async def _prepare_data(self) -> None:
         """Makes roles and database, brings the schema up to date, seeds the first tenant."""
-        if "postgres" in self._parts:
+        if "postgres" in self.parts:
             await ensure_roles(self._superuser_url, self.secrets.database_passwords)
         if self._postgres_url is not None:
             self._say(f"PostgreSQL is {make_url(self._postgres_url).render_as_string()}")
-        if "migrations" in self._parts:
+        if "migrations" in self.parts:
             await self._run("migrations", [sys.executable, "-m", "holdfast.database.migrate"], {})
             self._say("the database schema is up to date")
-        if "bootstrap" in self._parts:
+        if "bootstrap" in self.parts:
             keys = {key: os.environ[key] for key in PROVIDER_KEYS.values() if os.environ.get(key)}
             await self._run("bootstrap", [sys.executable, "-m", "holdfast.tenancy.bootstrap"], keys)
 
     async def _start_processes(self) -> None:
-        """Starts the processes of Holdfast itself, those that others call first."""
-        if "provider" in self._parts and self.simulated:
-            port = str(self.ports.provider)
-            argv = [sys.executable, "-m", "cli.simulated_provider", "--port", port]
-            ready = listens(LOOPBACK, self.ports.provider)
-            await self._start_layer([self._process("provider", argv, ready=ready)])
+        """Starts the processes of Holdfast itself, all at once: each waits for what it calls when it calls it."""
+        layers: list[list[ChildSpec]] = []
+        if "provider" in self.parts and self.simulated:
+            port = self.ports.provider
+            argv = [sys.executable, "-m", "cli.simulated_provider", "--port", str(port)]
+            layers.append([self._process("provider", argv, ready=listens(LOOPBACK, port))])
         for part, module in (("governor", "workers.governor"), ("executor", "workers.executor"), ("api", "api")):
-            if part not in self._parts:
-                continue
-            names = [f"executor-{n + 1}" for n in range(self._executors)] if part == "executor" else [part]
-            await self._start_layer([self._process(name, [sys.executable, "-m", module]) for name in names])
+            if part in self.parts:
+                names = [f"executor-{n + 1}" for n in range(self._executors)] if part == "executor" else [part]
+                layers.append([self._process(name, [sys.executable, "-m", module]) for name in names])
+        await self._start_children(*layers)
 
     def _process(self, name: str, argv: Sequence[str], ready: Probe | None = None) -> ChildSpec:
         return ChildSpec(
@@ -334,18 +360,13 @@ class Stack:
     def _process_env(self, name: str) -> dict[str, str]:
         return {**passed_on(os.environ), "PYTHONUNBUFFERED": "1", **self.env_for(name)}
 
-    async def _start_layer(self, specs: Sequence[ChildSpec]) -> None:
-        """Starts children that do not depend on each other, and waits for all of them."""
-        layer = [Child(spec, self._say, self._changed) for spec in specs]
-        self._layers.append(layer)
-        self._children |= {child.spec.name: child for child in layer}
-        starts = [asyncio.create_task(self._start_child(child)) for child in layer]
-        try:
-            await asyncio.gather(*starts)
-        finally:
-            for start in starts:
-                start.cancel()
-            await asyncio.gather(*starts, return_exceptions=True)
+    async def _start_children(self, *layers: Sequence[ChildSpec]) -> None:
+        """Starts children together; each layer is stopped before the one in front of it."""
+        made = [[Child(spec, self._say, self._write_state) for spec in layer] for layer in layers]
+        children = [child for layer in made for child in layer]
+        self._layers += made
+        self._children |= {child.spec.name: child for child in children}
+        await _together(*(self._start_child(child) for child in children))
 
     async def _start_child(self, child: Child) -> None:
         began = time.monotonic()
@@ -357,12 +378,8 @@ class Stack:
         env = {**self._process_env(name), **more_env}
         await run_to_completion(name, command, env, self.folder.logs / f"{name}.log")
 
-    def _changed(self) -> None:
-        if self._up:
-            self._write_state()
-
     def _write_state(self) -> None:
-        """Stores what `holdfast status` shows. No password is in it: everybody who can enter the folder may read it."""
+        """Stores what `holdfast status` shows. Everybody who can enter the folder may read it: no URL has a password."""
         children: list[JsonValue] = [
             {
                 "name": name,
@@ -373,10 +390,14 @@ class Stack:
             }
             for name, child in self._children.items()
         ]
-        urls: dict[str, JsonValue] = {name: url for name, url in asdict(self.urls).items() if name != "redis"}
+        owners = {"console": "api", **_PORT_USERS}
+        urls: dict[str, JsonValue] = {
+            name: url for name, url in asdict(self.urls).items() if owners.get(name) in self.parts
+        }
         self.folder.write_state(
             {
                 "pid": os.getpid(),
+                "ready": self._up,
                 "started_at": self._started_at.isoformat(),
                 "ports": asdict(self.ports),
                 "urls": urls,

@@ -1,0 +1,20 @@
+"""`holdfast …`: the command line. Each noun's module registers its own commands here."""
+
+from __future__ import annotations
+
+import typer
+
+from cli.stack import commands as stack
+from cli.terminal import EXIT_CODES_HELP
+
+app = typer.Typer(
+    name="holdfast",
+    help="The enforcement layer between AI agents and production systems: no agent action runs without a hold.",
+    epilog=EXIT_CODES_HELP,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they may hold keys
+)
+stack.register(app)
+
+if __name__ == "__main__":
+    app()
