@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ import httpx
 if TYPE_CHECKING:
     from activities.lease import Outward
 
-_FIRST_BYTE_OF_REQUEST = "http11.send_request_headers.started"
 _RETRY_AFTER_S_MAX = 3600
 
 
@@ -60,12 +60,27 @@ class _Wire:
     """Watches the connection: checks the lease once more right before the request's first byte (LAW 1)."""
 
     outward: Outward
-    sent: bool = field(default=False)
+    connecting: bool = field(default=False)
+    writing: bool = field(default=False)
+
+    @property
+    def sent(self) -> bool:
+        """Whether a byte of the request may have left. Where nothing was reported, nothing is proved."""
+        return self.writing or not self.connecting
 
     async def trace(self, event: str, _info: Mapping[str, object]) -> None:
-        if event == _FIRST_BYTE_OF_REQUEST:
+        if event.startswith("connection."):
+            self.connecting = True
+        elif not self.writing:
+            # The first thing to happen on an established connection is that the request is written.
             self.outward.assert_live()
-            self.sent = True
+            self.writing = True
+
+
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Made once, for it takes tens of milliseconds; the environment cannot add authorities to it."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 async def exchange(
@@ -104,7 +119,7 @@ async def exchange(
         async with (
             asyncio.timeout(timeout_s),
             httpx.AsyncClient(
-                verify=tls if tls is not None else True, trust_env=False, follow_redirects=False, timeout=timeout_s
+                verify=tls or _tls_context(), trust_env=False, follow_redirects=False, timeout=timeout_s
             ) as client,
             client.stream(method, url, headers=dict(headers), content=content, extensions=extensions) as response,
         ):
