@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx
-
 from cli.stack.log_file import LogFile
 
 Probe = Callable[[LogFile], Awaitable[bool]]
@@ -34,18 +32,5 @@ def listens(host: str, port: int) -> Probe:
             return False
         writer.close()
         return True
-
-    return probe
-
-
-def answers(url: str) -> Probe:
-    """The child answers an HTTP request with success."""
-
-    async def probe(_: LogFile) -> bool:
-        try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
-                return (await client.get(url)).is_success
-        except httpx.HTTPError:
-            return False
 
     return probe

@@ -1,9 +1,10 @@
-"""Temporal's dev server: where its program is found, and how it runs as a child."""
+"""Temporal's dev server as a child. `python -m cli.stack.temporal` makes sure that its program is here."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -83,3 +84,9 @@ def _ready(port: int) -> Probe:
         return True
 
     return probe
+
+
+if __name__ == "__main__":
+    from cli.stack.temporal_program import main
+
+    sys.exit(main())

@@ -226,7 +226,3 @@ def main() -> int:
         return 1
     print(program)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

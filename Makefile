@@ -1,0 +1,63 @@
+# Everything a fresh machine needs is git, make and Python; the rest comes by itself.
+.DEFAULT_GOAL := help
+.PHONY: help setup lint types imports pytest test demo clean
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+
+# uv from PATH, else one of our own in .uv/
+UV := $(shell command -v uv 2>/dev/null || printf .uv/bin/uv)
+RUN := $(UV) run --no-sync
+
+# $(call step,what,command): shows what is done and how long it took; the first failure ends everything.
+define step
+@began=$$(date +%s); printf '\n==> %s\n' '$(1)'; \
+$(2) || { code=$$?; printf '==> FAILED: %s (%s s)\n' '$(1)' "$$(( $$(date +%s) - began ))" >&2; exit $$code; }; \
+printf '==> done: %s (%s s)\n' '$(1)' "$$(( $$(date +%s) - began ))"
+endef
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .uv.ready ## Install everything into .venv
+	$(call step,install the locked dependencies,$(UV) sync --locked --all-extras)
+
+.PHONY: .uv.ready
+.uv.ready:
+	@command -v $(UV) >/dev/null || $(MAKE) .uv/bin/uv
+
+.uv/bin/uv:
+	@printf '==> uv is not on PATH: installing it into .uv/\n'
+	@command -v python3 >/dev/null || { \
+	    printf 'error: there is no python3.\n  to do: apt install python3 python3-venv\n' >&2; exit 1; }
+	@rm -rf .uv && mkdir .uv && printf '*\n' > .uv/.gitignore
+	@if python3 -m venv .uv >.uv/venv.log 2>&1; then \
+	    .uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'; \
+	elif python3 -m pip --version >/dev/null 2>&1; then \
+	    python3 -m pip install --quiet --disable-pip-version-check --target .uv 'uv>=0.9'; \
+	else \
+	    printf 'error: python3 has neither venv nor pip, so uv cannot be installed.\n' >&2; \
+	    printf '  to do: apt install python3-venv (or install uv yourself, so that it is on PATH)\n' >&2; exit 1; \
+	fi
+	@.uv/bin/uv --version
+
+lint: setup ## Check style and form
+	$(call step,ruff check,$(RUN) ruff check .)
+	$(call step,ruff format,$(RUN) ruff format --check .)
+
+types: setup ## Check types
+	$(call step,mypy,$(RUN) mypy --namespace-packages --explicit-package-bases .)
+
+imports: setup ## Check the direction of imports
+	$(call step,lint-imports,$(RUN) lint-imports)
+
+pytest: setup ## Run all tests, on real parts
+	$(call step,find or bring Temporal,$(RUN) python -m cli.stack.temporal)
+	$(call step,pytest,$(RUN) pytest $(ARGS))
+
+test: lint types imports pytest ## Set up, then lint, types, imports and tests
+
+demo: setup ## Run the demo from start to end (ARGS=--yes answers its questions, ARGS=--keep leaves it up)
+	$(call step,demo,$(RUN) python -m demo.refund_desk $(ARGS))
+
+clean: ## Remove what setup has made
+	rm -rf .venv .uv
