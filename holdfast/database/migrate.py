@@ -36,8 +36,9 @@ async def migrate(owner_engine: AsyncEngine) -> str:
     than stop the traffic of a live database.
     """
     async with owner_engine.connect() as connection:
-        await connection.execute(text("SET lock_timeout = '5s'"))
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+        # only now: it would bound the wait for the other process as well
+        await connection.execute(text("SET lock_timeout = '5s'"))
         await connection.commit()
         try:
             await connection.run_sync(_upgrade)

@@ -12,6 +12,7 @@ BEGIN
     END LOOP;
 END $$;
 
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO holdfast_api, holdfast_governor, holdfast_broker, holdfast_executor, holdfast_sweeper, holdfast_auditor, holdfast_definer;
 
 -- The API admits, reads and records approvals. It cannot grant a hold, nor touch a balance but through its own runs' admission.
@@ -30,10 +31,14 @@ GRANT UPDATE (state, cost_nano_usd, settled_at, settled_by) ON holds TO holdfast
 GRANT SELECT ON tenants, projects, users, roles, agents, runs, run_inputs, transcript_entries, timeline_events, caps, holds, hold_legs,
     journal, outcomes, decisions, approvals, approval_tokens TO holdfast_governor;
 GRANT INSERT ON transcript_entries, timeline_events, caps, holds, hold_legs, journal, decisions, approvals TO holdfast_governor;
-GRANT UPDATE ON runs, caps, holds, approvals, decisions, approval_tokens TO holdfast_governor;
+GRANT UPDATE ON runs, caps, approvals, approval_tokens TO holdfast_governor;
+-- What a hold is for never changes, its lease is the broker's, and `outward_at` is set by the executor's function alone.
+GRANT UPDATE (state, cost_nano_usd, unknown_at, settled_at, settled_by, superseded_at) ON holds TO holdfast_governor;
+GRANT UPDATE (superseded_at) ON decisions TO holdfast_governor; -- a record is never rewritten
 
 -- The broker redeems permits and hands out credentials; it stores what `vault put` sends.
-GRANT SELECT ON tenants, users, api_keys, agents, runs, transcript_entries, holds, vault_entries TO holdfast_broker;
+GRANT SELECT ON tenants, projects, users, api_keys, roles, agents, runs, run_inputs, transcript_entries, holds, vault_entries
+    TO holdfast_broker;
 GRANT INSERT, UPDATE, DELETE ON vault_entries TO holdfast_broker;
 GRANT INSERT ON decisions TO holdfast_broker;
 GRANT UPDATE (state, lease_hash, lease_expires_at) ON holds TO holdfast_broker;
@@ -42,7 +47,9 @@ GRANT UPDATE (state, lease_hash, lease_expires_at) ON holds TO holdfast_broker;
 GRANT SELECT ON tenants, runs, run_inputs, agents, roles, transcript_entries, timeline_events, caps, holds, hold_legs, journal, outcomes, decisions, approvals
     TO holdfast_sweeper;
 GRANT INSERT ON transcript_entries, timeline_events, journal, decisions TO holdfast_sweeper;
-GRANT UPDATE ON runs, caps, holds, approvals, run_inputs, decisions TO holdfast_sweeper;
+GRANT UPDATE ON runs, caps, approvals, run_inputs TO holdfast_sweeper;
+GRANT UPDATE (state, cost_nano_usd, unknown_at, settled_at, settled_by, superseded_at) ON holds TO holdfast_sweeper;
+GRANT UPDATE (leaf_index) ON decisions TO holdfast_sweeper; -- the sequencer numbers what is written, and changes nothing of it
 
 GRANT SELECT ON tenants, projects, users, roles, agents, runs, timeline_events, caps, holds, hold_legs, journal, outcomes, decisions,
     approvals TO holdfast_auditor;
@@ -54,8 +61,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE remaining_ms bigint;
 BEGIN
     -- compare and set on state, fencing token and lease in one statement: a frozen executor that wakes late fails here (LAW 1)
-    UPDATE holds SET outward_at = clock_timestamp()
-    WHERE hold_id = p_hold_id AND state = 'executing' AND outward_at IS NULL
+    -- (asked again by the same holder after a lost answer, it answers again)
+    UPDATE holds SET outward_at = coalesce(outward_at, clock_timestamp())
+    WHERE hold_id = p_hold_id AND state = 'executing'
       AND lease_hash = sha256(p_lease_token) AND lease_expires_at > clock_timestamp()
     RETURNING floor(extract(epoch FROM lease_expires_at - clock_timestamp()) * 1000)::bigint INTO remaining_ms;
     RETURN remaining_ms; -- NULL: the lease is lost
@@ -64,13 +72,14 @@ END $$;
 CREATE FUNCTION store_outcome(p_hold_id uuid, p_lease_token bytea, p_ok boolean, p_error_code text, p_retryable boolean,
     p_retry_after_ms bigint, p_cost_class text, p_provider_request_id text, p_simulated boolean, p_result bytea) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE h record;
+DECLARE h record; stored outcomes%ROWTYPE;
 BEGIN
     SELECT tenant_id, run_id, state INTO h FROM holds
-    WHERE hold_id = p_hold_id AND lease_hash = sha256(p_lease_token) FOR UPDATE;
+    WHERE hold_id = p_hold_id AND lease_hash = sha256(p_lease_token) FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN false; END IF;
-    IF h.state = 'executed' THEN
-        RETURN EXISTS (SELECT 1 FROM outcomes WHERE hold_id = p_hold_id AND result = p_result); -- the same again is no error
+    SELECT * INTO stored FROM outcomes WHERE tenant_id = h.tenant_id AND hold_id = p_hold_id;
+    IF FOUND THEN -- the same again is no error, also when its hold was settled in between; another is never taken
+        RETURN stored.ok = p_ok AND stored.cost_class = p_cost_class AND stored.result = p_result;
     END IF;
     -- An outcome that comes late, after its hold became `unknown`, is still the truth about that hold (LAW 4).
     IF h.state NOT IN ('executing', 'unknown') THEN RETURN false; END IF;
@@ -152,12 +161,14 @@ DO $$
 DECLARE f text;
 BEGIN
     FOREACH f IN ARRAY ARRAY[
+        'current_tenant()', 'refuse_overspend()',
         'begin_outward(uuid, bytea)', 'store_outcome(uuid, bytea, boolean, text, boolean, bigint, text, text, boolean, bytea)',
         'authenticate_key(bytea)', 'locate_run(uuid)', 'list_tenants()', 'due_holds(integer, interval)', 'due_starts(integer)',
         'due_signals(integer)', 'open_runs(integer, uuid)', 'undigested_runs(integer)'] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
     END LOOP;
 END $$;
+GRANT EXECUTE ON FUNCTION current_tenant TO holdfast_api, holdfast_governor, holdfast_broker, holdfast_sweeper, holdfast_auditor, holdfast_definer;
 GRANT EXECUTE ON FUNCTION begin_outward, store_outcome TO holdfast_executor;
 GRANT EXECUTE ON FUNCTION authenticate_key TO holdfast_api, holdfast_broker;
 GRANT EXECUTE ON FUNCTION locate_run TO holdfast_governor;
@@ -172,7 +183,9 @@ DO $$
 DECLARE t text;
 BEGIN
     FOREACH t IN ARRAY ARRAY['tenants', 'projects', 'users', 'api_keys', 'runs', 'run_inputs', 'holds', 'outcomes', 'approvals'] LOOP
-        EXECUTE format('CREATE POLICY definer_all ON %I TO holdfast_definer USING (true) WITH CHECK (true)', t);
+        -- by name, for a policy applies to members of its role as well, and the owner is one
+        EXECUTE format('CREATE POLICY definer_all ON %I TO holdfast_definer USING (current_user = ''holdfast_definer'')
+                        WITH CHECK (current_user = ''holdfast_definer'')', t);
     END LOOP;
 END $$;
 GRANT CREATE ON SCHEMA public TO holdfast_definer;

@@ -171,6 +171,19 @@ CREATE TABLE caps (
     CHECK (unlimited OR reserved + committed <= ceiling)
 );
 
+-- The other half of LAW 3, which looks at the change: what is taken anew fits under the limit itself, not only under a
+-- ceiling that a lowered limit left higher, and with the debt counted. (Paying off a debt moves it to committed.)
+CREATE FUNCTION refuse_overspend() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'cap % would exceed its limit of %', NEW.cap_id, NEW.limit_amount
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'caps_no_overspend', TABLE = 'caps';
+END $$;
+CREATE TRIGGER caps_no_overspend BEFORE UPDATE ON caps FOR EACH ROW
+WHEN (NOT NEW.unlimited AND (
+    (NEW.reserved > OLD.reserved AND NEW.reserved + NEW.committed + NEW.debt > NEW.limit_amount)
+    OR (NEW.reserved + NEW.committed > OLD.reserved + OLD.committed AND NEW.reserved + NEW.committed > NEW.limit_amount)))
+EXECUTE FUNCTION refuse_overspend();
+
 CREATE TABLE holds (
     tenant_id        uuid NOT NULL,
     hold_id          uuid NOT NULL UNIQUE,
