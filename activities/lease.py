@@ -61,12 +61,14 @@ class Lease:
 
     async def begin(self) -> None:
         """See `Outward.begin`."""
+        if self.began:
+            raise LeaseLost("this execution has gone outside already: one permit, one request")
         failpoint("execute.before_outward")
         remaining_ms: int | None = None
         async for attempt in self._retrying():
             with attempt:
-                # INVARIANT (LAW 1, rule 7): PostgreSQL's clock and the hold's state decide, in one compare-and-set. Asked
-                # again after a lost answer it says no, and the try is void: nothing went outside.
+                # INVARIANT (LAW 1, rule 7): PostgreSQL's clock, the hold's state and the fencing token decide, in one
+                # compare-and-set
                 async with tenantless(self._engine) as connection:
                     remaining_ms = await connection.scalar(
                         _BEGIN, {"hold_id": self._hold_id, "lease_token": self._token}

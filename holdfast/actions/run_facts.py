@@ -21,7 +21,7 @@ _LOCATE = text("SELECT locate_run(:run_id)")
 _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
            r.agent_name, r.agent_version, r.role_name, r.role_version, r.status, r.ended_at, r.deadline_at, r.history_version,
-           r.timeline_seq, r.budget_hold_id,
+           r.timeline_seq, r.budget_hold_id, clock_timestamp() AS now,
            (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
     FROM runs r
     JOIN tenants t ON t.tenant_id = r.tenant_id
@@ -48,7 +48,7 @@ class RolePolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run as decisions see it."""
+    """A run as decisions see it; `now` is PostgreSQL's time of reading (rule 7)."""
 
     run_id: UUID
     tenant_id: UUID
@@ -62,6 +62,7 @@ class RunFacts:
     status: str
     ended: bool
     deadline_at: datetime
+    now: datetime
     versions: FactVersions
     timeline_seq: int
     funded: bool
@@ -136,6 +137,7 @@ class RunReader:
             status=row.status,
             ended=row.ended_at is not None,
             deadline_at=row.deadline_at,
+            now=row.now,
             versions=FactVersions(row.history_version, row.role_version),
             timeline_seq=row.timeline_seq,
             funded=row.budget_hold_id is not None,

@@ -42,10 +42,9 @@ class ReserveRequest(Message):
 
 
 class Reason(Message):
-    """Why: a stable code and a sentence."""
+    """Why: a stable code, and the rule; the sentence stands in the decision, for it may quote values (rule 8)."""
 
     code: str
-    message: str
     rule: str = ""
 
 
@@ -115,7 +114,6 @@ class SettleReply(Message):
     retryable: bool = False
     retry_after_ms: int = 0
     asks_person: bool = False
-    cost_nano_usd: int = 0
     head: str = ""
     assistant: str = ""
     calls: tuple[ProposedCall, ...] = ()

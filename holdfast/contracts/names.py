@@ -27,6 +27,9 @@ EXECUTE_TOOL_CALL = "execute_tool_call"
 EXECUTING_ACTIVITIES = {"llm.call": EXECUTE_LLM_CALL, "tool.call": EXECUTE_TOOL_CALL}
 EXECUTING_QUEUES = {"llm.call": LLM_QUEUE, "tool.call": TOOL_QUEUE}
 
+QUEUE_WAIT_MS = 300_000
+"""How long an execution may wait for a free executor, in milliseconds; its hold outlasts that."""
+
 SIGNAL_INPUT = "input"
 SIGNAL_APPROVAL = "approval"
 SIGNAL_RESOLUTION = "resolution"

@@ -160,6 +160,7 @@ class HoldView:
     cost_nano_usd: int | None
     estimate: Mapping[str, JsonValue]
     went_outward: bool
+    settled_by: str
     outcome: OutcomeView | None
 
 

@@ -1,0 +1,75 @@
+"""`llm.call`: streams a model's answer under a redeemed permit and stores the outcome as its last act."""
+
+from __future__ import annotations
+
+import orjson
+from temporalio import activity
+
+from activities import execution
+from activities.heartbeat import beating
+from activities.model_call import call_model
+from holdfast.contracts import names
+from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
+from holdfast.failpoint import failpoint
+from holdfast.ledger.types import OutcomeView
+from holdfast.providers.model import Delta, ModelOutcome
+from holdfast.timeline.stream import Publisher
+
+
+def _view(outcome: ModelOutcome) -> OutcomeView:
+    return OutcomeView(
+        ok=outcome.ok,
+        error_code=outcome.error_code or "",
+        retryable=outcome.retryable,
+        retry_after_ms=outcome.retry_after_ms,
+        cost_class=outcome.cost,
+        provider_request_id=outcome.provider_request_id or "",
+        simulated=outcome.simulated,
+        result=orjson.dumps(outcome.to_json()),
+    )
+
+
+class LlmCall:
+    """The executing activity of `llm.call`."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    @activity.defn(name=names.EXECUTE_LLM_CALL)
+    async def execute_llm_call(self, request: ExecuteRequest) -> ExecuteReply:  # noqa: ARG002 (the interceptor redeems the permit in it)
+        """Calls the model once. Retries are the workflow's, each with a hold of its own (rule 2)."""
+        current = execution.current()
+        assert current.request is not None  # the broker sends the request with every llm.call
+        permit, lease = current.permit, current.lease
+        partial: list[ModelOutcome] = []
+
+        async def on_delta(delta: Delta) -> None:
+            failpoint("execute.in_stream")
+            await self._publisher.delta(
+                permit.tenant_id,
+                permit.run_id,
+                delta.channel,
+                f"{delta.channel}.delta",
+                {"step": permit.step, "try": permit.try_number, "text": delta.text},
+            )
+
+        if permit.try_number > 1:
+            await self._publisher.attempt_reset(permit.tenant_id, permit.run_id, permit.step, permit.try_number)
+        async with beating():
+            try:
+                outcome = await call_model(
+                    current.request,
+                    current.credential,
+                    current.idempotency_key,
+                    lease,
+                    on_delta,
+                    lease.remaining_ms,
+                    on_partial=partial.append,
+                )
+            except BaseException:
+                # cancelled: what was received so far was paid for (LAW 4)
+                for outcome in partial:
+                    await lease.store(_view(outcome))
+                raise
+            await lease.store(_view(outcome))
+        return ExecuteReply(stored=True)

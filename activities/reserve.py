@@ -1,0 +1,254 @@
+"""reserve: facts → verdict → caps → decision record and hold, in one transaction → permit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from temporalio import activity
+
+from activities.governor import Governor
+from holdfast import permits
+from holdfast.actions import build
+from holdfast.actions.build import Action, ActionUnbuildable
+from holdfast.actions.run_facts import RunFacts
+from holdfast.contracts import names
+from holdfast.contracts.gate import ActionRef, Reason, ReserveReply, ReserveRequest
+from holdfast.database.engine import transaction
+from holdfast.errors import HoldfastError, PriceUnknown
+from holdfast.failpoint import failpoint
+from holdfast.ids import new_id
+from holdfast.ledger.types import (
+    CALLS,
+    NANO_USD,
+    TOKENS,
+    ApprovalRequest,
+    Decision,
+    FactsChanged,
+    Reservation,
+    TryKey,
+)
+from holdfast.pricing.estimate import estimate_llm
+from holdfast.pricing.prices import price_of
+from holdfast.transcript import TranscriptBroken
+from holdfast_verdict import record
+from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.decide import ApprovalFact, Facts, Verdict, approval_binding, decide
+
+HOLD_MARGIN_MS = 60_000
+_CHANGES_MAX = 20
+
+_READ_APPROVAL = text("""
+    SELECT approval_id, rule, binding, verdict, consumed_by, edited_action, expires_at, expires_at <= now() AS expired
+    FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id AND run_id = :run_id AND step = :step
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked, with every fact that the decision depends on."""
+
+    run: RunFacts
+    action: Action
+    approval: ApprovalFact | None
+
+
+class Reserve:
+    """The local activity that decides."""
+
+    def __init__(self, governor: Governor) -> None:
+        self._governor = governor
+
+    @activity.defn(name=names.RESERVE)
+    async def reserve(self, request: ReserveRequest) -> ReserveReply:
+        """Decides on a try of a step; asked again for the same try, it answers the same (LAW 9)."""
+        failpoint("reserve.before")
+        tenant_id, run_id = await self._governor.whose()
+        for _ in range(_CHANGES_MAX):
+            asked = await self._ask(tenant_id, run_id, request)
+            try:
+                decision = await self._governor.ledger.reserve(self._reservation(asked, request))
+            except FactsChanged:
+                continue
+            break
+        else:
+            raise FactsChanged(f"the facts of run {run_id} changed {_CHANGES_MAX} times")
+        failpoint("reserve.after")
+        await self._governor.poke(tenant_id, run_id, decision.timeline_seq)
+        return self._reply(asked, request, decision)
+
+    async def _ask(self, tenant_id: UUID, run_id: UUID, request: ReserveRequest) -> _Asked:
+        async with transaction(self._governor.engine, tenant_id) as connection:
+            run = await self._governor.reader.read(connection, tenant_id, run_id)
+            approval, edited = None, None
+            if request.approval_id:
+                approval, edited = await _read_approval(connection, tenant_id, run_id, request)
+            try:
+                if edited is not None:
+                    action = build.edited_action(run.agent, edited)
+                else:
+                    action = await build.build(connection, run, request.action)
+            except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
+                action = _unbuildable(request.action, str(error))
+        return _Asked(run, action, approval)
+
+    def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
+        run, action = asked.run, asked.action
+        facts = Facts(
+            principal=run.principal,
+            rules=run.policy.rules,
+            policy_hash=run.policy.policy_hash.hex(),
+            known=action.known,
+            malformed=action.malformed,
+            approval=asked.approval,
+        )
+        verdict = decide(facts, action.value)
+        amounts: dict[str, int] = {NANO_USD: 0, CALLS: 1}
+        estimate: dict[str, JsonValue] = {}
+        if action.request is not None:
+            try:
+                worst = estimate_llm(action.request, price_of(action.request.wire, action.request.model, run.now))
+            except PriceUnknown as error:
+                verdict = replace(verdict, verdict="deny", code=error.code, message=error.message)
+            else:
+                amounts = {NANO_USD: worst.max_cost_nano_usd, CALLS: 1, TOKENS: worst.max_tokens_total}
+                estimate = worst.to_json()
+        lease_ms = self._governor.lease_llm_ms if action.kind == "llm.call" else self._governor.lease_tool_ms
+        consumes = asked.approval if verdict.verdict == "allow" and verdict.code == "policy.permitted" else None
+        return Reservation(
+            key=TryKey(run.tenant_id, run.run_id, request.step, request.try_number),
+            decision_id=new_id(),
+            hold_id=new_id(),
+            action=action.canonical,
+            digest=action.digest,
+            kind=action.kind,
+            tool=action.tool,
+            idempotent=action.idempotent,
+            evaluated=verdict,
+            part_a=record.part_a(
+                subject={
+                    "tenant_id": str(run.tenant_id),
+                    "project_id": str(run.project_id),
+                    "user_id": str(run.user_id),
+                    "run_id": str(run.run_id),
+                    "step": request.step,
+                    "try": request.try_number,
+                    "agent": run.agent_name,
+                    "role": run.role,
+                },
+                action=action.value,
+                action_digest=action.digest,
+                facts=facts,
+                verdict=verdict,
+                prices=estimate,
+            ),
+            versions=run.versions,
+            amounts=amounts,
+            scopes=run.scopes,
+            estimate=estimate,
+            lease_ms=lease_ms,
+            # INVARIANT: a hold outlasts every moment at which its permit could still be redeemed
+            hold_ms=lease_ms + names.QUEUE_WAIT_MS + HOLD_MARGIN_MS,
+            approval=_approval_request(run, action, verdict),
+            consumes_approval_id=UUID(consumes.approval_id) if consumes else None,
+            funded=run.funded,
+        )
+
+    def _reply(self, asked: _Asked, request: ReserveRequest, decision: Decision) -> ReserveReply:
+        permit = ""
+        if decision.verdict == "allow":
+            assert decision.hold_id is not None  # an allow has a hold: LAW 2
+            assert decision.hold_expires_at is not None
+            permit = permits.sign(
+                permits.Permit(
+                    tenant_id=str(asked.run.tenant_id),
+                    run_id=str(asked.run.run_id),
+                    step=request.step,
+                    try_number=request.try_number,
+                    kind=asked.action.kind,
+                    digest=asked.action.digest.hex(),
+                    hold_id=str(decision.hold_id),
+                    max_cost_nano_usd=decision.max_cost_nano_usd,
+                    expires_at_ms=int(decision.hold_expires_at.timestamp() * 1000),
+                    record_hash=decision.record_hash.hex(),
+                ),
+                self._governor.permit_key,
+            )
+        expires = decision.approval_expires_at
+        return ReserveReply(
+            verdict=decision.verdict,
+            decision_id=str(decision.decision_id),
+            hold_id=str(decision.hold_id or ""),
+            permit=permit,
+            max_cost_nano_usd=decision.max_cost_nano_usd,
+            # sentences may quote values, and values do not belong into history: code and rule are enough there (rule 8)
+            reasons=(Reason(code=decision.code, rule=decision.rule_id),),
+            retryable=decision.retryable,
+            approval_id=str(decision.approval_id or ""),
+            approval_expires_ms=int(expires.timestamp() * 1000) if expires else 0,
+        )
+
+
+async def _read_approval(
+    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, request: ReserveRequest
+) -> tuple[ApprovalFact | None, bytes | None]:
+    row = (
+        await connection.execute(
+            _READ_APPROVAL,
+            {
+                "tenant_id": tenant_id,
+                "approval_id": UUID(request.approval_id),
+                "run_id": run_id,
+                "step": request.step,
+            },
+        )
+    ).one_or_none()
+    if row is None:
+        return None, None
+    state = row.verdict or ("expired" if row.expired else "pending")
+    if row.consumed_by is not None:
+        state = "consumed"
+    fact = ApprovalFact(
+        approval_id=str(row.approval_id),
+        state=state,
+        binding=row.binding.hex(),
+        rule_id=row.rule,
+        expires_at_ms=int(row.expires_at.timestamp() * 1000),
+    )
+    return fact, row.edited_action if row.verdict == "approved" else None
+
+
+def _approval_request(run: RunFacts, action: Action, verdict: Verdict) -> ApprovalRequest | None:
+    if verdict.gate is None:
+        return None
+    gate = verdict.gate
+    # to the second, so that the binding can be computed again from what is stored
+    expires_at = run.now.replace(microsecond=0) + timedelta(seconds=gate.expires_s)
+    return ApprovalRequest(
+        approval_id=new_id(),
+        binding=approval_binding(
+            run.policy.policy_hash.hex(), action.digest, gate, int(expires_at.timestamp() * 1000)
+        ),
+        rule_id=gate.rule_id,
+        approver_role=gate.approver_role,
+        requester_id=run.user_id,
+        expires_at=expires_at,
+    )
+
+
+def _unbuildable(reference: ActionRef, message: str) -> Action:
+    """Stands for a reference that points at nothing: it is decided and recorded like any action, and denied."""
+    value: dict[str, JsonValue] = {"kind": reference.kind, "args": {"reference": reference.model_dump_json()}}
+    return Action(
+        value,
+        canonical_bytes(value),
+        digest(value),
+        reference.kind,
+        "",
+        known=True,
+        malformed=message or HoldfastError.code,
+        idempotent=False,
+    )
