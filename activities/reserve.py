@@ -42,8 +42,12 @@ HOLD_MARGIN_MS = 60_000
 _CHANGES_MAX = 20
 
 _READ_APPROVAL = text("""
-    SELECT approval_id, rule, binding, verdict, consumed_by, edited_action, expires_at, expires_at <= now() AS expired
-    FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id AND run_id = :run_id AND step = :step
+    SELECT a.approval_id, a.rule, a.binding, a.verdict, a.edited_action, a.expires_at, a.expires_at <= now() AS expired,
+           a.consumed_by IS NOT NULL AND coalesce(h.state NOT IN ('voided', 'expired', 'unknown'), true) AS consumed
+    FROM approvals a
+    LEFT JOIN decisions d ON d.tenant_id = a.tenant_id AND d.decision_id = a.consumed_by
+    LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
+    WHERE a.tenant_id = :tenant_id AND a.approval_id = :approval_id AND a.run_id = :run_id AND a.step = :step
 """)
 
 
@@ -209,7 +213,7 @@ async def _read_approval(
     if row is None:
         return None, None
     state = row.verdict or ("expired" if row.expired else "pending")
-    if row.consumed_by is not None:
+    if row.consumed:
         state = "consumed"
     fact = ApprovalFact(
         approval_id=str(row.approval_id),

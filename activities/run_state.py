@@ -13,7 +13,7 @@ from holdfast import transcript
 from holdfast.approvals import service as approvals
 from holdfast.contracts import names
 from holdfast.contracts.gate import ApprovalState, NewHead, VerifyApproval
-from holdfast.contracts.run import AdoptInputs, FinishRun, MarkRun, RunContext
+from holdfast.contracts.run import AdoptInputs, FinishedRun, FinishRun, MarkRun, RunContext
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import RunUnknown
@@ -50,6 +50,11 @@ _LOCK_RUN_CAPS = text("""
         SELECT cap_id FROM hold_legs l JOIN runs r ON r.tenant_id = l.tenant_id AND r.budget_hold_id = l.hold_id
         WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id)
     ORDER BY cap_id FOR UPDATE
+""")
+
+_NEWEST_INPUT = text("""
+    WITH run AS (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR UPDATE)
+    SELECT coalesce((SELECT max(seq) FROM run_inputs WHERE tenant_id = :tenant_id AND run_id = :run_id), 0) FROM run
 """)
 
 _SPENT = text("""
@@ -158,16 +163,22 @@ class RunState:
         await self._governor.poke(tenant_id, run_id, seq)
 
     @activity.defn(name=names.FINISH_RUN)
-    async def finish_run(self, request: FinishRun) -> None:
+    async def finish_run(self, request: FinishRun) -> FinishedRun:
         """Ends the run, once, and gives back what its budget did not use."""
         failpoint("finish.before")
         tenant_id, run_id = await self._governor.whose()
         async with transaction(self._governor.engine, tenant_id) as connection:
-            seq = await end_run(
-                connection, tenant_id, run_id, status=request.status, code=request.code, message=request.message
-            )
+            if request.status == "succeeded":
+                # INVARIANT: nothing accepted is lost. Whoever adds an input locks the run's row first.
+                newest: int = (
+                    await connection.execute(_NEWEST_INPUT, {"tenant_id": tenant_id, "run_id": run_id})
+                ).scalar_one()
+                if newest > request.inputs:
+                    return FinishedRun(ended=False, inputs=newest)
+            seq = await end_run(connection, tenant_id, run_id, status=request.status, code=request.code)
         failpoint("finish.after")
         await self._governor.poke(tenant_id, run_id, seq)
+        return FinishedRun(ended=True)
 
 
 async def end_run(

@@ -30,6 +30,9 @@ EXECUTING_QUEUES = {"llm.call": LLM_QUEUE, "tool.call": TOOL_QUEUE}
 QUEUE_WAIT_MS = 300_000
 """How long an execution may wait for a free executor, in milliseconds; its hold outlasts that."""
 
+REDEEM_WAIT_MS = 30_000
+"""How long an executor may wait for the broker, in milliseconds, before its lease begins."""
+
 SIGNAL_INPUT = "input"
 SIGNAL_APPROVAL = "approval"
 SIGNAL_RESOLUTION = "resolution"

@@ -118,12 +118,22 @@ class MarkRun(Message):
 
 
 class FinishRun(Message):
-    """Ends the run."""
+    """Ends the run; as succeeded only if nobody has said anything since.
+
+    Attributes:
+        inputs: Number of the newest input that the run knows of.
+    """
 
     status: EndStatus
     code: str = ""
-    message: str = ""
-    head: str = ""
+    inputs: int = 0
+
+
+class FinishedRun(Message):
+    """Whether the run is ended; if not, there are newer inputs."""
+
+    ended: bool
+    inputs: int = 0
 
 
 class RunResult(Message):

@@ -1,0 +1,196 @@
+"""AgentRun: the workflow of a run, with the built-in loop agent: think, act, until there is nothing left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from holdfast.contracts import names
+    from holdfast.contracts.gate import ActionRef, NewHead, ProposedCall, WriteRefusal
+    from holdfast.contracts.run import (
+        AdoptInputs,
+        ApprovalSignal,
+        EndStatus,
+        FinishedRun,
+        FinishRun,
+        InputSignal,
+        MarkRun,
+        ResolutionSignal,
+        RunContext,
+        RunProgress,
+        RunResult,
+        StartRun,
+    )
+    from workflows.governed_action import ActionResult, GovernedAction, Wakeups, call_local, cancel_requested, pause_for
+
+_STATUS = SearchAttributeKey.for_keyword(names.SEARCH_ATTRIBUTES["status"])
+_LOOK_AGAIN_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class _End:
+    status: EndStatus
+    code: str = ""
+
+
+@workflow.defn(name=names.AGENT_RUN, failure_exception_types=[ApplicationError])
+class AgentRun:
+    """A run. Its id is the workflow's id; everything else about it is read from its row (rule 5)."""
+
+    def __init__(self) -> None:
+        self._wakeups = Wakeups()
+        self._context = RunContext(admitted=False)
+        self._step = 0
+        self._first_step = 0
+        self._head = ""
+        self._inputs_adopted = 0
+        self._inputs_seen = 0
+        self._steered_at = 0
+        self._paused = False
+
+    @workflow.signal(name=names.SIGNAL_INPUT)
+    def on_input(self, signal: InputSignal) -> None:
+        """A person said something, or pauses or resumes the run."""
+        self._inputs_seen = max(self._inputs_seen, signal.seq)
+        if signal.mode == "steer":
+            self._steered_at = max(self._steered_at, signal.seq)
+        elif signal.mode in ("pause", "resume"):
+            self._paused = signal.mode == "pause"
+
+    @workflow.signal(name=names.SIGNAL_APPROVAL)
+    def on_approval(self, signal: ApprovalSignal) -> None:
+        """An approval may have been decided: whether it was, its record says."""
+        self._wakeups.approval_tokens.setdefault(signal.approval_id, []).append(signal.token)
+
+    @workflow.signal(name=names.SIGNAL_RESOLUTION)
+    def on_resolution(self, signal: ResolutionSignal) -> None:
+        """Somebody may have settled an unknown outcome: whether they did, the hold says."""
+        self._wakeups.resolutions.add(signal.hold_id)
+
+    @workflow.run
+    async def run(self, start: StartRun) -> RunResult:
+        """Runs until the model has nothing left to do, or something ends it."""
+        self._context = await call_local(names.LOAD_RUN, None, RunContext)
+        if not self._context.admitted:
+            return RunResult(status="failed", code=self._context.refusal)
+        self._restore(start.progress)
+        self._upsert_status("running")
+        while True:
+            try:
+                end = await self._loop()
+            except ApplicationError as error:
+                end = _End("failed", error.type or "internal.error")
+            finish = FinishRun(status=end.status, code=end.code, inputs=self._inputs_seen)
+            finished = await call_local(names.FINISH_RUN, finish, FinishedRun)
+            if finished.ended:
+                break
+            self._inputs_seen = max(self._inputs_seen, finished.inputs)
+        self._upsert_status(end.status)
+        workflow.set_current_details(f"{end.status} after {self._step} steps {end.code}".strip())
+        return RunResult(status=end.status, code=end.code, steps=self._step)
+
+    def _restore(self, progress: RunProgress) -> None:
+        self._step = self._first_step = progress.step
+        self._head = progress.head
+        self._inputs_adopted = progress.inputs_adopted
+        self._inputs_seen = max(self._inputs_seen, progress.inputs_seen, 1)
+        self._paused = self._paused or progress.paused
+
+    def _upsert_status(self, status: str) -> None:
+        workflow.upsert_search_attributes([_STATUS.value_set(status)])
+
+    async def _loop(self) -> _End:
+        while True:
+            if end := await self._between_steps():
+                return end
+            self._continue_as_new_if_long()
+            await self._adopt_inputs()
+            thought = await self._perform(ActionRef(kind="llm.call", head=self._head, label="llm.call"))
+            if thought.state != "done":
+                if thought.state == "stopped":
+                    continue
+                return _End("failed", thought.code)
+            assert thought.settled is not None  # a done action was settled
+            self._head = thought.settled.head
+            if not thought.settled.calls:
+                if self._inputs_seen == self._inputs_adopted:
+                    return _End("succeeded")
+                continue
+            if end := await self._act(thought.settled.assistant, thought.settled.calls):
+                return end
+
+    async def _between_steps(self) -> _End | None:
+        """Stands still while paused; says whether the run is over."""
+        if self._paused and not self._over():
+            await call_local(names.MARK_RUN, MarkRun(status="paused"), type(None))
+            self._upsert_status("paused")
+            workflow.set_current_details(f"paused after step {self._step}")
+            while self._paused and not self._over():
+                left_s = self._context.deadline_ms / 1000 - workflow.now().timestamp()
+                await pause_for(min(max(left_s, 0.001), _LOOK_AGAIN_S), lambda: not self._paused)
+            await call_local(names.MARK_RUN, MarkRun(status="running"), type(None))
+            self._upsert_status("running")
+        return self._over()
+
+    def _over(self) -> _End | None:
+        if cancel_requested():
+            return _End("cancelled", "run.cancelled")
+        if workflow.now().timestamp() * 1000 >= self._context.deadline_ms:
+            return _End("timed_out", "run.deadline")
+        if self._step >= self._context.max_steps:
+            return _End("failed", "run.max_steps")
+        return None
+
+    def _continue_as_new_if_long(self) -> None:
+        limit = self._context.steps_per_execution
+        long_enough = limit > 0 and self._step - self._first_step >= limit
+        if not (long_enough or workflow.info().is_continue_as_new_suggested()) or not workflow.all_handlers_finished():
+            return
+        progress = RunProgress(
+            step=self._step,
+            head=self._head,
+            inputs_adopted=self._inputs_adopted,
+            inputs_seen=self._inputs_seen,
+            paused=self._paused,
+        )
+        workflow.continue_as_new(StartRun(progress=progress))
+
+    async def _adopt_inputs(self) -> None:
+        if self._inputs_seen > self._inputs_adopted:
+            request = AdoptInputs(head=self._head, first=self._inputs_adopted + 1, last=self._inputs_seen)
+            adopted_to = self._inputs_seen
+            self._head = (await call_local(names.ADOPT_INPUTS, request, NewHead)).head
+            self._inputs_adopted = adopted_to
+
+    async def _perform(self, action: ActionRef) -> ActionResult:
+        self._step += 1
+        return await GovernedAction(self._context, self._wakeups, self._step, action).perform()
+
+    async def _act(self, assistant: str, calls: Sequence[ProposedCall]) -> _End | None:
+        """Takes the model's proposed calls in order; a steer makes it drop the rest."""
+        for call in calls:
+            if self._steered_at > self._inputs_adopted:
+                await self._write_refusal(assistant, call.index, "run.steered")
+                continue
+            if end := await self._between_steps():
+                return end
+            action = ActionRef(
+                kind="tool.call", head=self._head, assistant=assistant, call_index=call.index, label=call.tool
+            )
+            result = await self._perform(action)
+            if result.settled is not None and result.settled.head:
+                self._head = result.settled.head
+            elif result.state != "stopped":
+                await self._write_refusal(assistant, call.index, result.code, result.decision_id)
+        return None
+
+    async def _write_refusal(self, assistant: str, call_index: int, code: str, decision_id: str = "") -> None:
+        request = WriteRefusal(
+            head=self._head, assistant=assistant, call_index=call_index, code=code, decision_id=decision_id
+        )
+        self._head = (await call_local(names.WRITE_REFUSAL, request, NewHead)).head

@@ -1,0 +1,241 @@
+"""One action of a run: reserve → (gate) → execute → settle, tried again with a hold of its own where that makes sense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal, TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import ActivityCancellationType
+
+with workflow.unsafe.imports_passed_through():
+    from holdfast.contracts import names
+    from holdfast.contracts.execution import ExecuteRequest
+    from holdfast.contracts.gate import (
+        ActionRef,
+        ApprovalState,
+        ReserveReply,
+        ReserveRequest,
+        SettleReply,
+        SettleRequest,
+        VerifyApproval,
+    )
+    from holdfast.contracts.run import MarkRun, Message, RunContext
+
+ReplyT = TypeVar("ReplyT")
+
+_RESERVE_BOUND = timedelta(seconds=15)
+_LOCAL_BOUND = timedelta(seconds=60)
+_BACKOFF_FIRST_S = 0.5
+_BACKOFF_MAX_S = 60.0
+_LOOK_AGAIN_FIRST_S = 30.0
+_LOOK_AGAIN_MAX_S = 3_600.0
+
+
+@dataclass
+class Wakeups:
+    """What signals have brought, until the run looks at it.
+
+    Attributes:
+        approval_tokens: Signalled approvals with the token that came along.
+        resolutions: Whether somebody says that an unknown outcome was settled.
+    """
+
+    approval_tokens: dict[str, list[str]] = field(default_factory=dict)
+    resolutions: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """What came of an action.
+
+    Attributes:
+        state: `stopped` = the run was cancelled or timed out before it came to an end.
+        code: Why not.
+        decision_id: The decision that denied it.
+        settled: For `done` and `failed`, the settlement of the last try.
+    """
+
+    state: Literal["done", "denied", "failed", "stopped"]
+    code: str = ""
+    decision_id: str = ""
+    settled: SettleReply | None = None
+
+
+def cancel_requested() -> bool:
+    """Says whether somebody has asked Temporal to cancel this run."""
+    return workflow.cancellation_reason() is not None
+
+
+async def call_local(name: str, argument: Message | None, result: type[ReplyT], *, bound: timedelta | None = None) -> ReplyT:
+    """Runs a local activity to its end, whatever happens to the run meanwhile (rule 4).
+
+    Args:
+        name: The local activity.
+        argument: Its message, if it takes one.
+        result: Type of its reply.
+        bound: Time after which it is given up; without one it is tried again without end.
+    """
+    handle = workflow.start_local_activity(
+        name,
+        args=[] if argument is None else [argument],
+        result_type=result,
+        start_to_close_timeout=_LOCAL_BOUND if bound is None else bound,
+        schedule_to_close_timeout=bound,
+        retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+    while True:
+        try:
+            reply: ReplyT = await asyncio.shield(handle)
+        except asyncio.CancelledError:
+            continue  # the run was asked to cancel: the effect in PostgreSQL goes on to its record all the same
+        return reply
+
+
+async def pause_for(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Waits for a time or a condition; a request to cancel ends it early."""
+    try:
+        await workflow.wait_condition(lambda: until() or cancel_requested(), timeout=timedelta(seconds=seconds))
+    except (TimeoutError, asyncio.CancelledError):
+        return
+
+
+class GovernedAction:
+    """Takes one action of a run through the gate."""
+
+    def __init__(self, context: RunContext, wakeups: Wakeups, step: int, action: ActionRef) -> None:
+        self._context = context
+        self._wakeups = wakeups
+        self._step = step
+        self._action = action
+        self._approval_id = ""
+
+    def _out_of_time(self) -> bool:
+        return workflow.now().timestamp() * 1000 >= self._context.deadline_ms
+
+    def _stopped(self) -> bool:
+        return cancel_requested() or self._out_of_time()
+
+    def _remaining_s(self) -> float:
+        return max(self._context.deadline_ms / 1000 - workflow.now().timestamp(), 0.001)
+
+    async def perform(self) -> ActionResult:
+        """Performs the action; the workflow retries, with `try + 1` and a hold of its own for each try (rule 2)."""
+        try_number, failures = 0, 0
+        while not self._stopped():
+            try_number += 1
+            reply = await self._reserve(try_number)
+            if reply is None:
+                return ActionResult("stopped")
+            if reply.verdict == "needs_approval":
+                self._approval_id = reply.approval_id
+                await self._wait_for_approval(reply)
+                continue
+            code = reply.reasons[0].code if reply.reasons else ""
+            if reply.verdict == "deny":
+                failures += 1
+                if reply.retryable and failures < self._context.max_tries:
+                    await self._back_off(failures, 0)
+                    continue
+                return ActionResult("denied", code, reply.decision_id)
+            if reply.verdict == "allow":
+                await self._execute(try_number, reply.permit)
+            settled = await self._settle(try_number, reply.hold_id)
+            if settled.ok:
+                return ActionResult("done", settled=settled)
+            failures += 1
+            if not settled.retryable or failures >= self._context.max_tries:
+                return ActionResult("failed", settled.error_code, settled=settled)
+            await self._back_off(failures, settled.retry_after_ms)
+        return ActionResult("stopped")
+
+    async def _back_off(self, failures: int, retry_after_ms: int) -> None:
+        seconds = min(_BACKOFF_FIRST_S * 2 ** (failures - 1), _BACKOFF_MAX_S)
+        await pause_for(min(max(seconds, retry_after_ms / 1000), self._remaining_s()))
+
+    async def _reserve(self, try_number: int) -> ReserveReply | None:
+        """Reserves; while the governor's database is away it asks again with the same key, which gets the same answer."""
+        request = ReserveRequest(
+            step=self._step, try_number=try_number, action=self._action, approval_id=self._approval_id
+        )
+        waits = 0
+        while not self._stopped():
+            try:
+                return await call_local(names.RESERVE, request, ReserveReply, bound=_RESERVE_BOUND)
+            except ActivityError as error:
+                if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:
+                    raise error.cause from None
+            waits += 1
+            self._tell("the gate is unavailable: waiting")
+            await self._back_off(waits, 0)
+        return None
+
+    async def _wait_for_approval(self, reply: ReserveReply) -> None:
+        """Waits until the approval is decided, by its record, or has expired. A bare signal only makes it look."""
+        self._tell(f"waiting for approval {reply.approval_id}")
+        tokens = self._wakeups.approval_tokens.setdefault(reply.approval_id, [])
+        seen = 0
+        while not self._stopped():
+            left_s = reply.approval_expires_ms / 1000 - workflow.now().timestamp()
+            if left_s <= 0:
+                return  # the next try finds it expired, by PostgreSQL's time
+            if seen == len(tokens):
+                await pause_for(min(left_s, self._remaining_s()), lambda: len(tokens) > seen)
+                continue
+            request = VerifyApproval(approval_id=reply.approval_id, token=tokens[seen])
+            seen += 1
+            if (await call_local(names.VERIFY_APPROVAL, request, ApprovalState)).state in ("approved", "denied", "expired"):
+                return
+
+    async def _execute(self, try_number: int, permit: str) -> None:
+        """Runs the executing activity, once (rule 2). What came of it stands in PostgreSQL, not in its result."""
+        kind = self._action.kind
+        timeout_ms = self._context.llm_timeout_ms if kind == "llm.call" else self._context.tool_timeout_ms
+        start_to_close = timedelta(milliseconds=timeout_ms + names.REDEEM_WAIT_MS)
+        self._tell("executing")
+        handle = workflow.start_activity(
+            names.EXECUTING_ACTIVITIES[kind],
+            ExecuteRequest(permit=permit),
+            activity_id=f"step-{self._step}-try-{try_number}",
+            task_queue=names.EXECUTING_QUEUES[kind],
+            start_to_close_timeout=start_to_close,
+            schedule_to_close_timeout=timedelta(milliseconds=timeout_ms + names.QUEUE_WAIT_MS),
+            heartbeat_timeout=timedelta(milliseconds=self._context.heartbeat_timeout_ms),
+            retry_policy=RetryPolicy(maximum_attempts=1),
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"step {self._step} try {try_number}: {self._action.label}",
+        )
+        try:
+            await handle
+        except ActivityError as error:
+            workflow.logger.info("execution ended early", extra={"step": self._step, "cause": type(error.cause).__name__})
+        except asyncio.CancelledError:
+            if not handle.done():  # cancelled before the activity was told: tell it, and wait for its end
+                handle.cancel()
+                await asyncio.wait([handle])
+
+    async def _settle(self, try_number: int, hold_id: str) -> SettleReply:
+        request = SettleRequest(step=self._step, try_number=try_number, hold_id=hold_id, action=self._action)
+        settled = await call_local(names.SETTLE, request, SettleReply)
+        if not settled.asks_person:
+            return settled
+        self._tell(f"the outcome of {self._action.label} is unknown: a person has to settle hold {hold_id}")
+        await call_local(names.MARK_RUN, MarkRun(status="waiting", code="outcome.unknown"), type(None))
+        wait_s = _LOOK_AGAIN_FIRST_S
+        while settled.asks_person and not self._stopped():
+            await pause_for(min(wait_s, self._remaining_s()), lambda: hold_id in self._wakeups.resolutions)
+            self._wakeups.resolutions.discard(hold_id)
+            wait_s = min(wait_s * 2, _LOOK_AGAIN_MAX_S)
+            settled = await call_local(names.SETTLE, request, SettleReply)
+        await call_local(names.MARK_RUN, MarkRun(status="running"), type(None))
+        return settled
+
+    def _tell(self, what: str) -> None:
+        workflow.set_current_details(f"step {self._step}: {self._action.label}: {what}")
+
