@@ -1,0 +1,67 @@
+"""`python -m cli.simulated_provider --port N`: serves until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+
+import uvicorn
+
+from cli.simulated_provider.brain import default_brain, load_brain
+from cli.simulated_provider.server import Pacing, SimulatedProvider, registering_protocol
+from holdfast.errors import ConfigurationInvalid
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m cli.simulated_provider", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, required=True, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--brain", help="module:function that answers, instead of the one that plays scripts")
+    parser.add_argument("--delay-ms", type=int, default=0, help="pause before an answer starts")
+    parser.add_argument("--chunk-delay-ms", type=int, default=0, help="pause before each event of a stream")
+    return parser.parse_args()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    return listener
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    brain = load_brain(arguments.brain) if arguments.brain else default_brain
+    provider = SimulatedProvider(brain, Pacing(arguments.delay_ms, arguments.chunk_delay_ms))
+    listener = _listen(arguments.host, arguments.port)
+    config = uvicorn.Config(
+        provider.app,
+        http=registering_protocol(provider.connections),
+        lifespan="off",
+        proxy_headers=False,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
+    host, port = listener.getsockname()[:2]
+    # The socket listens already: whoever connects from now on is answered as soon as the loop runs.
+    ready = {"event": "ready", "process": "simulated_provider", "host": host, "port": port, "simulated": True}
+    sys.stderr.write(json.dumps(ready) + "\n")
+    sys.stderr.flush()
+    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def main() -> None:
+    """Runs the server."""
+    try:
+        asyncio.run(_serve(_arguments()))
+    except (ConfigurationInvalid, OSError) as error:
+        sys.exit(f"the simulated provider cannot start: {error}")
+
+
+if __name__ == "__main__":
+    main()
