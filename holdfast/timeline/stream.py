@@ -122,7 +122,7 @@ class Publisher:
         """
         if self._is_open():
             return
-        arguments = [channel, type_, orjson.dumps(dict(data)).decode(), ENTRIES_MAX, _TTL_MS]
+        arguments: list[str | int] = [channel, type_, orjson.dumps(dict(data)).decode(), ENTRIES_MAX, _TTL_MS]
         try:
             async with asyncio.timeout(_WRITE_TIMEOUT_S):
                 await self._delta(keys=[stream_key(tenant_id, run_id)], args=arguments)

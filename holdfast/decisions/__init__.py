@@ -1,0 +1,1 @@
+"""Decision records: writing those that no hold belongs to, and reading all."""

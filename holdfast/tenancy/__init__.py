@@ -1,0 +1,1 @@
+"""Tenancy: tenants with their projects and users, API keys, and who is calling."""
