@@ -182,7 +182,9 @@ class _Call:
     def failed(self, error: Exception) -> Failure:
         """Returns what an exception of the SDK, or of what it read, means."""
         exchange = self.exchange
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        cause: BaseException = error
+        if isinstance(error, anthropic.APIConnectionError | openai.APIConnectionError):
+            cause = error.__cause__ or error  # the SDKs wrap what the transport raised
         if exchange.status is not None and not exchange.succeeded:
             return self._refused(_provider_message(error))
         transport_failed = isinstance(cause, httpx2.TransportError | OSError | ssl.SSLError)

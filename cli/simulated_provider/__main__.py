@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -23,6 +26,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--delay-ms", type=int, default=0, help="pause before an answer starts")
     parser.add_argument("--chunk-delay-ms", type=int, default=0, help="pause before each event of a stream")
     return parser.parse_args()
+
+
+class _Server(uvicorn.Server):
+    """Stops gracefully on SIGTERM and SIGINT and then exits with 0, where the base would raise the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Installs the handlers for as long as the server runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -52,7 +67,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     ready = {"event": "ready", "process": "simulated_provider", "host": host, "port": port, "simulated": True}
     sys.stderr.write(json.dumps(ready) + "\n")
     sys.stderr.flush()
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await _Server(config).serve(sockets=[listener])
 
 
 def main() -> None:

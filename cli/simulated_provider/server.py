@@ -116,7 +116,7 @@ class _Conversation:
     def _is(self, kind: str, at: str | None = None) -> bool:
         return self._fault is not None and self._fault.kind == kind and (at is None or self._fault.at == at)
 
-    def _cut_off(self, scope: Scope, last_words: bytes = b"") -> None:
+    async def _cut_off(self, scope: Scope, last_words: bytes = b"") -> None:
         """Ends the TCP connection under the response, then this answer."""
         self._entry.state = "aborted"
         transport = self._provider.connections.get(tuple(scope["client"]))
@@ -126,6 +126,7 @@ class _Conversation:
                 transport.close()
             else:
                 transport.abort()
+            await self._gone.wait()
         raise _GoneError
 
     async def _start(self, send: Send, status: int, content_type: str, *more: tuple[str, str]) -> None:
@@ -161,7 +162,7 @@ class _Conversation:
         if self._is("hang", "start"):
             await self._wait_for_release()
         if self._is("cut", "start"):
-            self._cut_off(scope)
+            await self._cut_off(scope)
         if self._is("error_after_billing"):
             entry.bill(answer.tokens.input_tokens, answer.tokens.output_tokens)
             await self._error(send, 500, "simulated: an error after the work was billed")
@@ -204,7 +205,7 @@ class _Conversation:
                 await self._send(send, _FLOOD_PIECE, more=True)
             await self._send(send, b"", more=False)
         elif fault.form == "not_http":
-            self._cut_off(scope, b"220 simulated.example ESMTP ready\r\n\r\n")
+            await self._cut_off(scope, b"220 simulated.example ESMTP ready\r\n\r\n")
         elif fault.form == "html":
             await self._whole(send, 200, b"<html>simulated: a page, not an answer</html>", kind="html")
         elif fault.form == "gzip":
@@ -218,7 +219,7 @@ class _Conversation:
         if self._is("gate") or self._is("hang", "middle"):
             await self._wait_for_release()
         if self._is("cut", "middle"):
-            self._cut_off(scope)
+            await self._cut_off(scope)
         if self._is("rubbish"):
             await self._send(send, b'event: content_block_delta\ndata: {"type": nonsense\n\n', more=True)
         if self._is("stream_error"):
@@ -241,7 +242,7 @@ class _Conversation:
                 if self._is("hang", "end"):
                     await self._wait_for_release()
                 else:
-                    self._cut_off(scope)
+                    await self._cut_off(scope)
             await self._pause((slow_ms + self._provider.pacing.chunk_delay_ms) / 1_000)
             await self._send(send, chunk.data, more=True)
             sent_bytes += chunk.output_bytes
@@ -257,7 +258,7 @@ class _Conversation:
         await self._send(send, body[: len(body) // 2], more=True)
         await self._middle(scope, send)
         if self._is("cut", "end"):
-            self._cut_off(scope)
+            await self._cut_off(scope)
         await self._send(send, body[len(body) // 2 :], more=True)
         self._complete(answer)
         await self._send(send, b"", more=False)

@@ -197,7 +197,9 @@ class Answer:
         calls = []
         for call in self._calls.values():
             raw = "".join(call.fragments)
-            calls.append(ToolCall(call.call_id, call.tool, parse_arguments(raw)[0], raw))
+            # No text at all means no arguments, unless the answer was cut before the text came.
+            whole = self.stop_reason is not None and (raw != "" or self.stop_reason != "max_tokens")
+            calls.append(ToolCall(call.call_id, call.tool, parse_arguments(raw)[0] if whole else None, raw))
         return tuple(calls)
 
     def outcome(self, failure: Failure | None, provider_request_id: str | None, *, simulated: bool) -> ModelOutcome:
