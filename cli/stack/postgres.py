@@ -30,7 +30,7 @@ from holdfast.database.roles import DATABASE
 
 _SOCKET_PATH_MAX: Final = 107
 _INITDB_TIMEOUT_S: Final = 120
-_ORPHAN_WAIT_S: Final = 10.0
+_ORPHAN_WAIT_S: Final = 3.0
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 # The superuser comes in through the socket only, and everybody needs a password.
 _HBA: Final = f"""\
