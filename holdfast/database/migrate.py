@@ -55,7 +55,9 @@ async def migrate(owner_engine: AsyncEngine) -> str:
 async def _main() -> int:
     url = os.environ.get("HOLDFAST_OWNER_DATABASE_URL", "")
     if not url:
-        raise ConfigurationInvalid("HOLDFAST_OWNER_DATABASE_URL is not set", remedy="give the URL of the schema's owner")
+        raise ConfigurationInvalid(
+            "HOLDFAST_OWNER_DATABASE_URL is not set", remedy="give the URL of the schema's owner"
+        )
     engine = create_engine(url, process="migrate", pool_size=1)
     try:
         version = await migrate(engine)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from holdfast.ledger.types import NANO_USD, SLOTS, CapView
+from holdfast.ledger.types import NANO_USD, SLOTS, CapView, HoldState
 from holdfast.money import format_usd
 
 
@@ -43,6 +43,32 @@ class BalanceChange:
     committed_delta: int
     debt_delta: int
     ceiling: int
+
+
+_NEXT: Mapping[HoldState, frozenset[HoldState]] = {
+    "held": frozenset({"voided", "expired"}),
+    "executing": frozenset({"voided", "unknown"}),
+    "executed": frozenset({"committed", "voided", "unknown"}),
+    "unknown": frozenset({"committed", "voided"}),
+}
+RUN_BUDGET = "run.budget"
+"""Kind of the hold that guarantees a run's budget: nobody executes it, it is committed with what its run has used."""
+
+
+def may_settle(kind: str, state: HoldState, to: HoldState, *, went_outward: bool) -> bool:
+    """Says whether a hold may go from one state to another by settling (LAW 4).
+
+    Args:
+        kind: Kind of action.
+        state: Where it stands.
+        to: Where it should go.
+        went_outward: Whether its outward request had begun: then its cost is not nothing only because nobody knows it.
+    """
+    if kind == RUN_BUDGET and (state, to) == ("held", "committed"):
+        return True
+    if (state, to) == ("executing", "voided") and went_outward:
+        return False
+    return to in _NEXT.get(state, frozenset())
 
 
 def _amount(unit: str, amount: int) -> str:
@@ -93,7 +119,12 @@ def settle_leg(cap: CapView, held: int, actual: int) -> BalanceChange:
         cap: The cap as it stands, the hold still reserved on it.
         held: What the hold reserved here.
         actual: What it really came to.
+
+    Raises:
+        ValueError: The actual amount is negative.
     """
+    if actual < 0:
+        raise ValueError(f"a hold cannot come to {actual} {cap.unit}")
     if cap.unit == SLOTS:
         actual = 0
     within = min(actual, held)
@@ -106,7 +137,8 @@ def settle_leg(cap: CapView, held: int, actual: int) -> BalanceChange:
         reserved_delta=-held,
         committed_delta=within + fits,
         debt_delta=excess - fits,
-        ceiling=max(cap.limit_amount, reserved + committed),
+        # it only ever shrinks here, so that the CHECK against it still means something
+        ceiling=max(cap.limit_amount, min(cap.ceiling, reserved + committed)),
     )
 
 

@@ -1,4 +1,8 @@
-"""The ledger's SQL. Lock order of every path: caps (sorted by id), then run, then holds, then approvals."""
+"""The ledger's SQL. Lock order of every path: caps (sorted by id), then run, then holds, then approvals.
+
+No lock is stronger than `FOR NO KEY UPDATE`: foreign keys that point at a row do not wait for it, and whoever holds only
+their share lock can still take this one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.database.jsonb import jsonb
 from holdfast.ledger.core import BalanceChange, Leg
 from holdfast.ledger.types import (
     ApprovalRequest,
@@ -28,25 +32,34 @@ _CAP_COLUMNS = (
     "cap_id, scope_kind, scope_id, unit, window_kind, unlimited, limit_amount, ceiling, reserved, committed, debt"
 )
 
-_LOCK_APPLICABLE_CAPS = text(f"""
-    SELECT {_CAP_COLUMNS} FROM caps
-    WHERE tenant_id = :tenant_id AND unit = ANY(:units) AND starts_at <= now() AND now() < ends_at
-      AND (scope_kind, scope_id) IN (SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])))
-    ORDER BY cap_id FOR UPDATE
+# Together with the caps that apply, those of a hold that stands for the key: it may have to be voided, and caps must be locked
+# in one order by everybody.
+_LOCK_CAPS_OF_TRY = text(f"""
+    WITH applicable AS (
+        SELECT c.cap_id FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])) AS scope (kind, id)
+        JOIN caps c ON c.tenant_id = :tenant_id AND c.scope_kind = scope.kind AND c.scope_id = scope.id
+        WHERE c.unit = ANY(:units) AND c.starts_at <= now() AND now() < c.ends_at
+    ), standing AS (
+        SELECT l.cap_id FROM holds h JOIN hold_legs l ON l.tenant_id = h.tenant_id AND l.hold_id = h.hold_id
+        WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.step = :step AND h.try = :try AND h.superseded_at IS NULL
+    )
+    SELECT {_CAP_COLUMNS}, cap_id IN (SELECT cap_id FROM applicable) AS applies FROM caps
+    WHERE tenant_id = :tenant_id AND cap_id IN (SELECT cap_id FROM applicable UNION SELECT cap_id FROM standing)
+    ORDER BY cap_id FOR NO KEY UPDATE OF caps
 """)  # noqa: S608 (a constant list of columns)
 
 _LOCK_CAPS_OF_HOLD = text(f"""
     SELECT {_CAP_COLUMNS} FROM caps
     WHERE tenant_id = :tenant_id AND cap_id IN (SELECT cap_id FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = ANY(:hold_ids))
-    ORDER BY cap_id FOR UPDATE
+    ORDER BY cap_id FOR NO KEY UPDATE
 """)  # noqa: S608 (a constant list of columns)
 
-_LOCK_CAP = text(f"SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id AND cap_id = :cap_id FOR UPDATE")  # noqa: S608 (a constant list of columns)
+_LOCK_CAP = text(f"SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id AND cap_id = :cap_id FOR NO KEY UPDATE")  # noqa: S608 (a constant list of columns)
 
 _LOCK_RUN = text("""
     SELECT r.status, r.ended_at, r.history_version, r.timeline_seq, r.role_version, r.budget_hold_id,
            clock_timestamp() AS now
-    FROM runs r WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR UPDATE
+    FROM runs r WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR NO KEY UPDATE
 """)
 
 _LOCK_TRY = text("""
@@ -54,14 +67,19 @@ _LOCK_TRY = text("""
            h.hold_id, h.state, h.expires_at, h.max_cost_nano_usd, h.lease_ms
     FROM decisions d LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
     WHERE d.tenant_id = :tenant_id AND d.run_id = :run_id AND d.step = :step AND d.try = :try AND d.superseded_at IS NULL
-    FOR UPDATE OF d
+    FOR NO KEY UPDATE OF d
 """)
 
-_LOCK_HOLD = text("SELECT state FROM holds WHERE tenant_id = :tenant_id AND hold_id = :hold_id FOR UPDATE")
+_LOCK_HOLD = text("SELECT state FROM holds WHERE tenant_id = :tenant_id AND hold_id = :hold_id FOR NO KEY UPDATE")
 
 _LOCK_APPROVAL = text(
     "SELECT consumed_by FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id FOR UPDATE"
 )
+
+_STATE_OF_USE = text("""
+    SELECT h.state FROM decisions d JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
+    WHERE d.tenant_id = :tenant_id AND d.decision_id = :decision_id
+""")
 
 _CONSUME_APPROVAL = text(
     "UPDATE approvals SET consumed_by = :decision_id WHERE tenant_id = :tenant_id AND approval_id = :approval_id"
@@ -77,6 +95,11 @@ _INSERT_APPROVAL = text("""
 _SUPERSEDE_DECISION = text(
     "UPDATE decisions SET superseded_at = now() WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
 )
+
+_WITHDRAW_APPROVAL = text("""
+    UPDATE approvals SET expires_at = now() WHERE tenant_id = :tenant_id AND verdict IS NULL AND approval_id = (
+        SELECT approval_id FROM decisions WHERE tenant_id = :tenant_id AND decision_id = :decision_id)
+""")
 
 _SUPERSEDE_HOLD = text("UPDATE holds SET superseded_at = now() WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
 
@@ -116,11 +139,16 @@ _BUMP_RUN = text("""
 
 _READ_HOLD = text("""
     SELECT h.tenant_id, h.run_id, h.step, h.try, h.hold_id, h.decision_id, h.kind, h.tool, h.idempotent, h.state, h.digest, h.action,
-           h.max_cost_nano_usd, h.cost_nano_usd, h.estimate, h.outward_at IS NOT NULL AS went_outward,
+           h.max_cost_nano_usd, h.cost_nano_usd, h.estimate, h.outward_at IS NOT NULL AS went_outward, h.settled_by,
            o.hold_id IS NOT NULL AS has_outcome, o.ok, o.error_code, o.retryable, o.retry_after_ms,
            o.cost_class, o.provider_request_id, o.simulated, o.result
     FROM holds h LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
     WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id
+""")
+
+_UNITS_OF_HOLD = text("""
+    SELECT c.unit, max(l.amount) FROM hold_legs l JOIN caps c ON c.tenant_id = l.tenant_id AND c.cap_id = l.cap_id
+    WHERE l.tenant_id = :tenant_id AND l.hold_id = :hold_id GROUP BY c.unit
 """)
 
 _LEGS_OF_HOLD = text("SELECT cap_id, amount FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
@@ -128,7 +156,7 @@ _LEGS_OF_HOLD = text("SELECT cap_id, amount FROM hold_legs WHERE tenant_id = :te
 _LOCK_HOLD_TO_SETTLE = text("""
     SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind,
            EXISTS (SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id) AS has_outcome
-    FROM holds h WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR UPDATE
+    FROM holds h WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR NO KEY UPDATE
 """)
 
 _UPDATE_HOLD = text("""
@@ -199,23 +227,40 @@ class RunLock:
 
 
 def _cap(row: Row[Any]) -> CapView:  # rows of text() statements carry no types
-    return CapView(row[0], Scope(row[1], row[2]), *row[3:])
+    return CapView(
+        cap_id=row.cap_id,
+        scope=Scope(row.scope_kind, row.scope_id),
+        unit=row.unit,
+        window_kind=row.window_kind,
+        unlimited=row.unlimited,
+        limit_amount=row.limit_amount,
+        ceiling=row.ceiling,
+        reserved=row.reserved,
+        committed=row.committed,
+        debt=row.debt,
+    )
 
 
-async def lock_applicable_caps(
-    connection: AsyncConnection, tenant_id: UUID, scopes: Sequence[Scope], units: Sequence[str]
+async def lock_caps_of_try(
+    connection: AsyncConnection, key: TryKey, scopes: Sequence[Scope], units: Sequence[str]
 ) -> list[CapView]:
-    """Locks and returns the caps in force now on any of the scopes, in any of the units, sorted by id."""
+    """Locks the caps in force now on any of the scopes, in any of the units, and returns them, sorted by id.
+
+    Locks also the caps of the hold that stands for the key, if there is one.
+    """
     rows = await connection.execute(
-        _LOCK_APPLICABLE_CAPS,
+        _LOCK_CAPS_OF_TRY,
         {
-            "tenant_id": tenant_id,
+            "tenant_id": key.tenant_id,
+            "run_id": key.run_id,
+            "step": key.step,
+            "try": key.try_number,
             "units": list(units),
             "kinds": [scope.kind for scope in scopes],
             "ids": [scope.scope_id for scope in scopes],
         },
     )
-    return [_cap(row) for row in rows]
+    return [_cap(row) for row in rows if row.applies]
 
 
 async def lock_caps_of_holds(connection: AsyncConnection, tenant_id: UUID, hold_ids: Sequence[UUID]) -> list[CapView]:
@@ -264,16 +309,21 @@ async def lock_try(connection: AsyncConnection, key: TryKey) -> Row[Any] | None:
 
 
 async def approval_is_free(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID) -> bool:
-    """Locks an approval and says whether nothing has used it yet."""
+    """Locks an approval and says whether it may be used.
+
+    It is bound to one step and used up by the try that executes. A try that came to nothing, or whose idempotent action
+    is repeated because its outcome was lost, leaves it for the next try of the same step.
+    """
     row = (
         await connection.execute(_LOCK_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id})
     ).one_or_none()
-    return row is not None and row[0] is None
+    if row is None or row[0] is None:
+        return row is not None
+    state = await connection.scalar(_STATE_OF_USE, {"tenant_id": tenant_id, "decision_id": row[0]})
+    return state in ("voided", "expired", "unknown")
 
 
-async def consume_approval(
-    connection: AsyncConnection, tenant_id: UUID, approval_id: UUID, decision_id: UUID
-) -> None:
+async def consume_approval(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID, decision_id: UUID) -> None:
     """Uses an approval up."""
     await connection.execute(
         _CONSUME_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id, "decision_id": decision_id}
@@ -300,13 +350,12 @@ async def insert_approval(connection: AsyncConnection, reservation: Reservation,
     )
 
 
-async def supersede(
-    connection: AsyncConnection, tenant_id: UUID, decision_id: UUID, hold_id: UUID | None
-) -> None:
-    """Takes a decision, and its already voided hold, out of its key's place."""
+async def supersede(connection: AsyncConnection, tenant_id: UUID, decision_id: UUID, hold_id: UUID | None) -> None:
+    """Takes a decision out of its key's place, with its already voided hold and the approval it asked for."""
     await connection.execute(_SUPERSEDE_DECISION, {"tenant_id": tenant_id, "decision_id": decision_id})
     if hold_id is not None:
         await connection.execute(_SUPERSEDE_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
+    await connection.execute(_WITHDRAW_APPROVAL, {"tenant_id": tenant_id, "decision_id": decision_id})
 
 
 async def insert_hold(
@@ -329,7 +378,7 @@ async def insert_hold(
             "action": reservation.action,
             "decision_id": reservation.decision_id,
             "max_cost_nano_usd": reservation.amounts.get("nano_usd", 0),
-            "estimate": orjson.dumps(dict(reservation.estimate)).decode(),
+            "estimate": jsonb(reservation.estimate),
             "lease_ms": reservation.lease_ms,
             "expires_at": expires_at,
         },
@@ -388,6 +437,7 @@ async def read_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID)
         cost_nano_usd=row.cost_nano_usd,
         estimate=row.estimate,
         went_outward=row.went_outward,
+        settled_by=row.settled_by,
         outcome=outcome,
     )
 
@@ -398,13 +448,17 @@ async def legs_of_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UU
     return {row[0]: row[1] for row in rows}
 
 
+async def held_by_unit(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> dict[str, int]:
+    """Returns what a hold reserved, by unit."""
+    rows = await connection.execute(_UNITS_OF_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
+    return {row[0]: row[1] for row in rows}
+
+
 async def lock_hold_to_settle(
     connection: AsyncConnection, tenant_id: UUID, hold_id: UUID
 ) -> Row[Any] | None:  # rows of text() carry no types
     """Locks a hold and returns what a settlement must have seen."""
-    return (
-        await connection.execute(_LOCK_HOLD_TO_SETTLE, {"tenant_id": tenant_id, "hold_id": hold_id})
-    ).one_or_none()
+    return (await connection.execute(_LOCK_HOLD_TO_SETTLE, {"tenant_id": tenant_id, "hold_id": hold_id})).one_or_none()
 
 
 async def update_hold(connection: AsyncConnection, settlement: Settlement, cost_nano_usd: int | None) -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast import transcript
 from holdfast.database.engine import transaction
+from holdfast.database.jsonb import jsonb
 from holdfast.errors import Conflict, HoldConflict, NotFound, PermitUsed, RunUnknown
 from holdfast.ids import new_id
 from holdfast.ledger import core, repository
@@ -77,44 +77,47 @@ class Ledger:
 
         Raises:
             FactsChanged: What the evaluator read is no longer so; nothing was written.
-            RunUnknown: There is no such run, or it has ended.
+            RunUnknown: There is no such run in the tenant.
         """
         key = reservation.key
         async with transaction(self._engine, key.tenant_id) as connection:
-            caps = await repository.lock_applicable_caps(
-                connection, key.tenant_id, reservation.scopes, sorted(reservation.amounts)
-            )
-            if reservation.funded:
-                caps = [cap for cap in caps if cap.unit != NANO_USD or cap.scope.kind == "run"]
+            caps = await self._caps(connection, reservation)
             run = await repository.lock_run(connection, key.tenant_id, key.run_id)
-            if run is None or run.ended:
-                raise RunUnknown(f"run {key.run_id} is not open")
+            if run is None:
+                raise RunUnknown(f"there is no run {key.run_id}")
             standing = await repository.lock_try(connection, key)
+            if standing is not None and standing.digest == reservation.digest:
+                return _answer_again(standing, run.timeline_seq)
+            if (run.history_version, run.role_version) != (reservation.versions.history, reservation.versions.role):
+                raise FactsChanged
+            if run.ended:
+                return await _refuse(connection, reservation, "run.ended", "the run has ended", run.now)
             superseded: UUID | None = None
             if standing is not None:
-                if standing.digest == reservation.digest:
-                    return _answer_again(standing, run.timeline_seq)
                 if standing.state not in (None, "held"):
-                    return await _refuse_conflict(connection, reservation, standing.hold_id, run.now)
+                    message = f"this step was executed before with other arguments (hold {standing.hold_id})"
+                    return await _refuse(connection, reservation, HoldConflict.code, message, run.now)
                 superseded = standing.hold_id
                 await self._supersede(connection, reservation, standing.decision_id, standing.hold_id)
-                if superseded is not None:  # its amounts are free again
-                    caps = await repository.lock_applicable_caps(
-                        connection, key.tenant_id, reservation.scopes, sorted(reservation.amounts)
-                    )
-                    if reservation.funded:
-                        caps = [cap for cap in caps if cap.unit != NANO_USD or cap.scope.kind == "run"]
-            elif (run.history_version, run.role_version) != (reservation.versions.history, reservation.versions.role):
-                raise FactsChanged
+                caps = await self._caps(connection, reservation)  # the superseded hold's amounts are free again
             return await _decide(connection, reservation, caps, run.now, superseded)
+
+    @staticmethod
+    async def _caps(connection: AsyncConnection, reservation: Reservation) -> list[CapView]:
+        caps = await repository.lock_caps_of_try(
+            connection, reservation.key, reservation.scopes, sorted(reservation.amounts)
+        )
+        if reservation.funded:
+            return [cap for cap in caps if cap.unit != NANO_USD or cap.scope.kind == "run"]
+        return caps
 
     async def _supersede(
         self, connection: AsyncConnection, reservation: Reservation, decision_id: UUID, hold_id: UUID | None
     ) -> None:
         key = reservation.key
         if hold_id is not None:
-            # INVARIANT: these caps are locked after the run's row. They are the caps of the same run, so whoever else wants
-            # both has them all already, or waits for the run's row without holding any of them.
+            # INVARIANT (lock order): its caps are locked already. Had the hold come only after they were, the run's history
+            # would be newer than what the evaluator read, and nobody would get here.
             await _settle_in(
                 connection,
                 Settlement(
@@ -156,32 +159,40 @@ class Ledger:
         async with transaction(self._engine, tenant_id) as connection:
             return await repository.read_hold(connection, tenant_id, hold_id)
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlement: Settlement) -> int:
         """Moves a hold to its next state, with balances, journal, timeline and transcript: one transaction (LAW 4).
+
+        Returns:
+            Number of the run's newest timeline event, or 0 if there is none new.
 
         Raises:
             FactsChanged: The hold is not as the caller saw it; nothing was written.
+        Conflict: No hold may go that way (LAW 4); nothing was written.
         """
         async with transaction(self._engine, settlement.tenant_id) as connection:
-            await settle_in(connection, settlement)
+            return await settle_in(connection, settlement)
 
 
-async def settle_in(connection: AsyncConnection, settlement: Settlement) -> None:
+async def settle_in(connection: AsyncConnection, settlement: Settlement) -> int:
     """Settles in the caller's transaction; see `Ledger.settle`."""
     await repository.lock_caps_of_holds(connection, settlement.tenant_id, [settlement.hold_id])
     hold = await repository.read_hold(connection, settlement.tenant_id, settlement.hold_id)
     if hold is None:
         raise FactsChanged
     await repository.lock_run(connection, settlement.tenant_id, hold.key.run_id)
-    await _settle_in(connection, settlement, hold.key.run_id)
+    return await _settle_in(connection, settlement, hold.key.run_id)
 
 
-async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id: UUID) -> None:
+async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id: UUID) -> int:
     tenant_id = settlement.tenant_id
     locked = await repository.lock_hold_to_settle(connection, tenant_id, settlement.hold_id)
     seen = (settlement.seen_state, settlement.seen_outcome, settlement.seen_outward)
     if locked is None or (locked.state, locked.has_outcome, locked.went_outward) != seen:
         raise FactsChanged
+    if not core.may_settle(locked.kind, locked.state, settlement.to, went_outward=locked.went_outward):
+        raise Conflict(f"hold {settlement.hold_id} is {locked.state} and cannot become {settlement.to}")
+    if settlement.actual and settlement.to != "committed":
+        raise Conflict(f"hold {settlement.hold_id} cannot become {settlement.to} and cost something")
     if settlement.to == "unknown":
         await repository.update_hold(connection, settlement, None)
     else:
@@ -203,7 +214,7 @@ async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id
         )
     for entry in settlement.entries:
         await transcript.write(connection, tenant_id, run_id, entry.parent_id, entry.content)
-    await events.append(connection, tenant_id, run_id, settlement.events)
+    return await events.append(connection, tenant_id, run_id, settlement.events)
 
 
 def _answer_again(standing: object, timeline_seq: int) -> Decision:
@@ -291,18 +302,11 @@ async def _decide(
     return await _record(connection, reservation, decision, _legs_json(caps, reservation.amounts), now)
 
 
-async def _refuse_conflict(
-    connection: AsyncConnection, reservation: Reservation, hold_id: UUID, now: datetime
+async def _refuse(
+    connection: AsyncConnection, reservation: Reservation, code: str, message: str, now: datetime
 ) -> Decision:
-    """Refuses a key that came again with other arguments after its hold was redeemed: recorded as an alarm (rule 1)."""
-    decision = Decision(
-        verdict="deny",
-        decision_id=reservation.decision_id,
-        record_hash=b"",
-        code=HoldConflict.code,
-        message=f"this step was executed before with other arguments (hold {hold_id})",
-        superseded=None,
-    )
+    """Refuses without touching what stands for the key: recorded as an alarm (rule 1)."""
+    decision = Decision("deny", reservation.decision_id, b"", code, message)
     return await _record(connection, reservation, decision, [], now, standing=False)
 
 
@@ -327,7 +331,7 @@ async def _record(
     )
     record_hash = record.record_hash(reservation.part_a, part_b)
     expires = decision.approval_expires_at
-    reply = {
+    reply: dict[str, JsonValue] = {
         "code": decision.code,
         "message": decision.message,
         "rule_id": decision.rule_id,
@@ -348,7 +352,7 @@ async def _record(
             "reason_codes": [decision.code],
             "hold_id": decision.hold_id,
             "approval_id": decision.approval_id or reservation.consumes_approval_id,
-            "reply": orjson.dumps(reply).decode(),
+            "reply": jsonb(reply),
             "part_a": reservation.part_a,
             "part_b": part_b,
             "record_hash": record_hash,
@@ -453,6 +457,8 @@ async def resolve_unknown(
         raise Conflict(f"hold {hold_id} is {hold.state}: it {done}", remedy="only unknown holds can be resolved")
     cost = cost_nano_usd if cost_nano_usd is not None else (hold.max_cost_nano_usd if happened else 0)
     settled = happened or cost > 0
+    # what nobody measured, such as tokens, counts as held: never a silent refund (LAW 4)
+    held = await repository.held_by_unit(connection, tenant_id, hold_id) if settled else {}
     try:
         await settle_in(
             connection,
@@ -463,7 +469,7 @@ async def resolve_unknown(
                 hold.outcome is not None,
                 hold.went_outward,
                 "committed" if settled else "voided",
-                {NANO_USD: cost, "calls": 1} if settled else {},
+                {**held, NANO_USD: cost} if settled else {},
                 actor,
                 reason,
                 (
@@ -483,4 +489,6 @@ async def resolve_unknown(
         )
     except FactsChanged:
         raise Conflict(f"hold {hold_id} was settled just now", remedy="look at it again") from None
-    return hold
+    resolved = await repository.read_hold(connection, tenant_id, hold_id)
+    assert resolved is not None  # read above, and holds are never deleted
+    return resolved

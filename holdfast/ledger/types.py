@@ -32,7 +32,7 @@ class TryKey:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a cap limits: `("tenant", id)`, `("run", id)`, `("role", name)` …"""
+    """What a cap limits: `("tenant", id)`, `("run", id)`, `("role", name)` and so on."""
 
     kind: str
     scope_id: str

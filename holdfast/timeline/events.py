@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.database.jsonb import jsonb
+from holdfast.errors import RunUnknown
 from holdfast.ids import new_id
 from holdfast.ledger.types import Event
 from holdfast_verdict.canonical import JsonValue
@@ -45,7 +46,11 @@ class TimelineEvent:
 
 
 async def append(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> int:
-    """Appends events in the caller's transaction and returns the number of the last one (0 if there were none)."""
+    """Appends events in the caller's transaction and returns the number of the last one (0 if there were none).
+
+    Raises:
+        RunUnknown: There is no such run in the tenant.
+    """
     if not events:
         return 0
     result = await connection.execute(
@@ -57,17 +62,18 @@ async def append(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, eve
             "ids": [new_id() for _ in events],
             "channels": [event.channel for event in events],
             "types": [event.type for event in events],
-            "data": [orjson.dumps(dict(event.data)).decode() for event in events],
+            "data": [jsonb(event.data) for event in events],
         },
     )
-    return max(result.scalars())
+    numbers: list[int] = list(result.scalars())
+    if not numbers:
+        raise RunUnknown(f"there is no run {run_id}")
+    return max(numbers)
 
 
 async def read(
     connection: AsyncConnection, tenant_id: UUID, run_id: UUID, *, after: int, count: int
 ) -> list[TimelineEvent]:
     """Returns at most `count` events with numbers above `after`, in order."""
-    rows = await connection.execute(
-        _READ, {"tenant_id": tenant_id, "run_id": run_id, "after": after, "count": count}
-    )
+    rows = await connection.execute(_READ, {"tenant_id": tenant_id, "run_id": run_id, "after": after, "count": count})
     return [TimelineEvent(*row) for row in rows]

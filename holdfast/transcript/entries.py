@@ -13,11 +13,17 @@ from holdfast.errors import HoldfastError
 from holdfast_verdict.canonical import JsonValue, chain
 
 _WRITE = text("""
-    INSERT INTO transcript_entries (tenant_id, run_id, entry_id, parent_id, depth, content)
-    VALUES (:tenant_id, :run_id, :entry_id, CAST(:parent_id AS bytea), coalesce((
+    WITH place AS (
+        SELECT 1 AS depth WHERE CAST(:parent_id AS bytea) IS NULL
+        UNION ALL
         SELECT depth + 1 FROM transcript_entries
-        WHERE tenant_id = :tenant_id AND run_id = :run_id AND entry_id = CAST(:parent_id AS bytea)), 1), :content)
-    ON CONFLICT DO NOTHING
+        WHERE tenant_id = :tenant_id AND run_id = :run_id AND entry_id = CAST(:parent_id AS bytea)
+    ), written AS (
+        INSERT INTO transcript_entries (tenant_id, run_id, entry_id, parent_id, depth, content)
+        SELECT :tenant_id, :run_id, :entry_id, CAST(:parent_id AS bytea), place.depth, :content FROM place
+        ON CONFLICT DO NOTHING
+    )
+    SELECT count(*) FROM place
 """)
 
 _READ = text("""
@@ -45,9 +51,13 @@ class TranscriptBroken(HoldfastError):
 async def write(
     connection: AsyncConnection, tenant_id: UUID, run_id: UUID, parent_id: bytes | None, content: bytes
 ) -> bytes:
-    """Appends an entry after `parent_id` in the caller's transaction and returns its id."""
+    """Appends an entry after `parent_id` in the caller's transaction and returns its id.
+
+    Raises:
+        TranscriptBroken: The run has no entry `parent_id`.
+    """
     entry_id = chain(parent_id or b"", content)
-    await connection.execute(
+    places = await connection.scalar(
         _WRITE,
         {
             "tenant_id": tenant_id,
@@ -57,6 +67,8 @@ async def write(
             "content": content,
         },
     )
+    if not places:
+        raise TranscriptBroken(f"the run has no transcript entry {(parent_id or b'').hex()} to go on from")
     return entry_id
 
 
@@ -72,17 +84,13 @@ async def read(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, head:
     return contents
 
 
-async def read_one(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, entry_id: bytes
-) -> dict[str, JsonValue]:
+async def read_one(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, entry_id: bytes) -> dict[str, JsonValue]:
     """Returns one entry's content.
 
     Raises:
         TranscriptBroken: There is no such entry.
     """
-    content = await connection.scalar(
-        _READ_ONE, {"tenant_id": tenant_id, "run_id": run_id, "entry_id": entry_id}
-    )
+    content = await connection.scalar(_READ_ONE, {"tenant_id": tenant_id, "run_id": run_id, "entry_id": entry_id})
     if content is None:
         raise TranscriptBroken(f"the run has no transcript entry {entry_id.hex()}")
     value: dict[str, JsonValue] = orjson.loads(content)

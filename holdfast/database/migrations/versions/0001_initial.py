@@ -16,11 +16,9 @@ down_revision = None
 
 def upgrade() -> None:
     """Creates all tables, then forces row-level security and grants each process what it may do."""
-    driver_connection = op.get_bind().connection.driver_connection
-    assert driver_connection is not None
     here = Path(__file__).parent
-    for name in ("0001_initial.sql", "0001_access.sql"):
-        # one round trip of many statements: asyncpg's simple protocol, which SQLAlchemy's own execute does not use
-        op.get_bind().connection.dbapi_connection.run_async(  # type: ignore[union-attr]  # asyncpg's adapter
-            lambda raw, script=(here / name).read_text(encoding="utf-8"): raw.execute(script)
-        )
+    scripts = [(here / name).read_text(encoding="utf-8") for name in ("0001_initial.sql", "0001_access.sql")]
+    # many statements at once: asyncpg's simple protocol, which SQLAlchemy's own execute does not use
+    op.get_bind().connection.dbapi_connection.run_async(  # type: ignore[union-attr]  # asyncpg's adapter
+        lambda raw: raw.execute("\n".join(scripts))
+    )
