@@ -7,9 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-_READ = text(
-    "SELECT reply ->> 'message' FROM decisions WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
-)
+_READ = text("SELECT reply ->> 'message' FROM decisions WHERE tenant_id = :tenant_id AND decision_id = :decision_id")
 
 
 async def sentence_of(connection: AsyncConnection, tenant_id: UUID, decision_id: UUID) -> str:

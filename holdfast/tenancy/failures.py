@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast.database.engine import transaction
-from holdfast.decisions.writing import Entry, write
+from holdfast.decisions.record import record_event
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.tenancy.keys import KeyRefused
 
@@ -56,17 +56,17 @@ class FailureLog:
             await self._write("flood", counted)
 
     async def _write(self, reason: str, counted: list[tuple[str, str, int]]) -> None:
-        entry = Entry(
-            kind="auth",
-            verdict="deny",
-            code=f"auth.{reason}",
-            message=f"{sum(count for _, _, count in counted)} refused: {reason}",
-            subject={"tenant": "platform"},
-            args={"refused": [{"prefix": p, "reason": r, "count": n} for p, r, n in counted]},
-        )
         try:
             async with transaction(self._engine, PLATFORM_TENANT_ID) as connection:
-                await write(connection, PLATFORM_TENANT_ID, entry)
+                await record_event(
+                    connection,
+                    PLATFORM_TENANT_ID,
+                    kind="auth",
+                    verdict="deny",
+                    code=f"auth.{reason}",
+                    message=f"{sum(count for _, _, count in counted)} refused: {reason}",
+                    facts={"refused": [{"prefix": p, "reason": r, "count": n} for p, r, n in counted]},
+                )
         except (SQLAlchemyError, OSError) as error:
             # the caller is refused all the same; only the record is late
             self._suppressed.update({(prefix, why): count for prefix, why, count in counted})

@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.database.jsonb import jsonb
 from holdfast.errors import IdempotencyConflict
 from holdfast_verdict.canonical import JsonValue, digest
 
@@ -76,6 +77,6 @@ async def keep(connection: AsyncConnection, asked: Claim, body: Mapping[str, Jso
             "key": asked.key,
             "digest": digest(dict(asked.request)),
             "status": status,
-            "body": orjson.dumps(dict(body)).decode(),
+            "body": jsonb(body),
         },
     )

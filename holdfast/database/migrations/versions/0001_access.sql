@@ -44,7 +44,8 @@ GRANT INSERT ON decisions TO holdfast_broker;
 GRANT UPDATE (state, lease_hash, lease_expires_at) ON holds TO holdfast_broker;
 
 -- Sweepers settle what nobody else will, and drain the outboxes.
-GRANT SELECT ON tenants, runs, run_inputs, agents, roles, transcript_entries, timeline_events, caps, holds, hold_legs, journal, outcomes, decisions, approvals
+GRANT SELECT ON tenants, projects, users, runs, run_inputs, agents, roles, transcript_entries, timeline_events, caps, holds, hold_legs, journal,
+    outcomes, decisions, approvals
     TO holdfast_sweeper;
 GRANT INSERT ON transcript_entries, timeline_events, journal, decisions TO holdfast_sweeper;
 GRANT UPDATE ON runs, caps, approvals, run_inputs TO holdfast_sweeper;
@@ -119,6 +120,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
     WHERE h.settled_at IS NULL AND h.kind <> 'run.budget'
       AND ((h.state = 'held' AND (h.expires_at <= now() OR r.ended_at IS NOT NULL))
+        OR (h.state = 'executing' AND h.outward_at IS NULL AND r.ended_at IS NOT NULL)
         OR (h.state = 'executing' AND h.lease_expires_at <= now() AND (r.ended_at IS NOT NULL OR h.expires_at <= now()))
         OR (h.state = 'executed' AND (r.ended_at IS NOT NULL OR h.expires_at <= now()))
         OR (h.state = 'unknown' AND (h.unknown_at + p_unknown_deadline <= now()

@@ -1,0 +1,259 @@
+"""Agents and roles: every change is a new version, and runs stay with the one they were admitted under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self, cast
+from uuid import UUID
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.errors import NotFound, RequestInvalid
+from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.registry import TOOLS
+from holdfast_verdict.canonical import JsonValue as Canonical
+from holdfast_verdict.canonical import NotCanonical, canonical_bytes
+from holdfast_verdict.decide import Condition, Effect, Operator, Rule, policy_hash, rule_from_json, rule_to_json
+
+RULES_MAX: Final = 500
+
+# A lock on the name: the next version's number is not there to be locked yet.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))")
+
+_INSERT_AGENT = text("""
+    INSERT INTO agents (tenant_id, name, version, definition)
+    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:definition AS jsonb) FROM agents
+    WHERE tenant_id = :tenant_id AND name = :name
+    RETURNING version, created_at
+""")
+_INSERT_ROLE = text("""
+    INSERT INTO roles (tenant_id, name, version, rules, policy_hash)
+    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:rules AS jsonb), :policy_hash FROM roles
+    WHERE tenant_id = :tenant_id AND name = :name
+    RETURNING version, created_at
+""")
+_NEWEST_AGENT = text("""
+    SELECT name, version, created_at, definition FROM agents
+    WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
+""")
+_NEWEST_ROLE = text("""
+    SELECT name, version, created_at, rules, policy_hash FROM roles
+    WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
+""")
+_ROLE_VERSION = text("""
+    SELECT name, version, created_at, rules, policy_hash FROM roles
+    WHERE tenant_id = :tenant_id AND name = :name AND version = :version
+""")
+_LIST_AGENTS = text("""
+    SELECT DISTINCT ON (name) name, version, created_at, definition FROM agents
+    WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
+""")
+_LIST_ROLES = text("""
+    SELECT DISTINCT ON (name) name, version, created_at, rules, policy_hash FROM roles
+    WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
+""")
+
+
+def _has_canonical_form(value: JsonValue) -> JsonValue:
+    try:
+        canonical_bytes(value)
+    except NotCanonical as error:
+        raise ValueError(f"has no canonical form: {error}") from None
+    return value
+
+
+class ConditionForm(BaseModel):
+    """A condition as it is sent: compares a field of the action with a value or with another field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(pattern=r"^(args|principal)(\.[A-Za-z0-9_-]{1,64}){1,16}$", description="such as `args.to`")
+    operator: Operator
+    value: Annotated[JsonValue, AfterValidator(_has_canonical_form)] = None
+    other_path: str = Field(
+        default="", pattern=r"^$|^(args|principal)(\.[A-Za-z0-9_-]{1,64}){1,16}$", description="compare with this field"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        if self.other_path and self.value is not None:
+            raise ValueError("give `value` or `other_path`, not both")
+        if self.operator in ("in", "not_in", "all_in_domains", "any_outside_domains"):
+            if not self.other_path and not isinstance(self.value, list):
+                raise ValueError(f"`{self.operator}` compares with a list")
+        elif self.operator in ("<=", ">") and not self.other_path and type(self.value) is not int:
+            raise ValueError(f"`{self.operator}` compares whole numbers")
+        if self.operator.endswith("domains") and isinstance(self.value, list):
+            for domain in self.value:
+                if not isinstance(domain, str) or domain != domain.lower() or not domain:
+                    raise ValueError(f"{domain!r} is no domain in lower case, so it would never match")
+        return self
+
+
+class RuleForm(BaseModel):
+    """A rule as it is sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule_id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="name that decisions cite")
+    effect: Effect
+    kind: Literal["llm.call", "tool.call"] = Field(description="kind of action it speaks of")
+    tool: str = Field(default="", max_length=100, description="for `tool.call`: the tool, or `*` for all")
+    conditions: tuple[ConditionForm, ...] = Field(default=(), max_length=50)
+    code: str = Field(default="", pattern=r"^$|^[a-z][a-z0-9_.-]{0,99}$", description="reason code that a forbid gives")
+    message: str = Field(default="", max_length=1_000, description="a sentence for people and models")
+    approver_role: str = Field(default="approver", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    expires_s: int = Field(default=86_400, ge=1, le=31_536_000)
+
+    @model_validator(mode="after")
+    def _speaks_of_something(self) -> Self:
+        if self.kind == "tool.call" and self.tool != "*" and self.tool not in TOOLS:
+            raise ValueError(f"there is no tool {self.tool!r}; the tools are {', '.join(TOOLS)}, or `*` for all")
+        if self.kind == "llm.call" and self.tool:
+            raise ValueError("a rule about `llm.call` names no tool")
+        return self
+
+    def to_rule(self) -> Rule:
+        """Returns the rule that the engine evaluates."""
+        return Rule(
+            rule_id=self.rule_id,
+            effect=self.effect,
+            kind=self.kind,
+            tool=self.tool,
+            conditions=tuple(
+                Condition(c.path, c.operator, cast("Canonical", c.value), c.other_path) for c in self.conditions
+            ),
+            code=self.code,
+            message=self.message,
+            approver_role=self.approver_role,
+            expires_s=self.expires_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentVersion:
+    """A version of an agent."""
+
+    name: str
+    version: int
+    created_at: datetime
+    definition: AgentDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class RoleVersion:
+    """A version of a role with its rules and their hash."""
+
+    name: str
+    version: int
+    created_at: datetime
+    rules: tuple[Rule, ...]
+    policy_hash: bytes
+
+
+def _agent(name: str, version: int, created_at: datetime, definition: object) -> AgentVersion:
+    return AgentVersion(name, version, created_at, AgentDefinition.model_validate(definition))
+
+
+def _role(
+    name: str, version: int, created_at: datetime, rules: list[dict[str, Canonical]], hash_: bytes
+) -> RoleVersion:
+    return RoleVersion(name, version, created_at, tuple(rule_from_json(rule) for rule in rules), hash_)
+
+
+async def put_agent(
+    connection: AsyncConnection, tenant_id: UUID, name: str, definition: AgentDefinition
+) -> AgentVersion:
+    """Stores a new version of an agent.
+
+    Raises:
+        RequestInvalid: It names a tool twice or one that does not exist, or a role that the tenant does not have.
+    """
+    if unknown := [tool for tool in definition.tools if tool not in TOOLS]:
+        raise RequestInvalid(f"tools: there is no tool {unknown[0][:100]!r}", remedy=f"choose from {', '.join(TOOLS)}")
+    if len(set(definition.tools)) != len(definition.tools):
+        raise RequestInvalid("tools: a tool is named twice")
+    try:
+        await newest_role(connection, tenant_id, definition.role)
+    except NotFound:
+        raise RequestInvalid(
+            f"role: the tenant has no role {definition.role!r}", remedy=f"put it first: PUT /v1/roles/{definition.role}"
+        ) from None
+    await connection.execute(_LOCK, {"name": f"{tenant_id} agent {name}"})
+    row = (
+        await connection.execute(
+            _INSERT_AGENT, {"tenant_id": tenant_id, "name": name, "definition": definition.model_dump_json()}
+        )
+    ).one()
+    return AgentVersion(name, row.version, row.created_at, definition)
+
+
+async def put_role(connection: AsyncConnection, tenant_id: UUID, name: str, rules: tuple[Rule, ...]) -> RoleVersion:
+    """Stores a new version of a role.
+
+    Raises:
+        RequestInvalid: Two rules have the same id.
+    """
+    ids = [rule.rule_id for rule in rules]
+    if doubled := [rule_id for rule_id in ids if ids.count(rule_id) > 1]:
+        raise RequestInvalid(f"rules: two rules are called {doubled[0]!r}", remedy="give each rule an id of its own")
+    hash_ = policy_hash(rules)
+    await connection.execute(_LOCK, {"name": f"{tenant_id} role {name}"})
+    row = (
+        await connection.execute(
+            _INSERT_ROLE,
+            {
+                "tenant_id": tenant_id,
+                "name": name,
+                "rules": orjson.dumps([rule_to_json(rule) for rule in rules]).decode(),
+                "policy_hash": hash_,
+            },
+        )
+    ).one()
+    return RoleVersion(name, row.version, row.created_at, rules, hash_)
+
+
+async def newest_agent(connection: AsyncConnection, tenant_id: UUID, name: str) -> AgentVersion:
+    """Returns an agent's newest version.
+
+    Raises:
+        NotFound: The tenant has no such agent.
+    """
+    row = (await connection.execute(_NEWEST_AGENT, {"tenant_id": tenant_id, "name": name})).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no agent {name!r}", remedy=f"put it first: PUT /v1/agents/{name}")
+    return _agent(*row)
+
+
+async def newest_role(connection: AsyncConnection, tenant_id: UUID, name: str) -> RoleVersion:
+    """Returns a role's newest version.
+
+    Raises:
+        NotFound: The tenant has no such role.
+    """
+    row = (await connection.execute(_NEWEST_ROLE, {"tenant_id": tenant_id, "name": name})).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no role {name!r}", remedy=f"put it first: PUT /v1/roles/{name}")
+    return _role(*row)
+
+
+async def role_version(connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> RoleVersion:
+    """Returns a version of a role that a run is pinned to, so that it exists."""
+    row = (await connection.execute(_ROLE_VERSION, {"tenant_id": tenant_id, "name": name, "version": version})).one()
+    return _role(*row)
+
+
+async def list_agents(connection: AsyncConnection, tenant_id: UUID, *, after: str, count: int) -> list[AgentVersion]:
+    """Returns the newest version of each agent whose name comes after `after`."""
+    rows = await connection.execute(_LIST_AGENTS, {"tenant_id": tenant_id, "after": after, "count": count})
+    return [_agent(*row) for row in rows]
+
+
+async def list_roles(connection: AsyncConnection, tenant_id: UUID, *, after: str, count: int) -> list[RoleVersion]:
+    """Returns the newest version of each role whose name comes after `after`."""
+    rows = await connection.execute(_LIST_ROLES, {"tenant_id": tenant_id, "after": after, "count": count})
+    return [_role(*row) for row in rows]
