@@ -124,9 +124,9 @@ def _request(action: dict[str, JsonValue], material: ModelMaterial) -> ModelRequ
     head = bytes.fromhex(str(args["transcript"]))
     verify(contents, head)
     request = ModelRequest(
-        wire=args["wire"],  # type: ignore[arg-type]  # as above
+        wire=args["wire"],
         model=str(args["model"]),
-        max_tokens=args["max_tokens"],  # type: ignore[arg-type]  # as above
+        max_tokens=args["max_tokens"],
         system=material.system,
         entries=[orjson.loads(content) for content in contents],
         tools=[ToolSpec(**tool) for tool in material.tools],  # type: ignore[arg-type]  # checked by digest just below

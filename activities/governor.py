@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -54,5 +53,4 @@ class Governor:
     async def poke(self, tenant_id: UUID, run_id: UUID, seq: int) -> None:
         """Tells followers that the timeline has grown; best effort, they look for themselves, too."""
         if seq:
-            async with asyncio.timeout(2):
-                await self.publisher.poke(str(tenant_id), str(run_id), seq)
+            await self.publisher.poke(tenant_id, run_id, seq)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import orjson
 from temporalio import activity
 
@@ -36,25 +38,26 @@ class LlmCall:
         self._publisher = publisher
 
     @activity.defn(name=names.EXECUTE_LLM_CALL)
-    async def execute_llm_call(self, request: ExecuteRequest) -> ExecuteReply:  # noqa: ARG002 (the interceptor redeems the permit in it)
+    async def execute_llm_call(self, request: ExecuteRequest) -> ExecuteReply:
         """Calls the model once. Retries are the workflow's, each with a hold of its own (rule 2)."""
         current = execution.current()
         assert current.request is not None  # the broker sends the request with every llm.call
         permit, lease = current.permit, current.lease
+        tenant_id, run_id = UUID(permit.tenant_id), UUID(permit.run_id)
         partial: list[ModelOutcome] = []
 
         async def on_delta(delta: Delta) -> None:
             failpoint("execute.in_stream")
             await self._publisher.delta(
-                permit.tenant_id,
-                permit.run_id,
+                tenant_id,
+                run_id,
                 delta.channel,
                 f"{delta.channel}.delta",
                 {"step": permit.step, "try": permit.try_number, "text": delta.text},
             )
 
         if permit.try_number > 1:
-            await self._publisher.attempt_reset(permit.tenant_id, permit.run_id, permit.step, permit.try_number)
+            await self._publisher.attempt_reset(tenant_id, run_id, permit.step, permit.try_number)
         async with beating():
             try:
                 outcome = await call_model(

@@ -36,7 +36,7 @@ from holdfast.pricing.prices import price_of
 from holdfast.transcript import TranscriptBroken
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.decide import ApprovalFact, Facts, Verdict, approval_binding, decide
+from holdfast_verdict.decide import ApprovalFact, ApprovalStanding, Facts, Verdict, approval_binding, decide
 
 HOLD_MARGIN_MS = 60_000
 _CHANGES_MAX = 20
@@ -212,7 +212,7 @@ async def _read_approval(
     ).one_or_none()
     if row is None:
         return None, None
-    state = row.verdict or ("expired" if row.expired else "pending")
+    state: ApprovalStanding = row.verdict or ("expired" if row.expired else "pending")
     if row.consumed:
         state = "consumed"
     fact = ApprovalFact(
@@ -233,9 +233,7 @@ def _approval_request(run: RunFacts, action: Action, verdict: Verdict) -> Approv
     expires_at = run.now.replace(microsecond=0) + timedelta(seconds=gate.expires_s)
     return ApprovalRequest(
         approval_id=new_id(),
-        binding=approval_binding(
-            run.policy.policy_hash.hex(), action.digest, gate, int(expires_at.timestamp() * 1000)
-        ),
+        binding=approval_binding(run.policy.policy_hash.hex(), action.digest, gate, int(expires_at.timestamp() * 1000)),
         rule_id=gate.rule_id,
         approver_role=gate.approver_role,
         requester_id=run.user_id,

@@ -141,7 +141,7 @@ def _reply(hold: HoldView, request: SettleRequest, answer: Answer, state: str) -
     if answer.content is not None and state in SETTLED_STATES:
         head = chain(bytes.fromhex(request.action.head), answer.content).hex()
     return SettleReply(
-        state=state,  # type: ignore[arg-type]  # a settled state, or unknown: the ledger has no other here
+        state=state,
         ok=answer.ok,
         error_code=answer.error_code,
         retryable=answer.retryable,

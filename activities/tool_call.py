@@ -40,7 +40,7 @@ class ToolCall:
     """The executing activity of `tool.call`."""
 
     @activity.defn(name=names.EXECUTE_TOOL_CALL)
-    async def execute_tool_call(self, request: ExecuteRequest) -> ExecuteReply:  # noqa: ARG002 (the interceptor redeems the permit in it)
+    async def execute_tool_call(self, request: ExecuteRequest) -> ExecuteReply:
         """Runs the tool once. Retries are the workflow's, each with a hold of its own (rule 2)."""
         current = execution.current()
         lease = current.lease

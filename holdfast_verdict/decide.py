@@ -17,6 +17,8 @@ ENGINE_VERSION = "rules/1"
 Effect = Literal["forbid", "permit", "gate"]
 Operator = Literal["==", "!=", "<=", ">", "in", "not_in", "all_in_domains", "any_outside_domains"]
 
+ApprovalStanding = Literal["pending", "approved", "denied", "expired", "consumed"]
+
 _MISSING = object()
 
 
@@ -77,7 +79,7 @@ class ApprovalFact:
     """
 
     approval_id: str
-    state: Literal["pending", "approved", "denied", "expired", "consumed"]
+    state: ApprovalStanding
     binding: str
     rule_id: str
     expires_at_ms: int
@@ -150,7 +152,7 @@ def rule_from_json(row: Mapping[str, JsonValue]) -> Rule:
     fields = {key: value for key, value in row.items() if key != "conditions"}
     return Rule(
         **fields,  # type: ignore[arg-type]  # stored by rule_to_json, and checked by the role's schema at the edge
-        conditions=tuple(Condition(**condition) for condition in conditions),  # type: ignore[arg-type]  # as above
+        conditions=tuple(Condition(**condition) for condition in conditions),
     )
 
 

@@ -72,7 +72,9 @@ def cancel_requested() -> bool:
     return workflow.cancellation_reason() is not None
 
 
-async def call_local(name: str, argument: Message | None, result: type[ReplyT], *, bound: timedelta | None = None) -> ReplyT:
+async def call_local(
+    name: str, argument: Message | None, result: type[ReplyT], *, bound: timedelta | None = None
+) -> ReplyT:
     """Runs a local activity to its end, whatever happens to the run meanwhile (rule 4).
 
     Args:
@@ -94,6 +96,8 @@ async def call_local(name: str, argument: Message | None, result: type[ReplyT], 
         try:
             reply: ReplyT = await asyncio.shield(handle)
         except asyncio.CancelledError:
+            if handle.cancelled():
+                raise  # the whole workflow is being evicted from this worker, not cancelled
             continue  # the run was asked to cancel: the effect in PostgreSQL goes on to its record all the same
         return reply
 
@@ -180,17 +184,19 @@ class GovernedAction:
         """Waits until the approval is decided, by its record, or has expired. A bare signal only makes it look."""
         self._tell(f"waiting for approval {reply.approval_id}")
         tokens = self._wakeups.approval_tokens.setdefault(reply.approval_id, [])
-        seen = 0
         while not self._stopped():
             left_s = reply.approval_expires_ms / 1000 - workflow.now().timestamp()
             if left_s <= 0:
                 return  # the next try finds it expired, by PostgreSQL's time
-            if seen == len(tokens):
-                await pause_for(min(left_s, self._remaining_s()), lambda: len(tokens) > seen)
+            if not tokens:
+                await pause_for(min(left_s, self._remaining_s()), lambda: bool(tokens))
                 continue
-            request = VerifyApproval(approval_id=reply.approval_id, token=tokens[seen])
-            seen += 1
-            if (await call_local(names.VERIFY_APPROVAL, request, ApprovalState)).state in ("approved", "denied", "expired"):
+            request = VerifyApproval(approval_id=reply.approval_id, token=tokens.pop(0))
+            if (await call_local(names.VERIFY_APPROVAL, request, ApprovalState)).state in (
+                "approved",
+                "denied",
+                "expired",
+            ):
                 return
 
     async def _execute(self, try_number: int, permit: str) -> None:
@@ -214,7 +220,9 @@ class GovernedAction:
         try:
             await handle
         except ActivityError as error:
-            workflow.logger.info("execution ended early", extra={"step": self._step, "cause": type(error.cause).__name__})
+            workflow.logger.info(
+                "execution ended early", extra={"step": self._step, "cause": type(error.cause).__name__}
+            )
         except asyncio.CancelledError:
             if not handle.done():  # cancelled before the activity was told: tell it, and wait for its end
                 handle.cancel()
@@ -238,4 +246,3 @@ class GovernedAction:
 
     def _tell(self, what: str) -> None:
         workflow.set_current_details(f"step {self._step}: {self._action.label}: {what}")
-

@@ -103,9 +103,7 @@ async def build(connection: AsyncConnection, run: RunFacts, reference: ActionRef
         request = await model_request(connection, run.tenant_id, run.run_id, run.agent, head)
         value = llm_action(request, head)
         canonical = canonical_bytes(value)
-        return Action(
-            value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, request
-        )
+        return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, request)
     entry = await read_one(connection, run.tenant_id, run.run_id, bytes.fromhex(reference.assistant))
     calls = entry.get("tool_calls")
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
@@ -120,12 +118,13 @@ def tool_action(agent: AgentDefinition, tool: str, arguments: object, raw_argume
     malformed = ""
     normal: dict[str, JsonValue] = {}
     if known:
-        try:
-            if not isinstance(arguments, dict):
-                raise RequestInvalid(f"the arguments of {tool} are not a JSON object")
-            normal = validate_arguments(tool, arguments)
-        except RequestInvalid as error:
-            malformed = error.message
+        if isinstance(arguments, dict):
+            try:
+                normal = validate_arguments(tool, arguments)
+            except RequestInvalid as error:
+                malformed = error.message
+        else:
+            malformed = f"the arguments of {tool} are not a JSON object"
     if not known or malformed:
         # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
         normal = {"raw_digest": hashlib.sha256(raw_arguments.encode(errors="replace")).hexdigest()}

@@ -30,9 +30,7 @@ _READ = text("""
     WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
 """)
 
-_READ_AGENT = text(
-    "SELECT definition FROM agents WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
-)
+_READ_AGENT = text("SELECT definition FROM agents WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
 _READ_ROLE = text(
     "SELECT rules, policy_hash FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
 )
@@ -146,9 +144,7 @@ class RunReader:
             policy=await self._policy(connection, tenant_id, row.role_name, row.role_version),
         )
 
-    async def _agent(
-        self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int
-    ) -> AgentDefinition:
+    async def _agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:
         key = (tenant_id, name, version)
         if key not in self._agents:
             definition = await connection.scalar(
@@ -159,9 +155,7 @@ class RunReader:
                 self._agents.popitem(last=False)
         return self._agents[key]
 
-    async def _policy(
-        self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int
-    ) -> RolePolicy:
+    async def _policy(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> RolePolicy:
         key = (tenant_id, name, version)
         if key not in self._policies:
             row = (

@@ -1,0 +1,279 @@
+"""The broker: redeems a permit and hands out, for that one execution, the credential it names. It alone holds the vault's key."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+import structlog
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from activities.broker import ModelMaterial, RedeemReply
+from holdfast import permits
+from holdfast.actions import build
+from holdfast.actions.run_facts import RunReader
+from holdfast.contracts import names
+from holdfast.database.engine import tenantless, transaction
+from holdfast.decisions.record import record_event
+from holdfast.errors import (
+    ConfigurationInvalid,
+    HoldfastError,
+    NotFound,
+    NotPermitted,
+    PermitInvalid,
+    PermitUsed,
+    RequestInvalid,
+)
+from holdfast.failpoint import failpoint
+from holdfast.ids import PLATFORM_TENANT_ID
+from holdfast.ledger.service import Ledger
+from holdfast.permits import Permit
+from holdfast.tenancy.keys import authenticate
+from holdfast.tenancy.principals import Principal
+from holdfast.tools.registry import TOOLS
+from holdfast.vault import Vault
+from holdfast_verdict.canonical import JsonValue
+
+log = structlog.get_logger("broker")
+
+_BODY_BYTES_MAX = 64 * 1024
+_NOW_MS = text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What redeeming needs."""
+
+    engine: AsyncEngine
+    ledger: Ledger
+    reader: RunReader
+    vault: Vault
+    permit_key: Ed25519PublicKey
+
+    async def redeem(self, token: str, workflow_id: str, activity_type: str) -> RedeemReply:
+        """Redeems a permit: held → executing, once (LAW 1); what is refused is recorded.
+
+        Raises:
+            HoldfastError: The permit is worth nothing here and now.
+        """
+        permit: Permit | None = None
+        try:
+            permit = permits.verify(token, self.permit_key, now_ms=await self._now_ms())
+            if permit.run_id != workflow_id:
+                raise PermitInvalid("the permit belongs to another run")
+            if names.EXECUTING_ACTIVITIES.get(permit.kind) != activity_type:
+                raise PermitInvalid(f"a permit for {permit.kind} does not allow {activity_type}")
+            return await self._redeem(permit)
+        except HoldfastError as error:
+            await self._record_refusal(permit, error, workflow_id, activity_type)
+            raise
+
+    async def _now_ms(self) -> int:
+        async with tenantless(self.engine) as connection:
+            now_ms: int = (await connection.execute(_NOW_MS)).scalar_one()
+        return now_ms
+
+    async def _redeem(self, permit: Permit) -> RedeemReply:
+        tenant_id, run_id, hold_id = UUID(permit.tenant_id), UUID(permit.run_id), UUID(permit.hold_id)
+        hold = await self.ledger.read_hold(tenant_id, hold_id)
+        if hold is None or hold.state != "held" or hold.key.run_id != run_id:
+            raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
+        action: dict[str, JsonValue] = orjson.loads(hold.action)
+        async with transaction(self.engine, tenant_id) as connection:
+            run = await self.reader.read(connection, tenant_id, run_id)
+            if run.ended:
+                raise PermitInvalid("the run has ended")
+            material: ModelMaterial | None = None
+            if permit.kind == "llm.call":
+                args = action["args"]
+                assert isinstance(args, dict)  # an llm.call that build() made, by its digest
+                request = await build.model_request(
+                    connection, tenant_id, run_id, run.agent, bytes.fromhex(str(args["transcript"]))
+                )
+                material = ModelMaterial(
+                    system=request.system,
+                    tools=[
+                        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+                        for tool in request.tools
+                    ],
+                    entries=[orjson.dumps(entry, option=orjson.OPT_SORT_KEYS).decode() for entry in request.entries],
+                )
+                credential_name: str | None = f"provider.{request.wire}"
+            else:
+                credential_name = TOOLS[str(action["tool"])].credential
+            credential = await self.vault.open(connection, tenant_id, credential_name) if credential_name else {}
+        redemption = await self.ledger.redeem(tenant_id, hold_id, bytes.fromhex(permit.digest))
+        failpoint("redeem.in")
+        return RedeemReply(
+            action=redemption.action.decode(),
+            lease_token=base64.b64encode(redemption.lease_token).decode(),
+            lease_ms=redemption.lease_ms,
+            tenant=run.tenant,
+            # LAW 9: from tenant, run and step only, so that every try of a step is the same to the outside
+            idempotency_key=f"{permit.tenant_id}:{permit.run_id}:{permit.step}",
+            credential=credential,
+            material=material,
+        )
+
+    async def _record_refusal(
+        self, permit: Permit | None, error: HoldfastError, workflow_id: str, activity_type: str
+    ) -> None:
+        log.warning("permit.refused", code=error.code, workflow_id=workflow_id, activity_type=activity_type)
+        # a permit that does not verify names no tenant that could be believed
+        tenant_id = UUID(permit.tenant_id) if permit else PLATFORM_TENANT_ID
+        facts: dict[str, JsonValue] = {"workflow_id": workflow_id[:200], "activity_type": activity_type[:200]}
+        if permit is not None:
+            facts |= {"run_id": permit.run_id, "step": permit.step, "try": permit.try_number, "hold_id": permit.hold_id}
+        async with transaction(self.engine, tenant_id) as connection:
+            await record_event(
+                connection,
+                tenant_id,
+                kind="permit",
+                verdict="deny",
+                code=error.code,
+                message=error.message,
+                facts=facts,
+                run_id=UUID(permit.run_id) if permit else None,
+            )
+
+
+def _problem(error: HoldfastError) -> JSONResponse:
+    return JSONResponse(
+        {"code": error.code, "detail": error.message, "remedy": error.remedy},
+        status_code=error.status,
+        media_type="application/problem+json",
+    )
+
+
+async def _body(request: Request) -> dict[str, JsonValue]:
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _BODY_BYTES_MAX:
+            raise RequestInvalid(f"the body is over {_BODY_BYTES_MAX} bytes")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise RequestInvalid(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise RequestInvalid("the body is not a JSON object")
+    return value
+
+
+async def _vault_principal(broker: Broker, request: Request) -> Principal:
+    """Returns who asks; the broker believes the API key itself, not the API that passes it on.
+
+    Raises:
+        NotPermitted: The key's roles do not include the vault.
+    """
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    principal = await authenticate(broker.engine, key if scheme.lower() == "bearer" else "")
+    if not {"owner", "admin"} & set(principal.roles):
+        raise NotPermitted("only owners and admins may touch the vault")
+    return principal
+
+
+def application(broker: Broker) -> Starlette:
+    """Builds the broker's HTTP surface: /redeem for executors, /vault for the API on behalf of people."""
+
+    async def redeem(request: Request) -> Response:
+        body = await _body(request)
+        fields = [body.get(name) for name in ("permit", "workflow_id", "activity_type")]
+        if not all(isinstance(field, str) for field in fields):
+            raise RequestInvalid("permit, workflow_id and activity_type must be text")
+        reply = await broker.redeem(*map(str, fields))
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    async def vault_list(request: Request) -> Response:
+        principal = await _vault_principal(broker, request)
+        async with transaction(broker.engine, principal.tenant_id) as connection:
+            entries = await broker.vault.names(connection, principal.tenant_id)
+        return JSONResponse({"entries": [{"name": name, "updated_at": at} for name, at in entries]})
+
+    async def vault_entry(request: Request) -> Response:
+        principal = await _vault_principal(broker, request)
+        name: str = request.path_params["name"]
+        put = request.method == "PUT"
+        credential = await _body(request) if put else {}
+        async with transaction(broker.engine, principal.tenant_id) as connection:
+            if put:
+                await broker.vault.put(connection, principal.tenant_id, name, credential)
+            elif not await broker.vault.delete(connection, principal.tenant_id, name):
+                raise NotFound(f"the vault has no entry {name}")
+            await record_event(
+                connection,
+                principal.tenant_id,
+                kind="vault",
+                verdict="allow",
+                code="vault.put" if put else "vault.deleted",
+                message=f"entry {name} was {'stored' if put else 'deleted'}",
+                facts={"name": name, "user_id": str(principal.user_id)},
+            )
+        return Response(status_code=204)
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HoldfastError)  # registered for these only
+        return _problem(error)
+
+    async def alive(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            Route("/redeem", redeem, methods=["POST"]),
+            Route("/vault", vault_list, methods=["GET"]),
+            Route("/vault/{name}", vault_entry, methods=["PUT", "DELETE"]),
+            Route("/healthz", alive, methods=["GET"]),
+        ],
+        exception_handlers={HoldfastError: refused},
+    )
+
+
+def server(broker: Broker, host: str, port: int) -> uvicorn.Server:
+    """Builds the HTTP server; the caller runs it in its own loop and handles signals."""
+    config = uvicorn.Config(
+        application(broker), host=host, port=port, log_config=None, access_log=False, lifespan="off"
+    )
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the process's signals alone: they belong to the worker beside it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """See `uvicorn.Server`."""
+        yield
+
+
+async def serve(http: uvicorn.Server) -> None:
+    """Serves until `should_exit` is set.
+
+    Raises:
+        ConfigurationInvalid: The port is taken.
+    """
+    try:
+        await http.serve()
+    except SystemExit:
+        # uvicorn's way of saying that it cannot bind
+        raise ConfigurationInvalid(
+            f"the broker cannot listen on {http.config.host}:{http.config.port}", remedy="is the port taken?"
+        ) from None
+
+
+async def started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """Returns when the server listens, or has given up."""
+    while not http.started and not serving.done():  # noqa: ASYNC110 (uvicorn offers a flag, not an event)
+        await asyncio.sleep(0.02)

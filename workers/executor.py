@@ -1,0 +1,80 @@
+"""`python -m workers.executor`: runs executing activities. It holds no credential; each comes with a redeemed permit (LAW 1)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import Worker
+
+from activities.broker import BrokerClient
+from activities.llm_call import LlmCall
+from activities.tool_call import ToolCall
+from holdfast import logs, permits
+from holdfast.contracts import names
+from holdfast.database.engine import create_engine
+from holdfast.errors import HoldfastError
+from holdfast.settings import ExecutorSettings, load, read_key_file
+from holdfast.timeline.stream import Publisher, connect_redis
+from workers import temporal
+from workers.interceptors import PermitInterceptor
+from workers.process import stop_signal
+
+log = structlog.get_logger("executor")
+
+_GRACE = timedelta(seconds=20)
+
+
+def build_workers(
+    client: Client, broker: BrokerClient, publisher: Publisher, settings: ExecutorSettings
+) -> list[Worker]:
+    """Builds the workers of one executor: one for each kind of action it executes."""
+    permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
+    interceptors = [PermitInterceptor(broker, permit_key)]
+    llm_call, tool_call = LlmCall(publisher), ToolCall()
+    return [
+        Worker(
+            client,
+            task_queue=queue,
+            activities=[body],
+            interceptors=interceptors,
+            max_concurrent_activities=slots,
+            graceful_shutdown_timeout=_GRACE,
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+        )
+        for queue, body, slots in (
+            (names.LLM_QUEUE, llm_call.execute_llm_call, settings.llm_slots),
+            (names.TOOL_QUEUE, tool_call.execute_tool_call, settings.tool_slots),
+        )
+    ]
+
+
+async def main() -> int:
+    """Runs until a signal to stop."""
+    settings = load(ExecutorSettings)
+    logs.configure("executor", settings.log_level)
+    engine = create_engine(settings.executor_database_url, process="executor")
+    redis = connect_redis(settings.redis_url)
+    broker = BrokerClient(settings.broker_url, engine)
+    client = await temporal.connect(settings)
+    workers = build_workers(client, broker, Publisher(redis), settings)
+    async with workers[0], workers[1]:
+        log.info("ready", queues=[worker.task_queue for worker in workers])
+        await stop_signal()
+        log.info("stopping", grace_s=_GRACE.total_seconds())
+    await broker.close()
+    await redis.aclose()
+    await engine.dispose()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(main()))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)

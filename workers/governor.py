@@ -1,0 +1,128 @@
+"""`python -m workers.governor`: decides. Workflows with reserve and settle; broker and sweepers beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.governor import Governor
+from activities.reserve import Reserve
+from activities.run_state import RunState
+from activities.settle import Settle
+from holdfast import logs, permits
+from holdfast.actions.run_facts import RunReader
+from holdfast.contracts import names
+from holdfast.database.engine import create_engine
+from holdfast.errors import HoldfastError
+from holdfast.ledger.service import Ledger
+from holdfast.settings import GovernorSettings, load, read_key_file
+from holdfast.timeline.stream import Publisher, connect_redis
+from holdfast.vault import Vault
+from workers import broker, temporal
+from workers.interceptors import GateInterceptor
+from workers.process import stop_signal
+from workers.sweepers import Sweepers
+from workflows.agent_run import AgentRun
+
+log = structlog.get_logger("governor")
+
+PASSED_THROUGH = (
+    "holdfast",
+    "holdfast_verdict",
+    "workflows",
+    "activities",
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+)
+"""Modules that the workflow sandbox need not load again: types, and code that workflows do not call."""
+
+
+def build_worker(client: Client, governor: Governor) -> Worker:
+    """Builds the one worker that runs workflows."""
+    reserve, settle, state = Reserve(governor), Settle(governor), RunState(governor)
+    return Worker(
+        client,
+        task_queue=names.GOVERNOR_QUEUE,
+        workflows=[AgentRun],
+        activities=[
+            reserve.reserve,
+            settle.settle,
+            settle.write_refusal,
+            state.load_run,
+            state.adopt_inputs,
+            state.verify_approval,
+            state.mark_run,
+            state.finish_run,
+        ],
+        interceptors=[GateInterceptor()],
+        # the gate's activities are local only: nothing may be dispatched to them through a task queue
+        no_remote_activities=True,
+        workflow_runner=SandboxedWorkflowRunner(
+            restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+        ),
+        graceful_shutdown_timeout=timedelta(seconds=10),
+        max_cached_workflows=500,
+    )
+
+
+async def main() -> int:
+    """Runs until a signal to stop."""
+    settings = load(GovernorSettings)
+    logs.configure("governor", settings.log_level)
+    engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
+    broker_engine = create_engine(settings.broker_database_url, process="broker")
+    sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
+    redis = connect_redis(settings.redis_url)
+    permit_key = permits.private_key(read_key_file(settings.permit_key_file))
+    governor = Governor(
+        engine=engine,
+        ledger=Ledger(engine),
+        reader=RunReader(),
+        publisher=Publisher(redis),
+        permit_key=permit_key,
+        heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
+        lease_llm_ms=settings.lease_llm_ms,
+        lease_tool_ms=settings.lease_tool_ms,
+    )
+    redeemer = broker.Broker(
+        engine=broker_engine,
+        ledger=Ledger(broker_engine),
+        reader=RunReader(),
+        vault=Vault(read_key_file(settings.vault_key_file)),
+        permit_key=permit_key.public_key(),
+    )
+    client = await temporal.connect(settings)
+    await temporal.prepare_namespace(client)
+    http = broker.server(redeemer, settings.broker_host, settings.broker_port)
+    sweepers = Sweepers(sweeper_engine, client, Publisher(redis), settings)
+    async with build_worker(client, governor):
+        tasks = [asyncio.create_task(broker.serve(http)), asyncio.create_task(sweepers.run())]
+        stopping = asyncio.create_task(stop_signal())
+        await broker.started(http, tasks[0])
+        log.info("ready", queue=names.GOVERNOR_QUEUE, broker=f"{settings.broker_host}:{settings.broker_port}")
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        http.should_exit = True
+        sweepers.stop()
+    await asyncio.gather(*tasks)
+    for task in done:
+        task.result()  # a broker or sweeper that failed fails the process, and its supervisor starts it anew
+    await redis.aclose()
+    for each in (engine, broker_engine, sweeper_engine):
+        await each.dispose()
+    return 0 if stopping.done() else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(main()))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,109 @@
+"""The worker's interceptors: inbound, no executing activity runs without a permit; outbound, no workflow schedules one (LAW 1)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NoReturn
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from temporalio import activity, workflow
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    StartActivityInput,
+    StartLocalActivityInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+with workflow.unsafe.imports_passed_through():
+    from activities import execution
+    from activities.broker import BrokerClient
+    from holdfast import permits
+    from holdfast.contracts import names
+    from holdfast.contracts.execution import ExecuteRequest
+    from holdfast.errors import HoldfastError, PermitInvalid
+    from holdfast.permits import Permit
+
+
+def _refuse(error: HoldfastError) -> NoReturn:
+    raise ApplicationError(error.message, type=error.code, non_retryable=True) from None
+
+
+class PermitInterceptor(Interceptor):
+    """For executors: redeems the permit of every activity before it runs."""
+
+    def __init__(self, broker: BrokerClient, permit_key: Ed25519PublicKey) -> None:
+        self._broker = broker
+        self._permit_key = permit_key
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 (the SDK's name)
+        """See `temporalio.worker.Interceptor`."""
+        return _PermitInbound(next, self._broker, self._permit_key)
+
+
+class _PermitInbound(ActivityInboundInterceptor):
+    def __init__(
+        self, following: ActivityInboundInterceptor, broker: BrokerClient, permit_key: Ed25519PublicKey
+    ) -> None:
+        super().__init__(following)
+        self._broker = broker
+        self._permit_key = permit_key
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        info = activity.info()
+        request = input.args[0] if len(input.args) == 1 else None
+        token = request.permit if isinstance(request, ExecuteRequest) else ""
+        permit: Permit | None = None
+        # INVARIANT (LAW 1): checked here, by signature, and again by the broker, which also records what it refuses; the
+        # credential comes only with the redemption
+        try:
+            try:
+                permit = permits.verify(token, self._permit_key, now_ms=int(time.time() * 1000))
+            except PermitInvalid:
+                await self._broker.redeem(
+                    token, None, workflow_id=info.workflow_id or "", activity_type=info.activity_type
+                )
+                raise
+            redeemed = await self._broker.redeem(
+                token, permit, workflow_id=info.workflow_id or "", activity_type=info.activity_type
+            )
+        except HoldfastError as error:
+            _refuse(error)
+        execution.enter(redeemed)
+        try:
+            return await super().execute_activity(input)
+        except HoldfastError as error:
+            _refuse(error)
+
+
+class GateInterceptor(Interceptor):
+    """For the governor: a workflow may start the gate's local activities, and executing activities with a permit; nothing else."""
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 (the SDK's name)
+        """See `temporalio.worker.Interceptor`."""
+        return _GateInbound
+
+
+class _GateInbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_GateOutbound(outbound))
+
+
+class _GateOutbound(WorkflowOutboundInterceptor):
+    def start_activity(self, input: StartActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        request = input.args[0] if len(input.args) == 1 else None
+        known = input.activity in names.EXECUTING_ACTIVITIES.values()
+        if not known or not isinstance(request, ExecuteRequest) or not request.permit:
+            _refuse(PermitInvalid(f"the activity {input.activity} may not be scheduled without a permit"))
+        if input.retry_policy is None or input.retry_policy.maximum_attempts != 1:
+            _refuse(PermitInvalid(f"the activity {input.activity} must have one attempt: permits are single-use"))
+        return super().start_activity(input)
+
+    def start_local_activity(self, input: StartLocalActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        if input.activity not in names.LOCAL_ACTIVITIES:
+            _refuse(PermitInvalid(f"{input.activity} is no local activity of the gate"))
+        return super().start_local_activity(input)

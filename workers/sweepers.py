@@ -1,0 +1,254 @@
+"""The sweepers: they settle what no run will, and drain the outboxes. One works at a time, elected by an advisory lock."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.run_state import end_run
+from holdfast.actions.settling import judge
+from holdfast.database.engine import tenantless, transaction
+from holdfast.decisions.record import record_event
+from holdfast.ids import PLATFORM_TENANT_ID
+from holdfast.ledger.budget import return_budget
+from holdfast.ledger.service import Ledger
+from holdfast.ledger.types import NANO_USD, Event, FactsChanged, Settlement
+from holdfast.runs import signals
+from holdfast.runs.start import RPC_TIMEOUT, start_run
+from holdfast.settings import GovernorSettings
+from holdfast.timeline.stream import Publisher
+
+log = structlog.get_logger("sweepers")
+
+_LOCK_KEY = 0x737765657073  # "sweeps"
+_BATCH_MAX = 100
+_LOOK_AT_RUNS_EVERY = 5
+
+_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
+_DUE_HOLDS = text("SELECT * FROM due_holds(:count, CAST(:unknown_deadline AS interval))")
+_DUE_STARTS = text("SELECT * FROM due_starts(:count)")
+_DUE_SIGNALS = text("SELECT * FROM due_signals(:count)")
+_OPEN_RUNS = text("SELECT * FROM open_runs(:count, :after)")
+_UNDIGESTED = text("SELECT * FROM undigested_runs(:count)")
+_SET_DIGEST = text("""
+    UPDATE runs SET history_digest = :digest WHERE tenant_id = :tenant_id AND run_id = :run_id AND history_digest IS NULL RETURNING 1
+""")
+
+_ENDED_AS = {
+    WorkflowExecutionStatus.TERMINATED: ("terminated", "workflow.terminated"),
+    WorkflowExecutionStatus.TIMED_OUT: ("timed_out", "workflow.timed_out"),
+    WorkflowExecutionStatus.CANCELED: ("cancelled", "run.cancelled"),
+    WorkflowExecutionStatus.FAILED: ("failed", "workflow.failed"),
+    WorkflowExecutionStatus.COMPLETED: ("failed", "workflow.ended"),
+}
+
+
+class Sweepers:
+    """All sweepers of one process."""
+
+    def __init__(self, engine: AsyncEngine, client: Client, publisher: Publisher, settings: GovernorSettings) -> None:
+        self._engine = engine
+        self._ledger = Ledger(engine)
+        self._client = client
+        self._publisher = publisher
+        self._interval_s = settings.sweep_interval_ms / 1000
+        self._unknown_deadline = timedelta(milliseconds=settings.unknown_deadline_ms)
+        self._stopping = asyncio.Event()
+        self._after = PLATFORM_TENANT_ID
+
+    def stop(self) -> None:
+        """Lets the sweep that is under way end, and no other begin."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Sweeps until stopped; while another process is the elected one, or PostgreSQL is away, it waits."""
+        while not self._stopping.is_set():
+            try:
+                async with self._engine.connect() as connection:
+                    if await connection.scalar(_TRY_LOCK, {"key": _LOCK_KEY}):
+                        await connection.commit()
+                        await self._sweep_while_elected(connection)
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("sweepers.database_away", error=type(error).__name__)
+            await self._pause()
+
+    async def _sweep_while_elected(self, lock: AsyncConnection) -> None:
+        log.info("sweepers.elected")
+        rounds = 0
+        try:
+            while not self._stopping.is_set():
+                await lock.execute(text("SELECT 1"))  # the lock lives as long as this connection
+                await lock.commit()
+                await self._sweep(look_at_runs=rounds % _LOOK_AT_RUNS_EVERY == 0)
+                rounds += 1
+                await self._pause()
+        finally:
+            # closed, not returned to the pool: that is what gives the lock back, also when the connection is broken
+            await lock.invalidate()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _sweep(self, *, look_at_runs: bool) -> None:
+        await self._each(self._settle, _DUE_HOLDS, count=_BATCH_MAX, unknown_deadline=self._unknown_deadline)
+        await self._each(self._start, _DUE_STARTS, count=_BATCH_MAX)
+        await self._each(self._signal, _DUE_SIGNALS, count=_BATCH_MAX)
+        if look_at_runs:
+            seen = await self._each(self._look_at_run, _OPEN_RUNS, count=_BATCH_MAX, after=self._after)
+            self._after = seen[-1].run_id if len(seen) == _BATCH_MAX else PLATFORM_TENANT_ID
+            await self._each(self._digest_history, _UNDIGESTED, count=_BATCH_MAX)
+
+    async def _each(
+        self, work: Callable[[Row[Any]], Awaitable[None]], due: Any, **parameters: object
+    ) -> list[Row[Any]]:  # rows and statements of text() carry no types
+        async with tenantless(self._engine) as connection:
+            rows = list(await connection.execute(due, parameters))
+        for row in rows:
+            try:
+                await work(row)
+            except RPCError as error:
+                log.warning("sweepers.temporal_away", work=work.__name__, status=error.status.name)
+                return rows
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise
+                # one bad row must not keep the others waiting; it stays due, and this line repeats until it is looked at
+                log.exception("sweepers.failed", work=work.__name__, run=str(row.run_id))
+        return rows
+
+    async def _settle(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        hold = await self._ledger.read_hold(row.tenant_id, row.hold_id)
+        if hold is None:
+            return
+        judgement = judge(hold, deadline_passed=hold.state == "unknown" and hold.outcome is None)
+        if judgement.to is None:
+            return
+        expired = hold.state == "held" and not row.run_ended
+        cost = judgement.actual.get(NANO_USD, 0)
+        event = Event(
+            "budget",
+            "hold.unknown" if judgement.to == "unknown" else "hold.settled",
+            {
+                "step": hold.key.step,
+                "try": hold.key.try_number,
+                "hold_id": str(hold.hold_id),
+                "kind": hold.kind,
+                "tool": hold.tool,
+                "state": "expired" if expired else judgement.to,
+                "held_nano_usd": hold.max_cost_nano_usd,
+                "cost_nano_usd": cost,
+                "reason": judgement.reason,
+            },
+        )
+        settlement = Settlement(
+            tenant_id=row.tenant_id,
+            hold_id=hold.hold_id,
+            seen_state=hold.state,
+            seen_outcome=hold.outcome is not None,
+            seen_outward=hold.went_outward,
+            to="expired" if expired else judgement.to,
+            actual=judgement.actual,
+            actor="sweeper",
+            reason=judgement.reason,
+            events=(event,),
+        )
+        try:
+            seq = await self._ledger.settle(settlement)
+        except FactsChanged:
+            return  # somebody else moved it; if it is still due, the next sweep sees it
+        log.info("hold.swept", hold=str(hold.hold_id), state=settlement.to, reason=judgement.reason)
+        async with transaction(self._engine, row.tenant_id) as connection:
+            await return_budget(connection, row.tenant_id, row.run_id)
+        await self._publisher.poke(row.tenant_id, row.run_id, seq)
+
+    async def _start(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        if await start_run(self._client, self._engine, row.tenant_id, row.run_id):
+            log.info("run.started_late", run=str(row.run_id))
+
+    async def _signal(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        if row.kind == "approval":
+            await signals.deliver_approval(self._client, self._engine, row.tenant_id, row.approval_id)
+        elif row.kind == "input":
+            await signals.deliver_input(self._client, self._engine, row.tenant_id, row.run_id, row.seq)
+        else:
+            await signals.deliver_cancel(self._client, self._engine, row.tenant_id, row.run_id)
+
+    async def _look_at_run(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        """A terminated workflow executes no code: its run is ended here, and its holds are due then (rule 4)."""
+        try:
+            described = await self._client.get_workflow_handle(str(row.run_id)).describe(rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+            log.warning("run.workflow_missing", run=str(row.run_id))
+            return
+        ended_as = _ENDED_AS.get(described.status) if described.status is not None else None
+        if ended_as is None:
+            return
+        status, code = ended_as
+        async with transaction(self._engine, row.tenant_id) as connection:
+            seq = await end_run(connection, row.tenant_id, row.run_id, status=status, code=code)
+        if seq:
+            log.warning("run.ended_by_sweeper", run=str(row.run_id), status=status, code=code)
+            await self._publisher.poke(row.tenant_id, row.run_id, seq)
+
+    async def _digest_history(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        """Puts the digest of a closed run's history into the decision log (rule 8)."""
+        started = time.monotonic()
+        digest, executions = await history_digest(self._client, str(row.run_id))
+        if digest is None:
+            return
+        async with transaction(self._engine, row.tenant_id) as connection:
+            parameters = {"tenant_id": row.tenant_id, "run_id": row.run_id, "digest": digest}
+            if await connection.scalar(_SET_DIGEST, parameters):
+                await record_event(
+                    connection,
+                    row.tenant_id,
+                    kind="run.history",
+                    verdict="allow",
+                    code="run.history_digest",
+                    message="the workflow's history as it was when the run had ended",
+                    facts={"digest": digest.hex(), "executions": executions},
+                    run_id=row.run_id,
+                )
+        log.info("run.digested", run=str(row.run_id), took_ms=int((time.monotonic() - started) * 1000))
+
+
+async def history_digest(client: Client, workflow_id: str) -> tuple[bytes | None, int]:
+    """Returns the SHA-256 over a closed workflow's events, newest execution first, and how many executions there were.
+
+    The digest is over `event id || serialised event` of every event of the execution, then of the one it continued, and so on.
+    `None` if the workflow still runs or Temporal has no history of it any more.
+    """
+    handle = client.get_workflow_handle(workflow_id)
+    try:
+        described = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return hashlib.sha256(b"no history").digest(), 0
+        raise
+    if described.status == WorkflowExecutionStatus.RUNNING:
+        return None, 0
+    digest, executions, run_id = hashlib.sha256(), 0, described.run_id
+    while run_id:
+        history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        executions += 1
+        for event in history.events:
+            digest.update(event.event_id.to_bytes(8, "big") + event.SerializeToString(deterministic=True))
+        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+    return digest.digest(), executions

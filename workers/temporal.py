@@ -1,0 +1,65 @@
+"""The way to Temporal: client with codec, the namespace with its search attributes and retention."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
+from temporalio.client import Client
+from temporalio.runtime import Runtime, TelemetryConfig
+from temporalio.service import RPCError, RPCStatusCode
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from holdfast.codec import data_converter
+from holdfast.runs.start import ensure_search_attributes
+from holdfast.settings import CommonSettings, read_key_file
+
+RETENTION = timedelta(days=30)
+_CONNECT_MAX_S = 60.0
+
+
+async def connect(settings: CommonSettings) -> Client:
+    """Connects to Temporal; waits for a server that is still starting.
+
+    Raises:
+        RuntimeError: It did not answer within a minute.
+    """
+    runtime = Runtime(telemetry=TelemetryConfig())
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(RuntimeError),
+        wait=wait_exponential_jitter(initial=0.2, max=2.0),
+        stop=stop_after_delay(_CONNECT_MAX_S),
+        reraise=True,
+    ):
+        with attempt:
+            return await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=data_converter(read_key_file(settings.codec_key_file)),
+                runtime=runtime,
+            )
+    raise AssertionError  # AsyncRetrying ends with a client or an error
+
+
+async def prepare_namespace(client: Client) -> None:
+    """Makes the namespace, with its retention set rather than left to the default, and the search attributes (rule 8)."""
+    try:
+        await client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(
+                namespace=client.namespace,
+                workflow_execution_retention_period=Duration(seconds=int(RETENTION.total_seconds())),
+            )
+        )
+    except RPCError as error:
+        if error.status != RPCStatusCode.ALREADY_EXISTS:
+            raise
+    async for attempt in AsyncRetrying(
+        # a new namespace takes a moment until every part of the server knows it
+        retry=retry_if_exception_type(RPCError),
+        wait=wait_exponential_jitter(initial=0.2, max=1.0),
+        stop=stop_after_delay(30),
+        reraise=True,
+    ):
+        with attempt:
+            await ensure_search_attributes(client)
