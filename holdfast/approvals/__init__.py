@@ -1,0 +1,1 @@
+"""Approvals: the consent that a gate asks for, given by a person who may and bound to exact arguments."""
