@@ -1,0 +1,90 @@
+"""The economics of a run before it is admitted: is there a cap, and does every cap that applies still afford something useful?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from holdfast.actions.build import tool_specs
+from holdfast.errors import PriceUnknown
+from holdfast.ledger import core
+from holdfast.ledger.types import NANO_USD, CapView
+from holdfast.money import format_usd
+from holdfast.pricing.estimate import USEFUL_MAX_TOKENS_MIN, estimate_llm
+from holdfast.pricing.prices import price_of
+from holdfast.providers.model import ModelRequest
+from holdfast.runs.definition import AgentDefinition
+
+AFFORDABLE: Final = "admission.affordable"
+BUDGET_INSUFFICIENT: Final = "budget.insufficient"
+
+
+@dataclass(frozen=True, slots=True)
+class Economics:
+    """What was judged.
+
+    Attributes:
+        code: `admission.affordable`, or why the run is not admitted.
+        message: A sentence.
+        floor_nano_usd: Worst case of a smallest useful call: the first request with 256 tokens of output.
+    """
+
+    code: str
+    message: str
+    floor_nano_usd: int
+
+    @property
+    def affordable(self) -> bool:
+        """Whether the run is admitted."""
+        return self.code == AFFORDABLE
+
+
+def smallest_useful_call_nano_usd(agent: AgentDefinition, content: str, at: datetime) -> int:
+    """Returns the worst case of the agent's first call with the least output that is of use.
+
+    Raises:
+        PriceUnknown: The agent's model has no known price.
+    """
+    request = ModelRequest(
+        wire=agent.model.wire,
+        model=agent.model.name,
+        max_tokens=min(agent.max_tokens, USEFUL_MAX_TOKENS_MIN),
+        system=agent.instructions,
+        entries=[{"kind": "user", "text": content}],
+        tools=tool_specs(agent),
+    )
+    return estimate_llm(request, price_of(agent.model.wire, agent.model.name, at)).max_cost_nano_usd
+
+
+def judge(
+    agent: AgentDefinition,
+    content: str,
+    at: datetime,
+    caps: Sequence[CapView],
+    run_cap_nano_usd: int,
+    *,
+    guaranteed: bool,
+) -> Economics:
+    """Judges whether a run could do anything useful with what the caps have left.
+
+    Args:
+        agent: What is to run.
+        content: Its input.
+        at: Time of the prices.
+        caps: Money caps that would apply, as they stand.
+        run_cap_nano_usd: The run's own cap.
+        guaranteed: Whether the caps have to give the run's whole cap at once.
+    """
+    try:
+        floor = smallest_useful_call_nano_usd(agent, content, at)
+    except PriceUnknown as unknown:
+        return Economics(unknown.code, unknown.message, 0)
+    if run_cap_nano_usd < floor:
+        message = f"the run's cap of {format_usd(run_cap_nano_usd)} does not afford its first call, which may take {format_usd(floor)}"
+        return Economics(BUDGET_INSUFFICIENT, message, floor)
+    refusal = core.refusal_for(caps, {NANO_USD: run_cap_nano_usd if guaranteed else floor})
+    if refusal is not None:
+        return Economics(BUDGET_INSUFFICIENT, refusal.message, floor)
+    return Economics(AFFORDABLE, "every cap that applies affords a useful call", floor)

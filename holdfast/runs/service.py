@@ -1,0 +1,367 @@
+"""Admitting runs, and telling them things: each one transaction, with an outbox row for what Temporal has to hear."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from holdfast.database.engine import transaction
+from holdfast.decisions.record import record_event, subject_of
+from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid
+from holdfast.ids import new_id
+from holdfast.ledger import budget
+from holdfast.ledger.service import set_limit
+from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
+from holdfast.money import format_usd
+from holdfast.runs.economics import Economics, judge
+from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
+from holdfast.tenancy import idempotency
+from holdfast.tenancy.idempotency import Claim
+from holdfast.tenancy.principals import ADMIN, OWNER, Principal
+from holdfast.tenancy.service import find_project
+from holdfast.timeline import events
+from holdfast_verdict.canonical import JsonValue
+
+InputMode = Literal["followup", "steer", "pause", "resume"]
+
+INPUTS_MAX = 5_000
+"""Inputs a run may have; Temporal takes no more than 10,000 signals for a workflow."""
+
+_NOW = text("SELECT now()")
+_INSERT_RUN = text("""
+    INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, deadline_at)
+    VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
+            now() + CAST(:deadline_s AS bigint) * interval '1 second')
+    RETURNING created_at, deadline_at
+""")
+_INSERT_INPUT = text("""
+    INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id)
+    SELECT :tenant_id, :run_id, coalesce(max(seq), 0) + 1, :mode, :content, :user_id FROM run_inputs
+    WHERE tenant_id = :tenant_id AND run_id = :run_id
+    RETURNING seq
+""")
+# The first input starts the run: the workflow asks for it by itself, so there is nothing to signal.
+_INSERT_START = text("""
+    INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id, signalled_at)
+    VALUES (:tenant_id, :run_id, 1, 'start', :content, :user_id, now())
+""")
+_LOCK_RUN = text("""
+    SELECT ended_at IS NOT NULL AS ended, status, user_id FROM runs
+    WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
+""")
+_REQUEST_CANCEL = text("""
+    UPDATE runs SET cancel_requested_at = now()
+    WHERE tenant_id = :tenant_id AND run_id = :run_id AND cancel_requested_at IS NULL
+    RETURNING 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What is asked of admission.
+
+    Attributes:
+        agent: Name of the agent; its newest version runs.
+        content: The first input.
+        project: Slug of the project, or None for the key's own.
+        cap_nano_usd: The run's own money cap, or None for the agent's.
+        guaranteed: Whether that much is to be held for the run at once.
+        deadline_s: When it is timed out at the latest, or None for the agent's bound.
+    """
+
+    agent: str
+    content: str
+    project: str | None = None
+    cap_nano_usd: int | None = None
+    guaranteed: bool = False
+    deadline_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer to an admitted run.
+
+    Attributes:
+        run_id: The run.
+        body: What the caller is told; the same for the same idempotency key.
+        replayed: Whether it was admitted by an earlier request.
+        timeline_seq: Number of its newest event, if this call admitted it.
+    """
+
+    run_id: UUID
+    body: dict[str, JsonValue]
+    replayed: bool
+    timeline_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Everything that admission judges."""
+
+    request: RunRequest
+    agent: AgentVersion
+    role: RoleVersion
+    project_id: UUID
+    project: str
+    cap_nano_usd: int
+    deadline_s: int
+
+
+async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, claim: Claim | None = None) -> Admitted:
+    """Admits a run, or refuses it with a record: one transaction (LAW 2).
+
+    Raises:
+        BudgetInsufficient: Nothing useful could be afforded, or there is no money cap on the tenant.
+        PriceUnknown: The agent's model has no known price.
+        NotFound: There is no such agent or project.
+        RequestInvalid: The request asks for more than the agent's limits.
+        IdempotencyConflict: The claimed key was used for another request.
+    """
+    async with transaction(engine, principal.tenant_id) as connection:
+        if claim is not None and (body := await idempotency.claim(connection, claim)) is not None:
+            return Admitted(UUID(str(body["run_id"])), body, replayed=True, timeline_seq=0)
+        prepared = await _prepare(connection, principal, request)
+        run_id, decision_id = new_id(), new_id()
+        caps = await _caps(connection, principal, prepared, run_id)
+        at: datetime = (await connection.execute(_NOW)).scalar_one()
+        economics = judge(
+            prepared.agent.definition,
+            request.content,
+            at,
+            caps,
+            prepared.cap_nano_usd,
+            guaranteed=request.guaranteed,
+        )
+        if economics.affordable:
+            admitted = await _admit(connection, principal, prepared, economics, caps, run_id, decision_id)
+            if claim is not None:
+                await idempotency.keep(connection, claim, admitted.body)
+            return admitted
+        await _record(connection, principal, prepared, economics, decision_id)
+    if economics.code == PriceUnknown.code:
+        raise PriceUnknown(economics.message)
+    raise BudgetInsufficient(economics.message, remedy="raise the cap, or ask for less")
+
+
+async def _prepare(connection: AsyncConnection, principal: Principal, request: RunRequest) -> _Prepared:
+    tenant_id = principal.tenant_id
+    agent = await newest_agent(connection, tenant_id, request.agent)
+    role = await newest_role(connection, tenant_id, agent.definition.role)
+    project_id, project = principal.project_id, principal.project
+    if request.project is not None and request.project != project:
+        principal.require(OWNER, ADMIN)
+        project_id, project = await find_project(connection, tenant_id, request.project), request.project
+    limits = agent.definition.limits
+    cap_nano_usd = limits.run_cap_nano_usd if request.cap_nano_usd is None else request.cap_nano_usd
+    if cap_nano_usd > limits.run_cap_nano_usd:
+        raise RequestInvalid(
+            f"cap_usd: agent {agent.name} allows a run {format_usd(limits.run_cap_nano_usd)} at most",
+            remedy="ask for less, or raise limits.run_cap_nano_usd of the agent",
+        )
+    deadline_s = limits.deadline_s if request.deadline_s is None else request.deadline_s
+    if deadline_s > limits.deadline_s:
+        raise RequestInvalid(f"deadline_s: agent {agent.name} allows a run {limits.deadline_s} s at most")
+    return _Prepared(request, agent, role, project_id, project, cap_nano_usd, deadline_s)
+
+
+def _scopes(principal: Principal, prepared: _Prepared) -> tuple[Scope, ...]:
+    """Returns the scopes above a run whose caps apply to it; the same as its actions', without its own."""
+    return (
+        Scope("tenant", str(principal.tenant_id)),
+        Scope("project", str(prepared.project_id)),
+        Scope("user", str(principal.user_id)),
+        Scope("role", prepared.role.name),
+        Scope("user_project", f"{principal.user_id}/{prepared.project_id}"),
+    )
+
+
+async def _caps(connection: AsyncConnection, principal: Principal, prepared: _Prepared, run_id: UUID) -> list[CapView]:
+    """Returns the money caps above the run: locked only if something will be taken from them."""
+    tenant_id, scopes = principal.tenant_id, _scopes(principal, prepared)
+    if prepared.request.guaranteed:
+        caps, _ = await budget.lock_for_budget(connection, tenant_id, run_id, scopes, prepared.cap_nano_usd)
+        return caps
+    return await budget.read_applicable_caps(connection, tenant_id, scopes, [NANO_USD])
+
+
+async def _admit(
+    connection: AsyncConnection,
+    principal: Principal,
+    prepared: _Prepared,
+    economics: Economics,
+    caps: list[CapView],
+    run_id: UUID,
+    decision_id: UUID,
+) -> Admitted:
+    """Writes everything that an admitted run consists of."""
+    tenant_id, request = principal.tenant_id, prepared.request
+    row = (
+        await connection.execute(
+            _INSERT_RUN,
+            {
+                "tenant_id": tenant_id,
+                "run_id": run_id,
+                "project_id": prepared.project_id,
+                "user_id": principal.user_id,
+                "agent_name": prepared.agent.name,
+                "agent_version": prepared.agent.version,
+                "role_name": prepared.role.name,
+                "role_version": prepared.role.version,
+                "deadline_s": prepared.deadline_s,
+            },
+        )
+    ).one()
+    calls = prepared.agent.definition.limits.run_calls
+    for unit, amount in ((NANO_USD, prepared.cap_nano_usd), (CALLS, calls)):
+        await set_limit(
+            connection,
+            tenant_id,
+            Scope("run", str(run_id)),
+            unit,
+            limit_amount=amount,
+            unlimited=False,
+            actor=principal.actor,
+            reason="admission",
+        )
+    await connection.execute(
+        _INSERT_START,
+        {"tenant_id": tenant_id, "run_id": run_id, "content": request.content, "user_id": principal.user_id},
+    )
+    hold_id: UUID | None = None
+    if request.guaranteed:
+        hold_id = await budget.admit_budget(
+            connection,
+            tenant_id,
+            run_id,
+            caps,
+            prepared.cap_nano_usd,
+            decision_id=decision_id,
+            life_ms=prepared.deadline_s * 1000,
+        )
+    await _record(connection, principal, prepared, economics, decision_id, run_id, hold_id)
+    body: dict[str, JsonValue] = {
+        "run_id": str(run_id),
+        "agent": prepared.agent.name,
+        "agent_version": prepared.agent.version,
+        "role": prepared.role.name,
+        "role_version": prepared.role.version,
+        "project": prepared.project,
+        "user": principal.user,
+        "cap_nano_usd": prepared.cap_nano_usd,
+        "guaranteed": request.guaranteed,
+        "decision_id": str(decision_id),
+        "created_at": row.created_at.isoformat(),
+        "deadline_at": row.deadline_at.isoformat(),
+    }
+    seq = await events.append(connection, tenant_id, run_id, [Event("lifecycle", "run.created", body)])
+    return Admitted(run_id, body, replayed=False, timeline_seq=seq)
+
+
+async def _record(
+    connection: AsyncConnection,
+    principal: Principal,
+    prepared: _Prepared,
+    economics: Economics,
+    decision_id: UUID,
+    run_id: UUID | None = None,
+    hold_id: UUID | None = None,
+) -> None:
+    facts: dict[str, JsonValue] = {
+        "subject": subject_of(principal),
+        "agent": prepared.agent.name,
+        "agent_version": prepared.agent.version,
+        "role": prepared.role.name,
+        "role_version": prepared.role.version,
+        "project": prepared.project,
+        "input_digest": hashlib.sha256(prepared.request.content.encode()).hexdigest(),
+        "cap_nano_usd": str(prepared.cap_nano_usd),
+        "floor_nano_usd": str(economics.floor_nano_usd),
+        "guaranteed": prepared.request.guaranteed,
+        "deadline_s": prepared.deadline_s,
+    }
+    await record_event(
+        connection,
+        principal.tenant_id,
+        kind="run.admission",
+        verdict="allow" if economics.affordable else "deny",
+        code=economics.code,
+        message=economics.message,
+        facts=facts,
+        run_id=run_id,
+        hold_id=hold_id,
+        decision_id=decision_id,
+    )
+
+
+async def _lock_visible(connection: AsyncConnection, principal: Principal, run_id: UUID) -> bool:
+    """Locks a run that the principal may steer, and says whether it has ended."""
+    row = (await connection.execute(_LOCK_RUN, {"tenant_id": principal.tenant_id, "run_id": run_id})).one_or_none()
+    if row is None or (not principal.sees_all and row.user_id != principal.user_id):
+        raise NotFound(f"there is no run {run_id}")
+    ended: bool = row.ended
+    return ended
+
+
+async def request_cancel(engine: AsyncEngine, principal: Principal, run_id: UUID) -> int:
+    """Asks a run to be cancelled, once; nothing happens if it has ended. Returns the number of the new event, or 0.
+
+    Raises:
+        NotFound: There is no such run for this principal.
+    """
+    tenant_id = principal.tenant_id
+    async with transaction(engine, tenant_id) as connection:
+        if await _lock_visible(connection, principal, run_id):
+            return 0
+        asked = await connection.scalar(_REQUEST_CANCEL, {"tenant_id": tenant_id, "run_id": run_id})
+        if asked is None:
+            return 0
+        event = Event("lifecycle", "run.cancel_requested", {"by": principal.user})
+        return await events.append(connection, tenant_id, run_id, [event])
+
+
+async def add_input(
+    engine: AsyncEngine,
+    principal: Principal,
+    run_id: UUID,
+    mode: InputMode,
+    content: str,
+    claim: Claim | None = None,
+) -> tuple[dict[str, JsonValue], int]:
+    """Tells a run something, or to stand still or go on.
+
+    Returns:
+        The answer with the input's number as `seq`, and the number of the new event (0 if it was told before).
+
+    Raises:
+        NotFound: There is no such run for this principal.
+        Conflict: The run has ended.
+        IdempotencyConflict: The claimed key was used for another request.
+    """
+    tenant_id = principal.tenant_id
+    async with transaction(engine, tenant_id) as connection:
+        if claim is not None and (body := await idempotency.claim(connection, claim)) is not None:
+            return body, 0
+        if await _lock_visible(connection, principal, run_id):
+            raise Conflict("the run has ended", remedy="start a new one")
+        parameters = {
+            "tenant_id": tenant_id,
+            "run_id": run_id,
+            "mode": mode,
+            "content": content,
+            "user_id": principal.user_id,
+        }
+        seq: int = (await connection.execute(_INSERT_INPUT, parameters)).scalar_one()
+        if seq > INPUTS_MAX:
+            raise Conflict(f"the run has had {INPUTS_MAX} inputs", remedy="start a new one")
+        event = Event("lifecycle", "input.received", {"seq": seq, "mode": mode, "by": principal.user})
+        newest = await events.append(connection, tenant_id, run_id, [event])
+        body = {"run_id": str(run_id), "seq": seq, "mode": mode}
+        if claim is not None:
+            await idempotency.keep(connection, claim, body)
+        return body, newest
