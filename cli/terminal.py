@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
@@ -37,8 +39,10 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """Prints a line as it is."""
-    output.print(line, markup=False)
+    """Prints a line as it is. That nobody reads it any more (a closed terminal or pipe) never keeps work from going on."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -98,6 +98,11 @@ def _render() -> Callable[[WrappedLogger, str, EventDict], str]:
     return render
 
 
+def _says_ready(record: logging.LogRecord) -> bool:
+    """Whoever started the process waits for this line, whatever the level."""
+    return isinstance(record.msg, dict) and record.msg.get("event") == "ready"
+
+
 def configure(process: str, level: str = "info") -> None:
     """Sends all logs of this process to stderr as JSON lines.
 
@@ -131,7 +136,9 @@ def configure(process: str, level: str = "info") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    threshold = _LEVELS[level.lower()]
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.levelno >= threshold or _says_ready(record))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -140,6 +147,7 @@ def configure(process: str, level: str = "info") -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level.lower()])
+    root.setLevel(threshold)
+    logging.getLogger(process).setLevel(min(threshold, logging.INFO))
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

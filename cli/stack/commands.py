@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cli.stack.supervisor import Stack
 
 _POLL_S = 0.1
+# A terminal signals a whole process group, and a parent such as uv passes the same signal on once more.
+_SAME_SIGNAL_S = 1.0
 
 DataDir = Annotated[
     Path | None,
@@ -114,13 +116,19 @@ def _ports(base: int | None, **wishes: int | None) -> Ports:
 
 
 async def _serve(stack: Stack) -> None:
-    """Runs a stack until SIGINT or SIGTERM; a second one ends it without waiting."""
+    """Runs a stack until SIGINT or SIGTERM; a later second one ends it without waiting."""
     asked = asyncio.Event()
+    asked_at = 0.0
 
     def ask() -> None:
-        if asked.is_set():
+        nonlocal asked_at
+        now = time.monotonic()
+        if not asked.is_set():
+            asked_at = now
+            asked.set()
+        elif now - asked_at > _SAME_SIGNAL_S:
+            say("killing what has not stopped yet …")
             stack.kill_all()
-        asked.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 from cli.stack.account import Account, choose_account, launch_command
 from cli.stack.child import ChildSpec
 from cli.stack.data_folder import DataFolder
-from cli.stack.errors import ChildFailed, PartMissing
+from cli.stack.errors import ChildFailed, DataFolderInvalid, PartMissing
 from cli.stack.log_file import LogFile
 from cli.stack.ports import LOOPBACK
 from cli.stack.probe import Probe
@@ -136,7 +136,13 @@ class EmbeddedPostgres:
     def _make_socket_folder(self, account: Account) -> None:
         """Makes it anew, so that nobody else can have put one there before."""
         shutil.rmtree(self._socket_folder, ignore_errors=True)
-        self._socket_folder.mkdir(mode=0o700)
+        try:
+            self._socket_folder.mkdir(mode=0o700)
+        except FileExistsError:
+            raise DataFolderInvalid(
+                f"{self._socket_folder}, where PostgreSQL's socket goes, belongs to somebody else",
+                remedy="choose a shorter --data-dir, or set TMPDIR to a folder of your own",
+            ) from None
         os.chown(self._socket_folder, account.uid, account.gid)
 
     def _make_cluster(self, account: Account) -> None:

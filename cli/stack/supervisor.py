@@ -25,7 +25,7 @@ from cli.stack.errors import StackError
 from cli.stack.one_shot import run_to_completion
 from cli.stack.ports import LOOPBACK, Ports, check_free
 from cli.stack.postgres import EmbeddedPostgres
-from cli.stack.probe import Probe, listens, logs_ready
+from cli.stack.probe import logs_ready
 from cli.stack.secrets import Secrets, load_or_create
 from cli.stack.temporal_program import TemporalProgram
 from holdfast.database.roles import LOGIN_ROLES, ensure_roles, url_for
@@ -39,7 +39,7 @@ BASE_PARTS: Final[frozenset[Part]] = frozenset({"postgres", "valkey", "temporal"
 
 _NOTHING: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 _NO_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
-_HOLDFAST_STOP_TIMEOUT_MS = 15_000
+_HOLDFAST_STOP_TIMEOUT_MS = 30_000
 _PORT_USERS: Final[Mapping[str, Part]] = MappingProxyType(
     {
         "api": "api",
@@ -90,6 +90,7 @@ class Stack:
         executors: How many executor processes.
         parts: Which parts to run; `BASE_PARTS` for tests that need only servers and schema.
         provider: `auto`, `simulated`, `anthropic` or `openai`.
+        brain: `module:function` that answers in the simulated provider, in place of its own.
         extra_env: More environment by process (`governor`, `executor`, `executor-2` …).
         commands: Other commands in place of a child's own, by its name.
         headless: Without Temporal's UI.
@@ -106,6 +107,7 @@ class Stack:
         executors: int = 1,
         parts: Collection[Part] = ALL_PARTS,
         provider: str = "auto",
+        brain: str = "",
         extra_env: Mapping[str, Mapping[str, str]] = _NOTHING,
         commands: Mapping[str, Sequence[str]] = _NO_COMMANDS,
         headless: bool = False,
@@ -118,6 +120,7 @@ class Stack:
         self._executors = executors
         self.parts = frozenset(parts)
         self.providers = choose_providers(provider)
+        self._brain = brain
         self._extra_env = extra_env
         self._commands = commands
         self._headless = headless
@@ -338,22 +341,21 @@ class Stack:
         """Starts the processes of Holdfast itself, all at once: each waits for what it calls when it calls it."""
         layers: list[list[ChildSpec]] = []
         if "provider" in self.parts and self.simulated:
-            port = self.ports.provider
-            argv = [sys.executable, "-m", "cli.simulated_provider", "--port", str(port)]
-            layers.append([self._process("provider", argv, ready=listens(LOOPBACK, port))])
+            argv = [sys.executable, "-m", "cli.simulated_provider", "--port", str(self.ports.provider)]
+            layers.append([self._process("provider", [*argv, "--brain", self._brain] if self._brain else argv)])
         for part, module in (("governor", "workers.governor"), ("executor", "workers.executor"), ("api", "api")):
             if part in self.parts:
                 names = [f"executor-{n + 1}" for n in range(self._executors)] if part == "executor" else [part]
                 layers.append([self._process(name, [sys.executable, "-m", module]) for name in names])
         await self._start_children(*layers)
 
-    def _process(self, name: str, argv: Sequence[str], ready: Probe | None = None) -> ChildSpec:
+    def _process(self, name: str, argv: Sequence[str]) -> ChildSpec:
         return ChildSpec(
             name=name,
             argv=self._commands.get(name, argv),
             env=self._process_env(name),
             log_path=self.folder.logs / f"{name}.log",
-            ready=ready or logs_ready(),
+            ready=logs_ready(),
             stop_timeout_ms=_HOLDFAST_STOP_TIMEOUT_MS,
         )
 

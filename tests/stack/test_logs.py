@@ -88,6 +88,20 @@ def test_secrets_inside_of_texts_are_taken_out(text: str, clean: str) -> None:
     assert redact(text) == clean
 
 
+def test_ready_is_said_at_every_level() -> None:
+    program = """
+import structlog
+from holdfast.logs import configure
+configure("tester", "error")
+log = structlog.get_logger("tester")
+log.info("something")
+log.info("ready")
+log.error("bad")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["ready", "bad"]
+
+
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ConfigurationInvalid, match="HOLDFAST_LOG_LEVEL is 'loud'"):
         configure("tester", "loud")
