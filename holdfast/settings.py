@@ -31,7 +31,11 @@ class ApiSettings(CommonSettings):
     api_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_api")
     api_host: str = "127.0.0.1"
     api_port: int = 8080
-    temporal_ui_url: str = Field(default="", description="address of Temporal's UI, for links")
+    temporal_ui_url: str = Field(default="", description="address of Temporal's UI, for links and as the codec's caller")
+    broker_url: str = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
+    codec_endpoint_open: bool = Field(
+        default=False, description="whether /codec answers Temporal's UI on this machine without a key"
+    )
 
 
 class GovernorSettings(CommonSettings):
