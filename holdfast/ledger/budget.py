@@ -45,7 +45,7 @@ _SET_BUDGET_HOLD = text("UPDATE runs SET budget_hold_id = :hold_id WHERE tenant_
 _LOCK_ALL = text("""
     SELECT c.cap_id FROM caps c
     WHERE c.tenant_id = :tenant_id AND (
-        (c.scope_kind = 'run' AND c.scope_id = CAST(:run_id AS text))
+        (c.scope_kind = 'run' AND c.scope_id = CAST(CAST(:run_id AS uuid) AS text))
         OR c.cap_id IN (
             SELECT l.cap_id FROM hold_legs l JOIN runs r ON r.tenant_id = l.tenant_id
             WHERE l.tenant_id = :tenant_id AND r.run_id = :run_id AND l.hold_id IN (r.budget_hold_id, CAST(:hold_id AS uuid))))
@@ -60,7 +60,7 @@ _STANDING = text("""
 
 _SPENT = text("""
     SELECT reserved, committed + debt FROM caps
-    WHERE tenant_id = :tenant_id AND scope_kind = 'run' AND scope_id = CAST(:run_id AS text) AND unit = 'nano_usd'
+    WHERE tenant_id = :tenant_id AND scope_kind = 'run' AND scope_id = CAST(CAST(:run_id AS uuid) AS text) AND unit = 'nano_usd'
 """)
 
 
@@ -154,7 +154,7 @@ async def lock_for_return(
 
 
 async def return_budget(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> bool:
-    """Settles a guaranteed budget at the run's end: what the run spent is committed above, the rest returns.
+    """Settles a guaranteed budget once the run has ended: what it spent is committed above, the rest returns.
 
     As long as a hold of the run is open (its outcome may be unknown for a day) the budget stays: returned before, the
     caps above would forget what that hold may still cost (LAW 4). Whoever settles the last one calls this again.
@@ -172,6 +172,8 @@ async def return_budget(connection: AsyncConnection, tenant_id: UUID, run_id: UU
     standing = (await connection.execute(_STANDING, parameters)).one_or_none()
     if standing is None or standing.state != "held":
         return True
+    if not standing.ended:
+        return False
     reserved, spent = (await connection.execute(_SPENT, parameters)).one()
     if reserved > 0:
         return False
@@ -201,8 +203,5 @@ async def settle_and_return(connection: AsyncConnection, settlement: Settlement,
     """
     await lock_for_return(connection, settlement.tenant_id, run_id, settlement.hold_id)
     seq = await settle_in(connection, settlement)
-    parameters = {"tenant_id": settlement.tenant_id, "run_id": run_id}
-    standing = (await connection.execute(_STANDING, parameters)).one_or_none()
-    if standing is not None and standing.ended:
-        await return_budget(connection, settlement.tenant_id, run_id)
+    await return_budget(connection, settlement.tenant_id, run_id)
     return seq
