@@ -105,13 +105,16 @@ def _read(maildir: Path, mail_id: str) -> bytes:
         descriptor = os.open(maildir / f"{mail_id}.eml", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         raise MailUnreadable(f"there is no mail {mail_id}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise MailUnreadable(f"there is no mail {mail_id}")
         if status.st_size > MAIL_BYTES_MAX:
             raise MailUnreadable(f"the mail {mail_id} is larger than {MAIL_BYTES_MAX} bytes")
-        return file.read(MAIL_BYTES_MAX)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(MAIL_BYTES_MAX)
+    finally:
+        os.close(descriptor)
 
 
 def _parse(raw: bytes) -> EmailMessage:

@@ -112,24 +112,30 @@ async def exchange(
         LeaseLost: The lease ran out before the request was written.
     """
     wire = _Wire(outward)
-    extensions: dict[str, object] = {"trace": wire.trace}
+    bounds = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
+    extensions: dict[str, object] = {"trace": wire.trace, "timeout": bounds}
     if tls_name is not None:
         extensions["sni_hostname"] = tls_name
+    request = httpx.Request(method, url, headers=dict(headers), content=content, extensions=extensions)
     try:
+        # The bare transport: a client would look at redirects and cookies, which are nobody's business here.
         async with (
             asyncio.timeout(timeout_s),
-            httpx.AsyncClient(
-                verify=tls or _tls_context(), trust_env=False, follow_redirects=False, timeout=timeout_s
-            ) as client,
-            client.stream(method, url, headers=dict(headers), content=content, extensions=extensions) as response,
+            httpx.AsyncHTTPTransport(verify=tls or _tls_context(), trust_env=False) as transport,
         ):
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > answer_bytes_max:
-                    break
-            return Answer(
-                response.status_code, response.headers, bytes(body[:answer_bytes_max]), len(body) > answer_bytes_max
-            )
+            response = await transport.handle_async_request(request)
+            try:
+                return await _read(response, answer_bytes_max)
+            finally:
+                await response.aclose()
     except (httpx.HTTPError, TimeoutError) as error:
         return NoAnswer(wire.sent, type(error).__name__)
+
+
+async def _read(response: httpx.Response, bytes_max: int) -> Answer:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > bytes_max:
+            break
+    return Answer(response.status_code, response.headers, bytes(body[:bytes_max]), len(body) > bytes_max)

@@ -57,7 +57,7 @@ def test_what_is_known_of_the_effects() -> None:
 
 
 def test_unknown_tools_and_fields_are_refused_in_sentences() -> None:
-    with pytest.raises(RequestInvalid, match="there is no tool 'mail.burn'"):
+    with pytest.raises(RequestInvalid, match=r"there is no tool 'mail\.burn'"):
         validate_arguments("mail.burn", {})
     with pytest.raises(RequestInvalid, match=r"mail\.send: .*`bcc` is not an argument of it \(its arguments are: to, "):
         with_("mail.send", bcc="x@y.example")
@@ -73,7 +73,18 @@ def test_amounts_are_whole_positive_bounded_cents(amount: object) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["Hi\r\nBcc: x@evil.example", "Hi\nX: y", "Hi\rX: y", "a\x00b", "a\x0bb", "a\x85b", "a\u2028b", "\ud800", "pay \u202egnp.exe", ""],
+    [
+        "Hi\r\nBcc: x@evil.example",
+        "Hi\nX: y",
+        "Hi\rX: y",
+        "a\x00b",
+        "a\x0bb",
+        "a\x85b",
+        "a\u2028b",
+        "\ud800",
+        "pay \u202egnp.exe",
+        "",
+    ],
 )
 def test_a_subject_is_one_honest_line(subject: str) -> None:
     with pytest.raises(RequestInvalid, match="subject"):
@@ -247,12 +258,14 @@ _JSON = st.recursive(
 @given(st.sampled_from(sorted(TOOLS)), st.data())
 def test_any_rubbish_is_refused_or_becomes_a_fixed_point(tool: str, data: st.DataObject) -> None:
     names = st.sampled_from(sorted({*find_tool(tool).arguments.model_fields, "other"}))
-    arguments = {**GOOD[tool], **data.draw(st.dictionaries(names, _JSON, max_size=3))}
+    arguments = cast("dict[str, JsonValue]", {**GOOD[tool], **data.draw(st.dictionaries(names, _JSON, max_size=3))})
     try:
         normal = validate_arguments(tool, arguments)
-    except RequestInvalid as error:
-        assert error.message.startswith(f"{tool}: ")
-        assert len(error.message) < 2000
+    except RequestInvalid as refusal:
+        error = refusal
+    else:
+        assert validate_arguments(tool, normal) == normal
+        canonical_bytes(normal)
         return
-    assert validate_arguments(tool, normal) == normal
-    canonical_bytes(normal)
+    assert error.message.startswith(f"{tool}: ")
+    assert len(error.message) < 2000
