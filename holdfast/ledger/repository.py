@@ -54,6 +54,10 @@ _LOCK_CAPS_OF_HOLD = text(f"""
     ORDER BY cap_id FOR NO KEY UPDATE
 """)  # noqa: S608 (a constant list of columns)
 
+_LOCK_CAPS = text(f"""
+    SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id AND cap_id = ANY(:cap_ids) ORDER BY cap_id FOR NO KEY UPDATE
+""")  # noqa: S608 (a constant list of columns)
+
 _LOCK_CAP = text(f"SELECT {_CAP_COLUMNS} FROM caps WHERE tenant_id = :tenant_id AND cap_id = :cap_id FOR NO KEY UPDATE")  # noqa: S608 (a constant list of columns)
 
 _LOCK_RUN = text("""
@@ -263,6 +267,12 @@ async def lock_caps_of_try(
     return [_cap(row) for row in rows if row.applies]
 
 
+async def lock_caps(connection: AsyncConnection, tenant_id: UUID, cap_ids: Sequence[UUID]) -> list[CapView]:
+    """Locks and returns certain caps, sorted by id."""
+    rows = await connection.execute(_LOCK_CAPS, {"tenant_id": tenant_id, "cap_ids": list(cap_ids)})
+    return [_cap(row) for row in rows]
+
+
 async def lock_caps_of_holds(connection: AsyncConnection, tenant_id: UUID, hold_ids: Sequence[UUID]) -> list[CapView]:
     """Locks and returns the caps on which holds stand, sorted by id."""
     rows = await connection.execute(_LOCK_CAPS_OF_HOLD, {"tenant_id": tenant_id, "hold_ids": list(hold_ids)})
@@ -314,9 +324,7 @@ async def approval_is_free(connection: AsyncConnection, tenant_id: UUID, approva
     It is bound to one step and used up by the try that executes. A try that came to nothing, or whose idempotent action
     is repeated because its outcome was lost, leaves it for the next try of the same step.
     """
-    row = (
-        await connection.execute(_LOCK_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id})
-    ).one_or_none()
+    row = (await connection.execute(_LOCK_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id})).one_or_none()
     if row is None or row[0] is None:
         return row is not None
     state = await connection.scalar(_STATE_OF_USE, {"tenant_id": tenant_id, "decision_id": row[0]})

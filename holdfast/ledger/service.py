@@ -99,7 +99,8 @@ class Ledger:
                     return await _refuse(connection, reservation, HoldConflict.code, message, run.now)
                 superseded = standing.hold_id
                 await self._supersede(connection, reservation, standing.decision_id, standing.hold_id)
-                caps = await self._caps(connection, reservation)  # the superseded hold's amounts are free again
+                # the superseded hold's amounts are free again; asked for by id, so that no lock is new
+                caps = await repository.lock_caps(connection, key.tenant_id, [cap.cap_id for cap in caps])
             return await _decide(connection, reservation, caps, run.now, superseded)
 
     @staticmethod

@@ -1,0 +1,211 @@
+"""`python -m holdfast.ledger.auditor [--json]`: recomputes the ledger from its journal and names every discrepancy.
+
+It reads with the auditor's role, tenant by tenant, each in one snapshot, so it may run beside live traffic. Exit code 0 = the
+books are right, 1 = they are not, 2 = it could not look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from holdfast.database.engine import create_engine, tenantless
+from holdfast.errors import ConfigurationInvalid, HoldfastError, Unavailable
+
+_URL = "HOLDFAST_AUDITOR_DATABASE_URL"
+
+# Each query returns what is wrong: the subject's id, and a sentence.
+_CHECKS: Final[dict[str, TextClause]] = {
+    "cap.balance": text("""
+        SELECT c.cap_id, format('balances are reserved %s, committed %s, debt %s; the journal adds up to %s, %s, %s',
+            c.reserved, c.committed, c.debt, coalesce(j.reserved, 0), coalesce(j.committed, 0), coalesce(j.debt, 0))
+        FROM caps c LEFT JOIN (
+            SELECT cap_id, sum(reserved_delta) AS reserved, sum(committed_delta) AS committed, sum(debt_delta) AS debt
+            FROM journal WHERE tenant_id = :tenant_id GROUP BY cap_id) j USING (cap_id)
+        WHERE c.tenant_id = :tenant_id AND (c.reserved, c.committed, c.debt)
+            IS DISTINCT FROM (coalesce(j.reserved, 0), coalesce(j.committed, 0), coalesce(j.debt, 0))
+    """),
+    "cap.limit": text("""
+        SELECT c.cap_id, format('the limit is %s, the newest journal entry says %s', CASE WHEN c.unlimited THEN 'none'
+            ELSE c.limit_amount::text END, CASE WHEN j.unlimited THEN 'none' ELSE j.limit_amount::text END)
+        FROM caps c JOIN (
+            SELECT DISTINCT ON (cap_id) cap_id, limit_amount, unlimited FROM journal WHERE tenant_id = :tenant_id
+            ORDER BY cap_id, entry_id DESC) j USING (cap_id)
+        WHERE c.tenant_id = :tenant_id AND (c.limit_amount, c.unlimited) IS DISTINCT FROM (j.limit_amount, j.unlimited)
+    """),
+    "cap.ceiling": text("""
+        SELECT cap_id, format('reserved %s and committed %s are over the ceiling %s', reserved, committed, ceiling)
+        FROM caps WHERE tenant_id = :tenant_id AND NOT unlimited
+            AND (reserved + committed > ceiling OR ceiling > greatest(limit_amount, reserved + committed))
+    """),
+    "cap.reserved": text("""
+        SELECT c.cap_id, format('reserved is %s, its open holds come to %s', c.reserved, coalesce(o.amount, 0))
+        FROM caps c LEFT JOIN (
+            SELECT l.cap_id, sum(l.amount) AS amount FROM hold_legs l
+            JOIN holds h ON h.tenant_id = l.tenant_id AND h.hold_id = l.hold_id
+            WHERE l.tenant_id = :tenant_id AND h.settled_at IS NULL GROUP BY l.cap_id) o USING (cap_id)
+        WHERE c.tenant_id = :tenant_id AND c.reserved <> coalesce(o.amount, 0)
+    """),
+    "journal.overdrawn": text("""
+        SELECT cap_id, format('entry %s takes %s and makes %s of %s', entry_id, reserved_delta, used, limit_amount) FROM (
+            SELECT *, sum(reserved_delta + committed_delta + debt_delta) OVER (PARTITION BY cap_id ORDER BY entry_id) AS used
+            FROM journal WHERE tenant_id = :tenant_id) j
+        WHERE kind = 'reserve' AND reserved_delta > 0 AND NOT unlimited AND used > limit_amount
+    """),
+    "leg.journal": text("""
+        SELECT l.hold_id, format('on cap %s the hold of %s is %s, with %s reserving %s and settlements [%s] returning %s', l.cap_id,
+            l.amount, h.state, coalesce(j.reserves, 0), coalesce(j.reserved, 0), j.settlements, coalesce(j.returned, 0))
+        FROM hold_legs l JOIN holds h ON h.tenant_id = l.tenant_id AND h.hold_id = l.hold_id
+        LEFT JOIN (
+            SELECT hold_id, cap_id, count(*) FILTER (WHERE kind = 'reserve') AS reserves,
+                sum(reserved_delta) FILTER (WHERE kind = 'reserve') AS reserved,
+                sum(-reserved_delta) FILTER (WHERE kind <> 'reserve') AS returned,
+                string_agg(kind, ', ' ORDER BY entry_id) FILTER (WHERE kind <> 'reserve') AS settlements
+            FROM journal WHERE tenant_id = :tenant_id AND hold_id IS NOT NULL GROUP BY hold_id, cap_id) j
+          ON j.hold_id = l.hold_id AND j.cap_id = l.cap_id
+        WHERE l.tenant_id = :tenant_id AND (
+            (coalesce(j.reserves, 0), coalesce(j.reserved, 0)) <> (1, l.amount)
+            OR j.settlements IS DISTINCT FROM
+                CASE h.state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' WHEN 'expired' THEN 'expire' END
+            OR coalesce(j.returned, 0) <> CASE WHEN h.settled_at IS NULL THEN 0 ELSE l.amount END)
+    """),
+    "journal.leg": text("""
+        SELECT j.cap_id, format('entry %s (%s) belongs to no leg of a hold', j.entry_id, j.kind) FROM journal j
+        WHERE j.tenant_id = :tenant_id AND j.kind IN ('reserve', 'commit', 'void', 'expire') AND NOT EXISTS (
+            SELECT 1 FROM hold_legs l WHERE l.tenant_id = j.tenant_id AND l.hold_id = j.hold_id AND l.cap_id = j.cap_id)
+    """),
+    "hold.cost": text("""
+        SELECT h.hold_id, format('it cost %s, and cap %s was charged %s', h.cost_nano_usd, j.cap_id, j.committed_delta + j.debt_delta)
+        FROM holds h JOIN journal j ON j.tenant_id = h.tenant_id AND j.hold_id = h.hold_id AND j.kind IN ('commit', 'void', 'expire')
+        JOIN caps c ON c.tenant_id = j.tenant_id AND c.cap_id = j.cap_id AND c.unit = 'nano_usd'
+        WHERE h.tenant_id = :tenant_id AND coalesce(h.cost_nano_usd, 0) <> j.committed_delta + j.debt_delta
+    """),
+    "hold.decision": text("""
+        SELECT h.hold_id, 'no decision that allows stands behind it' FROM holds h
+        WHERE h.tenant_id = :tenant_id AND NOT EXISTS (
+            SELECT 1 FROM decisions d WHERE d.tenant_id = h.tenant_id AND d.decision_id = h.decision_id AND d.verdict = 'allow')
+    """),
+    "decision.hold": text("""
+        SELECT d.decision_id, format('it allowed hold %s, which does not exist', d.hold_id) FROM decisions d
+        WHERE d.tenant_id = :tenant_id AND d.hold_id IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM holds h WHERE h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id)
+    """),
+    "decision.hash": text("""
+        SELECT decision_id, 'its record does not hash to its record hash' FROM decisions
+        WHERE tenant_id = :tenant_id AND record_hash <> sha256('\\x00'::bytea || sha256(part_a) || sha256(part_b))
+    """),
+    "hold.outcome": text("""
+        SELECT h.hold_id, 'it is executed and has no outcome' FROM holds h
+        WHERE h.tenant_id = :tenant_id AND h.state = 'executed' AND NOT EXISTS (
+            SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id)
+    """),
+}
+
+_TENANTS = text("SELECT tenant_id, slug FROM list_tenants()")
+_SET_TENANT = text("SELECT set_config('holdfast.tenant_id', :tenant_id, true)")
+_COUNTS = text("""
+    SELECT (SELECT count(*) FROM caps WHERE tenant_id = :tenant_id), (SELECT count(*) FROM holds WHERE tenant_id = :tenant_id),
+        (SELECT count(*) FROM journal WHERE tenant_id = :tenant_id)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """Something in the books that cannot be.
+
+    Attributes:
+        check: Which rule it breaks.
+        tenant: Slug of the tenant.
+        subject_id: Id of the cap, hold or decision.
+        message: What is wrong with it.
+    """
+
+    check: str
+    tenant: str
+    subject_id: UUID
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was looked at, and what was found."""
+
+    tenants: int
+    caps: int
+    holds: int
+    journal_entries: int
+    discrepancies: tuple[Discrepancy, ...]
+
+
+@asynccontextmanager
+async def _snapshot(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
+    """Opens a read-only transaction in which all queries see one moment."""
+    async with engine.connect() as plain:
+        connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        async with connection.begin():
+            await connection.execute(_SET_TENANT, {"tenant_id": str(tenant_id)})
+            yield connection
+
+
+async def audit(engine: AsyncEngine) -> Audit:
+    """Checks the books of every tenant.
+
+    Args:
+        engine: As the role `holdfast_auditor`.
+    """
+    caps = holds = entries = 0
+    found: list[Discrepancy] = []
+    async with tenantless(engine) as connection:
+        tenants: Sequence[tuple[UUID, str]] = [(row[0], row[1]) for row in await connection.execute(_TENANTS)]
+    for tenant_id, slug in tenants:
+        async with _snapshot(engine, tenant_id) as connection:
+            counts = (await connection.execute(_COUNTS, {"tenant_id": tenant_id})).one()
+            caps, holds, entries = caps + counts[0], holds + counts[1], entries + counts[2]
+            for check, query in _CHECKS.items():
+                rows = await connection.execute(query, {"tenant_id": tenant_id})
+                found.extend(Discrepancy(check, slug, row[0], row[1]) for row in rows)
+    return Audit(len(tenants), caps, holds, entries, tuple(found))
+
+
+async def _main(arguments: Sequence[str]) -> int:
+    if set(arguments) - {"--json"}:
+        raise ConfigurationInvalid(f"unknown argument {arguments[0]!r}", remedy="the only one is --json")
+    url = os.environ.get(_URL, "")
+    if not url:
+        raise ConfigurationInvalid(f"{_URL} is not set", remedy="give PostgreSQL's URL as the role holdfast_auditor")
+    engine = create_engine(url, process="auditor", pool_size=1)
+    try:
+        result = await audit(engine)
+    except (OSError, SQLAlchemyError) as error:
+        raise Unavailable(f"cannot read the books: {error}", remedy="check the database and its URL") from None
+    finally:
+        await engine.dispose()
+    if "--json" in arguments:
+        print(orjson.dumps({"ok": not result.discrepancies, **asdict(result)}).decode())
+    else:
+        for one in result.discrepancies:
+            print(f"{one.tenant}: {one.check}: {one.subject_id}: {one.message}")
+        print(
+            f"{len(result.discrepancies)} discrepancies in {result.tenants} tenants, {result.caps} caps, "
+            f"{result.holds} holds, {result.journal_entries} journal entries"
+        )
+    return 1 if result.discrepancies else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(_main(sys.argv[1:])))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)
