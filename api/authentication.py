@@ -1,0 +1,55 @@
+"""From the Authorization header to the principal. Whatever is refused is recorded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from api.context import Parts
+from holdfast.errors import NotAuthenticated
+from holdfast.tenancy.keys import KeyRefused, authenticate
+from holdfast.tenancy.principals import AGENT, READERS, Principal
+
+_bearer = HTTPBearer(
+    auto_error=False, scheme_name="api_key", bearerFormat="hf_…", description="an API key: `Bearer hf_…`"
+)
+
+
+async def _caller(
+    parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    if credentials is None:
+        raise NotAuthenticated("no API key came with the request", remedy="send `Authorization: Bearer hf_…`")
+    try:
+        principal = await authenticate(parts.engine, credentials.credentials)
+    except KeyRefused as refused:
+        await parts.failures.note(refused)
+        raise
+    structlog.contextvars.bind_contextvars(tenant=principal.tenant, key_id=str(principal.key_id))
+    return principal
+
+
+Caller = Annotated[Principal, Depends(_caller)]
+"""Who is calling, as a route asks for it."""
+
+
+def require_reader(caller: Principal) -> None:
+    """Makes sure that the key may see its tenant.
+
+    Raises:
+        NotPermitted: It has no role that reads.
+    """
+    caller.require(*sorted(READERS))
+
+
+def own_only(caller: Principal) -> Principal | None:
+    """Returns the principal if it sees only what its own user started, else None.
+
+    Raises:
+        NotPermitted: It may see no runs at all.
+    """
+    caller.require(*sorted(READERS), AGENT)
+    return None if caller.sees_all else caller

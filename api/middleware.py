@@ -1,0 +1,127 @@
+"""Around every request: an id, one log line, bounds on the body, and an answer whatever breaks."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Final
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import for_holdfast_error, for_unexpected
+from api.strict_json import check_json
+from holdfast.errors import HoldfastError, RequestInvalid, RequestTooLarge
+from holdfast.ids import new_id
+
+_log = structlog.get_logger("api")
+
+BODY_BYTES_MAX: Final = 1_048_576
+CODEC_BODY_BYTES_MAX: Final = 16_777_216
+"""Temporal's UI sends a page of a history at once."""
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_TRACE_FRAMES_MAX: Final = 20
+
+
+class RequestMiddleware:
+    """Gives each request an id, logs it without its content, and answers what the routes did not expect."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = str(new_id())
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        began, status = time.monotonic(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message.get("headers", ()))
+                headers += [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 (whatever breaks is logged here and answered without details)
+            # Only places: the messages of database errors quote parameters, and those are prompts and arguments.
+            frames = traceback.extract_tb(error.__traceback__)[-_TRACE_FRAMES_MAX:]
+            places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            _log.error("request.failed", error=type(error).__qualname__, places=places)
+            if status == 0:
+                await for_unexpected(request_id, error)(scope, receive, send_with_id)
+        finally:
+            _log.info(
+                "request",
+                method=scope["method"],
+                path=_route_of(scope),
+                status=status,
+                duration_ms=round((time.monotonic() - began) * 1000),
+            )
+
+
+def _route_of(scope: Scope) -> str:
+    """Returns the route's template, not the path: a path is what the caller wrote."""
+    return getattr(scope.get("route"), "path", "-")
+
+
+class BodyMiddleware:
+    """Reads a body whole, within bounds, and refuses JSON that has two meanings or none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            body = await self._read(request, receive)
+            if body:
+                if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+                    raise RequestInvalid("the body is not application/json", remedy="say so in Content-Type")
+                check_json(body)
+        except HoldfastError as error:
+            await for_holdfast_error(request, error)(scope, receive, send)
+            return
+        sent = False
+
+        async def replay() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    @staticmethod
+    async def _read(request: Request, receive: Receive) -> bytes:
+        bound = CODEC_BODY_BYTES_MAX if request.url.path.startswith("/codec/") else BODY_BYTES_MAX
+        too_large = RequestTooLarge(f"the body is over {bound} bytes")
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:20]) > bound:
+            raise too_large
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestInvalid("the connection was closed in the middle of the body")
+            body += message.get("body", b"")
+            if len(body) > bound:
+                raise too_large
+            if not message.get("more_body", False):
+                return bytes(body)

@@ -1,0 +1,156 @@
+"""Problem details (RFC 9457) for every error: a stable code, a sentence that says what to do, the request's id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from temporalio.service import RPCError
+
+from holdfast.errors import HoldfastError, RequestInvalid, Unavailable
+
+MEDIA_TYPE: Final = "application/problem+json"
+_PROBLEMS_SHOWN_MAX: Final = 10
+_RETRY_AFTER_S: Final = "2"
+
+# Classes of PostgreSQL's errors that pass by themselves: connection, operator's intervention, resources, rollback.
+_PASSING_STATES: Final = ("08", "57", "53", "40")
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error."""
+
+    type: str = Field(description="the code as a URI reference", examples=["/problems/budget.insufficient"])
+    title: str = Field(description="the HTTP status in words")
+    status: int
+    code: str = Field(description="stable dotted code", examples=["budget.insufficient"])
+    detail: str = Field(description="what was wrong and what to do")
+    request_id: str
+    errors: list[FieldProblem] = Field(default=[], description="for `request.invalid`: each field that is wrong")
+
+
+_TITLES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    424: "Failed Dependency",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+# FastAPI's type for this parameter; the schema of a problem is the same for all.
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": _TITLES[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status in (401, 402, 403, 404, 409, 413, 422, 503)
+}
+
+
+def problem_response(
+    request_id: str,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[FieldProblem] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Builds the response of an error."""
+    problem = Problem(
+        type=f"/problems/{code}",
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        code=code,
+        detail=detail,
+        request_id=request_id,
+        errors=list(errors),
+    )
+    body = orjson.dumps(problem.model_dump(exclude=None if errors else {"errors"}))
+    more = {"retry-after": _RETRY_AFTER_S} if status == Unavailable.status else {}
+    return Response(body, status, headers={**more, **(headers or {})}, media_type=MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """Returns the id that the middleware gave to the request."""
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def sentence(error: HoldfastError) -> str:
+    """Returns what is wrong and what to do about it."""
+    return f"{error.message}; {error.remedy}" if error.remedy else error.message
+
+
+def for_holdfast_error(request: Request, error: Exception) -> Response:
+    """Answers an error that Holdfast raises on purpose."""
+    assert isinstance(error, HoldfastError)  # registered for these only
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None  # noqa: PLR2004 (HTTP status)
+    return problem_response(request_id_of(request), error.status, error.code, sentence(error), headers=headers)
+
+
+def for_http_exception(request: Request, error: Exception) -> Response:
+    """Answers what no route or method fits."""
+    assert isinstance(error, HTTPException)  # registered for these only
+    known = {
+        404: ("resource.not_found", "there is nothing at this path"),
+        405: ("request.method_not_allowed", "this path does not have this method"),
+    }
+    code, detail = known.get(error.status_code, ("request.invalid", str(error.detail)))
+    return problem_response(request_id_of(request), error.status_code, code, detail, headers=dict(error.headers or {}))
+
+
+def for_validation_error(request: Request, error: Exception) -> Response:
+    """Answers a request whose fields are not as documented, naming each."""
+    assert isinstance(error, RequestValidationError)  # registered for these only
+    errors = [
+        FieldProblem(
+            field=".".join(str(part)[:80] for part in problem["loc"][1:]) or str(problem["loc"][0]),
+            message=str(problem["msg"]).removeprefix("Value error, ")[:500],
+        )
+        for problem in error.errors()[:_PROBLEMS_SHOWN_MAX]
+    ]
+    detail = "; ".join(f"`{problem.field}`: {problem.message}" for problem in errors)
+    return problem_response(request_id_of(request), RequestInvalid.status, RequestInvalid.code, detail, errors=errors)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Says whether an error means that a part is away for now, so that the same request may succeed later."""
+    if isinstance(error, OSError | PoolTimeout | OperationalError | InterfaceError | RPCError):
+        return True
+    if isinstance(error, DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        return error.connection_invalidated or state.startswith(_PASSING_STATES)
+    return False
+
+
+def for_unexpected(request_id: str, error: BaseException) -> Response:
+    """Answers what nobody expected, without a word about the inside."""
+    if is_passing(error):
+        detail = "a part that is needed does not answer; nothing was changed that is not shown; try again"
+        return problem_response(request_id, Unavailable.status, Unavailable.code, detail)
+    detail = "something is wrong on our side; the log has it under this request_id"
+    return problem_response(request_id, HoldfastError.status, HoldfastError.code, detail)

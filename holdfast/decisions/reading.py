@@ -1,0 +1,120 @@
+"""Reading decision records: both parts, byte for byte as they were hashed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from holdfast.errors import NotFound
+
+_COLUMNS = """
+    decision_id, run_id, step, try, kind, verdict, reason_codes, reply ->> 'message' AS message, reply ->> 'rule_id' AS rule_id,
+    hold_id, approval_id, created_at, superseded_at, leaf_index, record_hash
+"""
+
+_LIST = text(f"""
+    SELECT {_COLUMNS} FROM decisions WHERE tenant_id = :tenant_id
+      AND (CAST(:before AS uuid) IS NULL OR decision_id < :before)
+      AND (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
+      AND (CAST(:verdict AS text) IS NULL OR verdict = :verdict)
+      AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+      AND (CAST(:code AS text) IS NULL OR CAST(:code AS text) = ANY(reason_codes))
+    ORDER BY decision_id DESC LIMIT :count
+""")  # noqa: S608 (constant columns)
+
+_READ = text(
+    f"SELECT {_COLUMNS}, part_a, part_b FROM decisions WHERE tenant_id = :tenant_id AND decision_id = :decision_id"  # noqa: S608 (constant columns)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A decision as lists show it."""
+
+    decision_id: UUID
+    run_id: UUID | None
+    step: int | None
+    try_number: int | None
+    kind: str
+    verdict: str
+    reason_codes: list[str]
+    message: str
+    rule_id: str
+    hold_id: UUID | None
+    approval_id: UUID | None
+    created_at: datetime
+    superseded_at: datetime | None
+    leaf_index: int | None
+    record_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision with the two parts that its hash is over."""
+
+    row: DecisionRow
+    part_a: bytes
+    part_b: bytes
+
+
+def _row(row: Row[tuple[object, ...]]) -> DecisionRow:
+    return DecisionRow(
+        decision_id=row.decision_id,
+        run_id=row.run_id,
+        step=row.step,
+        try_number=getattr(row, "try"),
+        kind=row.kind,
+        verdict=row.verdict,
+        reason_codes=row.reason_codes,
+        message=row.message or "",
+        rule_id=row.rule_id or "",
+        hold_id=row.hold_id,
+        approval_id=row.approval_id,
+        created_at=row.created_at,
+        superseded_at=row.superseded_at,
+        leaf_index=row.leaf_index,
+        record_hash=row.record_hash,
+    )
+
+
+async def list_decisions(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    before: UUID | None,
+    count: int,
+    run_id: UUID | None = None,
+    verdict: str | None = None,
+    kind: str | None = None,
+    code: str | None = None,
+) -> list[DecisionRow]:
+    """Returns decisions, newest first."""
+    rows = await connection.execute(
+        _LIST,
+        {
+            "tenant_id": tenant_id,
+            "before": before,
+            "count": count,
+            "run_id": run_id,
+            "verdict": verdict,
+            "kind": kind,
+            "code": code,
+        },
+    )
+    return [_row(row) for row in rows]
+
+
+async def read_decision(connection: AsyncConnection, tenant_id: UUID, decision_id: UUID) -> DecisionRecord:
+    """Returns one decision with both parts of its record.
+
+    Raises:
+        NotFound: The tenant has no such decision.
+    """
+    row = (await connection.execute(_READ, {"tenant_id": tenant_id, "decision_id": decision_id})).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no decision {decision_id}")
+    return DecisionRecord(_row(row), row.part_a, row.part_b)
