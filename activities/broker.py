@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
+from typing import cast
 from uuid import UUID
 
 import httpx
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
@@ -18,9 +20,10 @@ from holdfast.actions.build import llm_action
 from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.permits import Permit
-from holdfast.providers.model import ModelRequest, ToolSpec
+from holdfast.providers.model import ModelRequest, ToolSpec, Wire
 from holdfast.transcript import verify
-from holdfast_verdict.canonical import JsonValue, canonical_bytes
+from holdfast_verdict.canonical import JsonValue as Json
+from holdfast_verdict.canonical import canonical_bytes
 
 _WAIT_MAX_S = 20.0
 
@@ -100,7 +103,7 @@ class BrokerClient:
             problem = orjson.loads(response.content) if response.content.startswith(b"{") else {}
             refusal = _REFUSALS.get(str(problem.get("code")))
             if refusal is None:
-                raise Unavailable(f"the broker failed with status {response.status_code}")
+                raise Unavailable(f"the broker failed: {problem.get('code', response.status_code)}")
             raise refusal(str(problem.get("detail", "the broker refused")))
         if permit is None:
             raise PermitInvalid("the broker accepted a permit that does not verify here")
@@ -108,25 +111,26 @@ class BrokerClient:
         return self._execution(permit, RedeemReply.model_validate_json(response.content))
 
     def _execution(self, permit: Permit, reply: RedeemReply) -> Execution:
-        action: dict[str, JsonValue] = orjson.loads(reply.action)
+        action: dict[str, Json] = orjson.loads(reply.action)
         # INVARIANT (LAW 1): what runs is what was decided, byte for byte, whatever came over the wire
         if hashlib.sha256(canonical_bytes(action)).hexdigest() != permit.digest:
             raise PermitInvalid("the action is not the one the permit was given for")
         lease = Lease(self._engine, UUID(permit.hold_id), base64.b64decode(reply.lease_token), reply.lease_ms)
         request = None if reply.material is None else _request(action, reply.material)
-        return Execution(permit, action, reply.credential, lease, reply.tenant, reply.idempotency_key, request)
+        credential = cast("dict[str, Json]", reply.credential)  # the same values under pydantic's name
+        return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request)
 
 
-def _request(action: dict[str, JsonValue], material: ModelMaterial) -> ModelRequest:
+def _request(action: Mapping[str, Json], material: ModelMaterial) -> ModelRequest:
     args = action["args"]
     assert isinstance(args, dict)  # the action's digest was checked: it is an llm.call that build() made
     contents = [entry.encode() for entry in material.entries]
     head = bytes.fromhex(str(args["transcript"]))
     verify(contents, head)
     request = ModelRequest(
-        wire=args["wire"],
+        wire=cast("Wire", args["wire"]),
         model=str(args["model"]),
-        max_tokens=args["max_tokens"],
+        max_tokens=cast(int, args["max_tokens"]),
         system=material.system,
         entries=[orjson.loads(content) for content in contents],
         tools=[ToolSpec(**tool) for tool in material.tools],  # type: ignore[arg-type]  # checked by digest just below

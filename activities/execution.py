@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Execution:
 
     permit: Permit
     action: dict[str, JsonValue]
-    credential: dict[str, JsonValue]
+    credential: Mapping[str, JsonValue]
     lease: Lease
     tenant: str
     idempotency_key: str

@@ -49,7 +49,7 @@ class ToolCall:
         call = ToolInvocation(
             tool=str(current.action["tool"]),
             arguments=arguments,
-            credential=current.credential,
+            credential=dict(current.credential),
             tenant=current.tenant,
             idempotency_key=current.idempotency_key,
             outward=lease,

@@ -49,6 +49,10 @@ from holdfast_verdict.canonical import JsonValue
 log = structlog.get_logger("broker")
 
 _BODY_BYTES_MAX = 64 * 1024
+_READ_HELD = text("""
+    SELECT action FROM holds
+    WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND run_id = :run_id AND state = 'held'
+""")
 _NOW_MS = text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
@@ -87,11 +91,13 @@ class Broker:
 
     async def _redeem(self, permit: Permit) -> RedeemReply:
         tenant_id, run_id, hold_id = UUID(permit.tenant_id), UUID(permit.run_id), UUID(permit.hold_id)
-        hold = await self.ledger.read_hold(tenant_id, hold_id)
-        if hold is None or hold.state != "held" or hold.key.run_id != run_id:
-            raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
-        action: dict[str, JsonValue] = orjson.loads(hold.action)
         async with transaction(self.engine, tenant_id) as connection:
+            canonical = await connection.scalar(
+                _READ_HELD, {"tenant_id": tenant_id, "run_id": run_id, "hold_id": hold_id}
+            )
+            if canonical is None:
+                raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
+            action: dict[str, JsonValue] = orjson.loads(canonical)
             run = await self.reader.read(connection, tenant_id, run_id)
             if run.ended:
                 raise PermitInvalid("the run has ended")

@@ -35,6 +35,8 @@ _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 60.0
 _LOOK_AGAIN_FIRST_S = 30.0
 _LOOK_AGAIN_MAX_S = 3_600.0
+_LASTING = frozenset({"vault.credential_missing", "configuration.invalid"})
+"""Refusals of an executor that no new try overcomes: a person has to do something first."""
 
 
 @dataclass
@@ -148,14 +150,14 @@ class GovernedAction:
                     await self._back_off(failures, 0)
                     continue
                 return ActionResult("denied", code, reply.decision_id)
-            if reply.verdict == "allow":
-                await self._execute(try_number, reply.permit)
+            refusal = await self._execute(try_number, reply.permit) if reply.verdict == "allow" else ""
             settled = await self._settle(try_number, reply.hold_id)
             if settled.ok:
                 return ActionResult("done", settled=settled)
             failures += 1
-            if not settled.retryable or failures >= self._context.max_tries:
-                return ActionResult("failed", settled.error_code, settled=settled)
+            if not settled.retryable or refusal in _LASTING or failures >= self._context.max_tries:
+                never_ran = refusal and settled.state == "voided"
+                return ActionResult("failed", refusal if never_ran else settled.error_code, settled=settled)
             await self._back_off(failures, settled.retry_after_ms)
         return ActionResult("stopped")
 
@@ -199,8 +201,12 @@ class GovernedAction:
             ):
                 return
 
-    async def _execute(self, try_number: int, permit: str) -> None:
-        """Runs the executing activity, once (rule 2). What came of it stands in PostgreSQL, not in its result."""
+    async def _execute(self, try_number: int, permit: str) -> str:
+        """Runs the executing activity, once (rule 2). What came of it stands in PostgreSQL, not in its result.
+
+        Returns:
+            The code with which the executor refused to run it, or an empty text.
+        """
         kind = self._action.kind
         timeout_ms = self._context.llm_timeout_ms if kind == "llm.call" else self._context.tool_timeout_ms
         start_to_close = timedelta(milliseconds=timeout_ms + names.REDEEM_WAIT_MS)
@@ -227,6 +233,7 @@ class GovernedAction:
             if not handle.done():  # cancelled before the activity was told: tell it, and wait for its end
                 handle.cancel()
                 await asyncio.wait([handle])
+        return ""
 
     async def _settle(self, try_number: int, hold_id: str) -> SettleReply:
         request = SettleRequest(step=self._step, try_number=try_number, hold_id=hold_id, action=self._action)
