@@ -19,7 +19,7 @@ help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .uv.ready ## Install everything into .venv
-	$(call step,install the locked dependencies,$(UV) sync --locked --all-extras)
+	$(call step,install the locked dependencies,$(UV) sync --locked --all-extras --compile-bytecode)
 
 .PHONY: .uv.ready
 .uv.ready:

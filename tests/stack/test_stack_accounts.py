@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -17,11 +15,12 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from cli.stack.supervisor import Stack
+from cli.stack.temporal_program import TemporalProgram
+from tests.stack.become_nobody import closed_ancestors
 from tests.stack.places import ROOT, clean_environment
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to find another account")
-CLONE_NEWNS = 0x00020000
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+BECOME_NOBODY = str(Path(__file__).with_name("become_nobody.py"))
 
 # Runs as an ordinary user: everything from initdb to a restart, with the real servers.
 ORDINARY = """
@@ -107,64 +106,25 @@ def nobodys_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def closed_ancestors(path: Path) -> list[Path]:
-    """The folders on the way to a path that others may not enter."""
-    return [parent for parent in reversed(path.parents) if not parent.stat().st_mode & stat.S_IXOTH]
-
-
-def show_to_others(needed: list[Path]) -> None:
-    """In a mount namespace of its own, opens the way to folders that lie in root's home, say, to everybody."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def check(result: int) -> None:
-        if result != 0:
-            raise OSError(ctypes.get_errno(), "the kernel refused a mount")
-
-    check(libc.unshare(CLONE_NEWNS))
-    check(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-    for number, path in enumerate(needed):
-        ancestors = closed_ancestors(path)
-        if not ancestors:
-            continue
-        window = Path(f"/tmp/.window-{os.getpid()}-{number}")
-        window.mkdir()
-        check(libc.mount(bytes(path), bytes(window), None, MS_BIND, None))
-        check(libc.mount(b"tmpfs", bytes(ancestors[0]), b"tmpfs", 0, b"mode=755"))
-        path.mkdir(parents=True)
-        check(libc.mount(bytes(window), bytes(path), None, MS_BIND, None))
-        libc.umount2(bytes(window), 2)
-        window.rmdir()
-
-
-def become_nobody() -> None:
-    """Between fork and exec: an ordinary user to whom the interpreter is visible."""
-    show_to_others([Path(sys.base_prefix)])
-    nobody = pwd.getpwnam("nobody")
-    os.setgroups([])
-    os.setgid(nobody.pw_gid)
-    os.setuid(nobody.pw_uid)
-
-
 def test_an_ordinary_user_runs_everything(nobodys_folder: Path) -> None:
     root = os.geteuid() == 0
     uid = pwd.getpwnam("nobody").pw_uid if root else os.geteuid()
     if root and closed_ancestors(ROOT / "cli"):
         pytest.skip(f"{ROOT} cannot be entered by an ordinary user")
     env = {**clean_environment(), "HOME": str(nobodys_folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    if root and "HOLDFAST_TEMPORAL" not in env:
-        from cli.stack.temporal_program import TemporalProgram
-
-        shutil.copy(TemporalProgram().cached, nobodys_folder / "temporal")
-        (nobodys_folder / "temporal").chmod(0o755)
-        env["HOLDFAST_TEMPORAL"] = str(nobodys_folder / "temporal")
+    program = Path(env.get("HOLDFAST_TEMPORAL") or TemporalProgram().cached)
+    if root and closed_ancestors(program):
+        program = Path(shutil.copy(program, nobodys_folder / "temporal"))
+        program.chmod(0o755)
+    env["HOLDFAST_TEMPORAL"] = str(program)
+    command = [sys.executable, "-c", ORDINARY, str(nobodys_folder), str(uid)]
     done = subprocess.run(
-        [sys.executable, "-c", ORDINARY, str(nobodys_folder), str(uid)],
+        [sys.executable, BECOME_NOBODY, *command] if root else command,
         cwd=nobodys_folder,
         env=env,
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=become_nobody if root else None,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["twice", "up", "as", str(uid), "0o700"]

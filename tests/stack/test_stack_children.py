@@ -6,16 +6,24 @@ import asyncio
 import json
 import re
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from cli.stack.child import Child, ChildSpec
-from cli.stack.errors import ChildFailed, StackError
+from cli.stack.data_folder import DataFolder
+from cli.stack.errors import ChildFailed, PortTaken, StackError
+from cli.stack.log_file import LogFile
+from cli.stack.ports import Ports, check_free
 from cli.stack.probe import logs_ready
 from cli.stack.supervisor import Part, Stack
-from tests.stack.places import lives, stand_in, until
+from tests.stack.places import ROOT, STAND_IN, family, lives, stand_in, until
 
 PROCESSES: frozenset[Part] = frozenset({"bootstrap", "governor", "executor", "api"})
 WELL = {name: stand_in("well") for name in ("governor", "executor-1", "executor-2", "api")} | {
@@ -193,6 +201,77 @@ async def test_a_failing_bootstrap_is_told(tmp_path: Path) -> None:
     stack = Stack(tmp_path, ports="free", parts={"bootstrap"}, commands={"bootstrap": stand_in("crash")})
     with pytest.raises(ChildFailed, match=r"bootstrap ended with code 3(.|\n)*badly wrong"):
         await stack.start()
+
+
+SUPERVISOR = """
+import asyncio, sys
+from pathlib import Path
+from cli.stack.commands import _serve
+from cli.stack.supervisor import Stack
+command = [sys.executable, "-I", "-S", sys.argv[2], "stubborn"]
+asyncio.run(_serve(Stack(Path(sys.argv[1]), ports="free", parts={"governor", "executor"},
+                         commands={"governor": command, "executor-1": command})))
+"""
+
+
+@contextmanager
+def supervisor(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A supervisor of two children that ignore SIGTERM, as a process of its own."""
+    command = [sys.executable, "-c", SUPERVISOR, str(folder), STAND_IN]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+async def test_children_that_ignore_signals_do_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
+    with supervisor(tmp_path) as process:
+        await until(lambda: DataFolder(tmp_path).read_state().get("ready") is True, what="the stack")
+        pids = family(process.pid)
+        assert len(pids) == 2
+        process.kill()
+        await until(lambda: not any(map(lives, pids)), within_s=5, what="the children's end")
+        assert DataFolder(tmp_path).running_pid() is None
+
+
+async def test_a_second_signal_ends_the_wait_for_stubborn_children(tmp_path: Path) -> None:
+    with supervisor(tmp_path) as process:
+        await until(lambda: DataFolder(tmp_path).read_state().get("ready") is True, what="the stack")
+        pids = family(process.pid)
+        process.send_signal(signal.SIGINT)
+        await until(lambda: "stopping" in str(DataFolder(tmp_path).read_state()))
+        process.send_signal(signal.SIGINT)  # the same once more, as from a terminal and a parent: no hurry meant
+        began = time.monotonic()
+        await until(lambda: time.monotonic() - began > 1.1)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, 5) == 0
+        assert not any(map(lives, pids))
+
+
+def test_a_log_that_grows_is_bounded_and_keeps_its_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.stack.log_file._BYTES_MAX", 100)
+    log = LogFile(tmp_path / "child.log")
+    with log.open() as writer:
+        writer.write(b"old\n" * 50)
+        log.bound()
+        writer.write(b'{"event": "ready"}\n')
+        assert log.has_event("ready")
+    assert (tmp_path / "child.log").read_bytes() == b'{"event": "ready"}\n'
+    assert (tmp_path / "child.log.1").read_bytes() == b"old\n" * 50
+    assert (tmp_path / "child.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_ports_are_counted_up_or_free() -> None:
+    assert Ports.from_base(9000) == Ports(9000, 9001, 9002, 9003, 9004, 9005, 9006)
+    mixed = Ports(api=0, temporal=0).with_free()
+    assert mixed.postgres == Ports().postgres
+    assert 0 not in (mixed.api, mixed.temporal)
+    with pytest.raises(PortTaken, match="api and broker are given the same port 9999"):
+        check_free(Ports(api=9999, broker=9999), ["api", "broker", "temporal"])
 
 
 async def test_an_unknown_child_is_told(tmp_path: Path) -> None:
