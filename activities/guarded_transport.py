@@ -117,7 +117,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def _trace(self, event: str, _info: object) -> None:
         if event.startswith("connection."):
             self._exchange.connecting = True
-        elif not self._exchange.writing:
+        elif not self._exchange.writing and self._exchange.refused is None:
             # The first thing that happens on an established connection is writing the request. Connecting may have
             # taken long, or the process may have been frozen, so the lease is looked at again (LAW 1).
             self._assert_live()

@@ -30,6 +30,7 @@ OnDelta = Callable[[Delta], Awaitable[None]]
 OnPartial = Callable[[ModelOutcome], None]
 
 CONNECT_TIMEOUT_S = 10.0
+_PORT_MAX = 65_535
 _OFFICIAL = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 _REQUEST_ID_HEADER = {"anthropic": "request-id", "openai": "x-request-id"}
 _SIMULATED_HEADER = "x-holdfast-simulated"
@@ -49,11 +50,14 @@ class _ProviderCredential(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _names_a_host(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
-            if value is not None and not httpx2.URL(value).host:
-                raise ValueError("no host")
+            url = httpx2.URL(value)
         except httpx2.InvalidURL:
             raise ValueError("not a URL") from None
+        if not url.host or (url.port is not None and not 0 < url.port <= _PORT_MAX):
+            raise ValueError("names no host, or a port that does not exist")
         return value
 
 
@@ -185,6 +189,10 @@ class _Call:
         cause: BaseException = error
         if isinstance(error, anthropic.APIConnectionError | openai.APIConnectionError):
             cause = error.__cause__ or error  # the SDKs wrap what the transport raised
+        if not exchange.begun:
+            # The SDK would not send it, for a reason of its own.
+            message = f"nothing was sent: {type(cause).__name__}: {cause}"
+            return Failure("provider.refused", message, retryable=False, cost="nothing")
         if exchange.status is not None and not exchange.succeeded:
             return self._refused(_provider_message(error))
         transport_failed = isinstance(cause, httpx2.TransportError | OSError | ssl.SSLError)
