@@ -130,7 +130,7 @@ def tool_action(agent: AgentDefinition, tool: str, arguments: object, raw_argume
         normal = {"raw_digest": hashlib.sha256(raw_arguments.encode(errors="replace")).hexdigest()}
     value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
     definition = TOOLS.get(tool)
-    idempotent = definition is not None and definition.idempotent
+    idempotent = definition is not None and known and not malformed and definition.is_idempotent(normal)
     return Action(value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent)
 
 
