@@ -183,7 +183,8 @@ class TemporalProgram:
             return "Go is not installed"
         self._say(f"building Temporal CLI {CLI_VERSION} with {go}; this takes about five minutes, once …")
         with tempfile.TemporaryDirectory(prefix="build-", dir=self._cache) as folder:
-            env = {**self._environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": folder}
+            go_env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": folder, "GOTMPDIR": folder}
+            env = {**self._environ, **go_env}
             argv = [go, "install", "-trimpath", "-ldflags", "-s -w", MODULE]
             output = await _run(argv, env, _BUILD_TIMEOUT_S, self._tick("building"))
             if output.code != 0:
