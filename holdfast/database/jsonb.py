@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import orjson
 
 from holdfast_verdict.canonical import JsonValue
 
-_REPLACEMENT = "\ufffd"
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def _storable(value: JsonValue) -> JsonValue:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8").replace("\x00", _REPLACEMENT)
+        return _NOT_TEXT.sub("\ufffd", value)
     if isinstance(value, Mapping):
         return {str(_storable(key)): _storable(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
