@@ -93,20 +93,18 @@ def _tls_context() -> ssl.SSLContext:
 class GuardedTransport(httpx2.AsyncBaseTransport):
     """Sends exactly one request, after the lease was begun and while it is live (LAW 1)."""
 
-    def __init__(
-        self, outward: Outward, exchange: Exchange, credential_header: tuple[str, str], response_bytes_max: int
-    ) -> None:
+    def __init__(self, outward: Outward, exchange: Exchange, api_key: str, response_bytes_max: int) -> None:
         """Prepares for one request.
 
         Args:
             outward: The lease of the hold that this call runs under.
             exchange: Where to note what happens.
-            credential_header: Name and value of the header that carries the credential.
+            api_key: The credential that came with the permit; both wires carry it as a bearer token.
             response_bytes_max: Bound of the response's body.
         """
         self._outward = outward
         self._exchange = exchange
-        self._credential_header = credential_header
+        self._api_key = api_key
         self._response_bytes_max = response_bytes_max
         self._used = False
         # A kept-alive connection that the server has just closed would make an outcome unknown that was none: each
@@ -142,7 +140,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             raise
         self._exchange.begun = True
         headers = [(name, value) for name, value in request.headers.items() if name.lower() in _SENT_HEADERS]
-        headers += [self._credential_header, ("accept-encoding", "identity"), ("user-agent", "holdfast")]
+        headers.append(("authorization", f"Bearer {self._api_key}"))
+        headers += [("accept-encoding", "identity"), ("user-agent", "holdfast")]
         bare = httpx2.Request(
             request.method,
             request.url.copy_with(query=None),

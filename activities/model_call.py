@@ -105,8 +105,8 @@ class _Call:
             self.accumulator = openai_wire.OpenAIAccumulator(surcharge)
             self._arguments = openai_wire.request_arguments(request)
 
-    def _http_client(self, credential_header: tuple[str, str]) -> httpx2.AsyncClient:
-        transport = GuardedTransport(self._outward, self.exchange, credential_header, self._response_bytes_max)
+    def _http_client(self) -> httpx2.AsyncClient:
+        transport = GuardedTransport(self._outward, self.exchange, self._credential.api_key, self._response_bytes_max)
         # The call's deadline bounds everything; only connecting is given less.
         timeout = httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S)
         return httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=timeout)
@@ -124,7 +124,7 @@ class _Call:
                 base_url=self._base_url,
                 max_retries=0,
                 open_telemetry=False,
-                http_client=self._http_client(("x-api-key", key)),
+                http_client=self._http_client(),
             ) as claude:
                 opened = await claude.messages.create(**self._arguments, extra_headers=headers)
                 async with opened as events:
@@ -134,7 +134,7 @@ class _Call:
                 api_key=key,
                 base_url=self._base_url,
                 max_retries=0,
-                http_client=self._http_client(("authorization", f"Bearer {key}")),
+                http_client=self._http_client(),
             ) as gpt:
                 opened = await gpt.chat.completions.create(**self._arguments, extra_headers=headers)
                 async with opened as events:

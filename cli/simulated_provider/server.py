@@ -296,13 +296,13 @@ class SimulatedProvider:
         )
 
     async def _messages(self, request: Request) -> Response:
-        return await self._converse(request, messages_wire, "anthropic", request.headers.get("x-api-key", ""))
+        return await self._converse(request, messages_wire, "anthropic")
 
     async def _completions(self, request: Request) -> Response:
-        key = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return await self._converse(request, completions_wire, "openai", key)
+        return await self._converse(request, completions_wire, "openai")
 
-    async def _converse(self, request: Request, wire: ModuleType, name: str, key: str) -> Response:
+    async def _converse(self, request: Request, wire: ModuleType, name: str) -> Response:
+        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
         if not key:
             return _labelled(wire.error_document(401, "simulated: no API key came with the request"), 401)
         if int(request.headers.get("content-length", "0")) > BODY_BYTES_MAX:

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from activities.model_call import call_model
@@ -18,6 +19,7 @@ from holdfast.providers.model import Delta, ModelOutcome, ModelRequest, ToolSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parents[2]
 WIRES: tuple[Wire, ...] = ("anthropic", "openai")
 MODELS = {"anthropic": "claude-haiku-4-5", "openai": "gpt-4.1"}
 API_KEY = "key-from-the-vault"
@@ -87,7 +89,7 @@ def ready_line(stderr: IO[str]) -> dict[str, Any]:
 def running(*arguments: str) -> Iterator[tuple[Simulated, subprocess.Popen[str]]]:
     """Runs a simulated provider on a free port."""
     command = [sys.executable, "-m", "cli.simulated_provider", "--port", "0", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stderr is not None
             event = ready_line(process.stderr)

@@ -321,7 +321,7 @@ async def test_nothing_leaves_but_what_is_named_whatever_the_environment_says(
     assert received["idempotency_key"] == "acme:run-1:3"
     allowed = {
         *("accept", "accept-encoding", "connection", "content-length", "content-type", "host", "user-agent"),
-        *("idempotency-key", "authorization", "x-api-key", "anthropic-version"),
+        *("idempotency-key", "authorization", "anthropic-version"),
     }
     assert set(received["header_names"]) <= allowed
 

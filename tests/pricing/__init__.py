@@ -1,0 +1,1 @@
+"""Prices, worst cases and actual costs of model calls."""
