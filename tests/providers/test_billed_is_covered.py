@@ -1,0 +1,64 @@
+"""What a call is settled at covers what the provider billed for it, whatever went wrong (LAW 3, LAW 4)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from holdfast.pricing.actual import actual_llm_cost
+from holdfast.pricing.estimate import estimate_llm
+from holdfast.pricing.prices import price_of
+from holdfast.providers.model import Usage, Wire
+
+from .simulated import WIRES, Simulated, call, request_for, script
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+STEP = {
+    "think": "let me see",
+    "say": "漢字 and 😀 and quite some text besides, so that there is a middle",
+    "tools": [{"tool": "mail.send", "arguments": {"to": "ü@example.com", "body": "x" * 60}}],
+}
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "slow", "ms": 0},
+    {"kind": "empty"},
+    {"kind": "no_usage"},
+    {"kind": "cut", "at": "start"},
+    {"kind": "cut", "at": "middle"},
+    {"kind": "cut", "at": "end"},
+    {"kind": "stream_error"},
+    {"kind": "error_after_billing"},
+    {"kind": "rubbish"},
+    {"kind": "rubbish", "form": "json"},
+    {"kind": "hang", "at": "middle"},
+    {"kind": "status", "status": 429},
+    {"kind": "status", "status": 400},
+    {"kind": "status", "status": 503},
+    {"kind": "usage", "usage": {"output_tokens": -1, "completion_tokens": -1}},
+    {"kind": "usage_factor", "factor": 4},
+    {"kind": "usage_factor", "factor": 4, "of": "max_tokens"},
+]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(map(str, fault.values()))[:40])
+async def test_the_settled_cost_covers_the_bill(simulated: Simulated, wire: Wire, fault: dict[str, Any]) -> None:
+    simulated.faults([fault])
+    request = request_for(wire, script(STEP), max_tokens=300)
+    price = price_of(wire, request.model, NOW)
+    estimate = estimate_llm(request, price)
+    deadline_ms = 300 if fault["kind"] == "hang" else 10_000
+    outcome = await call(simulated, request, deadline_ms=deadline_ms)
+    bill = await asyncio.to_thread(simulated.calls)
+    billed_nano_usd = price.cost_nano_usd(Usage(**bill[0]["usage"])) if bill[0]["billed"] else 0
+    settled_nano_usd = actual_llm_cost(outcome, estimate)
+    if settled_nano_usd is None:
+        assert billed_nano_usd <= estimate.max_cost_nano_usd  # the hold stays, and covers it
+        return
+    assert settled_nano_usd >= billed_nano_usd
+    if fault["kind"] != "usage_factor":
+        assert settled_nano_usd <= estimate.max_cost_nano_usd  # debt only where the provider bills over the bounds
+    if fault.get("of") == "max_tokens":
+        assert settled_nano_usd == billed_nano_usd
