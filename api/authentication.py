@@ -13,14 +13,20 @@ from holdfast.errors import NotAuthenticated
 from holdfast.tenancy.keys import KeyRefused, authenticate
 from holdfast.tenancy.principals import AGENT, READERS, Principal
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False, scheme_name="api_key", bearerFormat="hf_…", description="an API key: `Bearer hf_…`"
 )
 
 
-async def _caller(
-    parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+async def principal_of(
+    parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Principal:
+    """Returns who calls.
+
+    Raises:
+        NotAuthenticated: No key came.
+        KeyRefused: The key is not in force; that is recorded.
+    """
     if credentials is None:
         raise NotAuthenticated("no API key came with the request", remedy="send `Authorization: Bearer hf_…`")
     try:
@@ -32,7 +38,7 @@ async def _caller(
     return principal
 
 
-Caller = Annotated[Principal, Depends(_caller)]
+Caller = Annotated[Principal, Depends(principal_of)]
 """Who is calling, as a route asks for it."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Final, NoReturn
 
 from holdfast.errors import RequestInvalid, RequestTooLarge
@@ -49,8 +50,7 @@ def _check_depth(body: bytes) -> None:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = next(name for name in names if names.count(name) > 1)
+        doubled = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise RequestInvalid(f"`{doubled[:80]}`: the key stands twice in one object", remedy="send it once")
     return value
 

@@ -1,0 +1,128 @@
+"""Agents and roles: every PUT is a new version; runs stay with the one they were admitted under."""
+
+from __future__ import annotations
+
+from typing import Self, cast
+
+from fastapi import APIRouter
+from pydantic import Field, JsonValue
+
+from api.authentication import Caller, require_reader
+from api.context import Parts
+from api.forms import Answer, Cursor, Form, NamePath, Page, PageSize, Time, page_of, text_cursor
+from holdfast.database.engine import transaction
+from holdfast.decisions.record import record_change
+from holdfast.runs import versions
+from holdfast.runs.definition import AgentDefinition
+from holdfast.runs.versions import RULES_MAX, AgentVersion, RoleVersion, RuleForm
+from holdfast.tenancy.principals import ADMIN, DEVELOPER, OWNER
+from holdfast_verdict.decide import rule_to_json
+
+router = APIRouter(prefix="/v1", tags=["agents"])
+
+
+class Agent(Answer):
+    """The newest version of an agent."""
+
+    name: str
+    version: int
+    created_at: Time
+    definition: AgentDefinition
+
+
+class PutRole(Form):
+    """The table of a role. Order: forbids, permits, gates; what nothing permits is denied."""
+
+    rules: list[RuleForm] = Field(max_length=RULES_MAX)
+
+
+class Role(Answer):
+    """The newest version of a role."""
+
+    name: str
+    version: int
+    created_at: Time
+    policy_hash: str = Field(description="SHA-256 of the rules' canonical JSON, hex; decision records cite it")
+    rules: list[dict[str, JsonValue]] = Field(description="as they were put, with all fields")
+
+    @classmethod
+    def of(cls, role: RoleVersion) -> Self:
+        """Builds the answer."""
+        return cls(
+            name=role.name,
+            version=role.version,
+            created_at=role.created_at,
+            policy_hash=role.policy_hash.hex(),
+            rules=[cast("dict[str, JsonValue]", rule_to_json(rule)) for rule in role.rules],
+        )
+
+
+@router.put("/agents/{name}", summary="Store a new version of an agent")
+async def put_agent(name: NamePath, body: AgentDefinition, caller: Caller, parts: Parts) -> Agent:
+    """Stores a new version; new runs use it, running ones keep theirs. Its role must exist."""
+    caller.require(OWNER, ADMIN, DEVELOPER)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        stored = await versions.put_agent(connection, caller.tenant_id, name, body)
+        await record_change(
+            connection,
+            caller.tenant_id,
+            caller,
+            "agent.put",
+            f"agent {name} is at version {stored.version}",
+            {"agent": name, "version": stored.version, "role": body.role, "tools": list(body.tools)},
+        )
+    return Agent.model_validate(stored)
+
+
+@router.get("/agents", summary="List agents")
+async def list_agents(caller: Caller, parts: Parts, cursor: Cursor = None, size: PageSize = 50) -> Page[Agent]:
+    """Lists the newest version of each agent, by name."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        found: list[AgentVersion] = await versions.list_agents(
+            connection, caller.tenant_id, after=text_cursor(cursor), count=size + 1
+        )
+    return page_of([Agent.model_validate(agent) for agent in found], [agent.name for agent in found], size)
+
+
+@router.get("/agents/{name}", summary="Look at an agent")
+async def get_agent(name: NamePath, caller: Caller, parts: Parts) -> Agent:
+    """Shows the newest version of an agent."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        return Agent.model_validate(await versions.newest_agent(connection, caller.tenant_id, name))
+
+
+@router.put("/roles/{name}", summary="Store a new version of a role")
+async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) -> Role:
+    """Stores a new version; runs admitted from now on are decided by it."""
+    caller.require(OWNER, ADMIN)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        rules = tuple(rule.to_rule() for rule in body.rules)
+        stored = await versions.put_role(connection, caller.tenant_id, name, rules)
+        await record_change(
+            connection,
+            caller.tenant_id,
+            caller,
+            "role.put",
+            f"role {name} is at version {stored.version}",
+            {"role": name, "version": stored.version, "policy_hash": stored.policy_hash.hex()},
+        )
+    return Role.of(stored)
+
+
+@router.get("/roles", summary="List roles")
+async def list_roles(caller: Caller, parts: Parts, cursor: Cursor = None, size: PageSize = 50) -> Page[Role]:
+    """Lists the newest version of each role, by name."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        found = await versions.list_roles(connection, caller.tenant_id, after=text_cursor(cursor), count=size + 1)
+    return page_of([Role.of(role) for role in found], [role.name for role in found], size)
+
+
+@router.get("/roles/{name}", summary="Look at a role")
+async def get_role(name: NamePath, caller: Caller, parts: Parts) -> Role:
+    """Shows the newest version of a role."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        return Role.of(await versions.newest_role(connection, caller.tenant_id, name))
