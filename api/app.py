@@ -57,7 +57,8 @@ async def _register_search_attributes(parts: Context) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Context = app.state.context = await Context.open(app.state.settings)
+    parts = await Context.open(app.state.settings)
+    app.state.context = parts
     tasks = [asyncio.create_task(_flush_failures(parts)), asyncio.create_task(_register_search_attributes(parts))]
     try:
         yield
@@ -85,12 +86,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        exception_handlers={
-            HoldfastError: for_holdfast_error,
-            RequestValidationError: for_validation_error,
-            HTTPException: for_http_exception,
-        },
     )
+    app.add_exception_handler(HoldfastError, for_holdfast_error)
+    app.add_exception_handler(RequestValidationError, for_validation_error)
+    app.add_exception_handler(HTTPException, for_http_exception)
     app.state.settings = settings
     for noun in _NOUNS:
         app.include_router(noun.router, responses=RESPONSES)
@@ -109,9 +108,7 @@ def _operation_id(route: APIRoute) -> str:
 def _openapi(app: FastAPI) -> dict[str, Any]:  # FastAPI's type
     """Returns the description of the API, with the problem schema that all errors share."""
     if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = schema["components"]["schemas"]
         schemas |= problem.pop("$defs", {})

@@ -99,7 +99,7 @@ async def root(request: Request) -> HTMLResponse:
         f"<td>{html.escape(route.summary or '')}</td></tr>"
         for route in request.app.routes
         if isinstance(route, APIRoute) and route.include_in_schema
-        for method in sorted(route.methods)
+        for method in sorted(route.methods or ())
     )
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Holdfast</title>'

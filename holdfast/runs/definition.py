@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ModelRoute(BaseModel):
     """Which model thinks, and over which wire."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
     wire: Literal["anthropic", "openai"]
     name: str = Field(min_length=1, max_length=200)
@@ -19,7 +19,7 @@ class ModelRoute(BaseModel):
 class AgentLimits(BaseModel):
     """Bounds of every run of the agent."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     max_steps: int = Field(default=100, ge=1, le=10_000, description="steps after which the run ends as failed")
     max_tries: int = Field(default=5, ge=1, le=20, description="tries of a step that fails for passing reasons")
@@ -32,11 +32,11 @@ class AgentLimits(BaseModel):
 class AgentDefinition(BaseModel):
     """One version of an agent."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     role: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     instructions: str = Field(default="", max_length=100_000)
     model: ModelRoute
     max_tokens: int = Field(default=4_096, ge=1, le=200_000, description="output bound of one model call")
-    tools: tuple[str, ...] = Field(default=(), max_length=200)
+    tools: tuple[str, ...] = Field(default=(), max_length=200, strict=False)  # JSON has no tuples
     limits: AgentLimits = AgentLimits()

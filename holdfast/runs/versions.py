@@ -69,7 +69,7 @@ def _has_canonical_form(value: JsonValue) -> JsonValue:
 class ConditionForm(BaseModel):
     """A condition as it is sent: compares a field of the action with a value or with another field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     path: str = Field(pattern=r"^(args|principal)(\.[A-Za-z0-9_-]{1,64}){1,16}$", description="such as `args.to`")
     operator: Operator
@@ -97,13 +97,13 @@ class ConditionForm(BaseModel):
 class RuleForm(BaseModel):
     """A rule as it is sent."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     rule_id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="name that decisions cite")
     effect: Effect
     kind: Literal["llm.call", "tool.call"] = Field(description="kind of action it speaks of")
     tool: str = Field(default="", max_length=100, description="for `tool.call`: the tool, or `*` for all")
-    conditions: tuple[ConditionForm, ...] = Field(default=(), max_length=50)
+    conditions: tuple[ConditionForm, ...] = Field(default=(), max_length=50, strict=False)  # JSON has no tuples
     code: str = Field(default="", pattern=r"^$|^[a-z][a-z0-9_.-]{0,99}$", description="reason code that a forbid gives")
     message: str = Field(default="", max_length=1_000, description="a sentence for people and models")
     approver_role: str = Field(default="approver", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
