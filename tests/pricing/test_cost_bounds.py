@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import RequestInvalid
@@ -20,6 +20,7 @@ from holdfast.pricing.prices import LongContextRates, Price, Rates, price_of
 from holdfast.providers.model import Cost, ModelOutcome, ModelRequest, ToolCall, ToolSpec, Usage
 from holdfast_verdict.canonical import canonical_bytes
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RATE = st.integers(0, 10**12)
 WINDOWS = [1, 500, 100_000, 200_000]
@@ -108,6 +109,7 @@ def usage_within(draw: st.DrawFn, estimate: Estimate) -> Usage:
     return Usage(total - read - written, output, read, written, draw(st.integers(0, 100)))
 
 
+@unhurried
 @given(REQUESTS, prices(), st.data())
 def test_no_usage_within_the_bounds_costs_more_than_the_estimate(
     request: ModelRequest, price: Price, data: st.DataObject
@@ -126,6 +128,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_estimate(
         assert actual >= price.cost_nano_usd(usage)  # what was reported is never counted for less
 
 
+@unhurried
 @given(REQUESTS, prices(), st.integers(0, 10**7), st.integers(0, 64))
 def test_a_stream_without_any_usage_costs_the_hold_at_worst(
     request: ModelRequest, price: Price, received: int, calls: int
@@ -141,6 +144,7 @@ def test_a_stream_without_any_usage_costs_the_hold_at_worst(
     assert more >= actual
 
 
+@unhurried
 @given(REQUESTS, prices(), st.integers(1, 100))
 def test_what_is_reported_beyond_the_hold_is_counted_in_full(request: ModelRequest, price: Price, factor: int) -> None:
     estimate = estimate_llm(request, price)
@@ -168,6 +172,7 @@ def test_a_count_of_output_is_not_believed_below_what_was_received() -> None:
     assert actual_llm_tokens(lie, estimate) == 20
 
 
+@unhurried
 @given(REQUESTS, prices(), st.data())
 def test_more_of_anything_never_costs_less(request: ModelRequest, price: Price, data: st.DataObject) -> None:
     estimate = estimate_llm(request, price)
@@ -182,6 +187,7 @@ def test_more_of_anything_never_costs_less(request: ModelRequest, price: Price, 
     assert input_tokens_bound(replace(request, tools=[*request.tools, tool])) > estimate.input_tokens_bound
 
 
+@unhurried
 @given(REQUESTS, prices())
 def test_an_estimate_has_a_canonical_form_and_comes_back_from_it(request: ModelRequest, price: Price) -> None:
     estimate = estimate_llm(request, price)
@@ -189,6 +195,7 @@ def test_an_estimate_has_a_canonical_form_and_comes_back_from_it(request: ModelR
     assert Estimate.from_json(json.loads(canonical_bytes(small.to_json()))) == small
 
 
+@unhurried
 @given(TEXTS)
 def test_the_bound_covers_a_tokenizer_that_makes_a_token_of_every_byte(text: str) -> None:
     assert text_tokens_bound(text) >= len(text.encode())
@@ -196,6 +203,7 @@ def test_the_bound_covers_a_tokenizer_that_makes_a_token_of_every_byte(text: str
     assert json_tokens_bound(text) >= 2 * len(escaped)
 
 
+@unhurried
 @given(REQUESTS)
 def test_the_bound_covers_all_that_the_wire_carries(request: ModelRequest) -> None:
     """A tokenizer of one token a byte, over every string that the request holds and the tools' whole JSON."""
@@ -224,6 +232,7 @@ def test_an_output_of_nothing_is_not_estimated(max_tokens: int) -> None:
         estimate_llm(ModelRequest("anthropic", "m", max_tokens, "", [{"kind": "user", "text": "x"}], []), price)
 
 
+@unhurried
 @given(REQUESTS, prices(), st.integers(-(10**6), 10**16), st.none() | st.integers(-10, 10**6))
 def test_what_is_called_affordable_is_and_is_useful_and_leaves_something(
     request: ModelRequest, price: Price, available_nano_usd: int, available_tokens: int | None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from anthropic import _models as anthropic_models
 from anthropic.types import RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import _models as openai_models
 from openai.types.chat import ChatCompletionChunk
@@ -20,6 +20,7 @@ from holdfast.providers.model import Delta, ModelOutcome
 from holdfast.providers.openai import OpenAIAccumulator
 from holdfast_verdict.canonical import canonical_bytes
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -107,6 +108,7 @@ def check(outcome: ModelOutcome) -> None:
         assert min(outcome.usage.input_tokens, outcome.usage.output_tokens) >= 0
 
 
+@unhurried
 @given(st.lists(EVENT, max_size=6))
 def test_no_event_of_the_messages_wire_does_worse_than_rubbish(events: list[dict[str, Any]]) -> None:
     for build in (untyped, typed_event):
@@ -119,6 +121,7 @@ def test_no_event_of_the_messages_wire_does_worse_than_rubbish(events: list[dict
         check(accumulator.outcome(None, None, simulated=True))
 
 
+@unhurried
 @given(st.lists(CHUNK, max_size=6))
 def test_no_chunk_of_the_completions_wire_does_worse_than_rubbish(chunks: list[dict[str, Any]]) -> None:
     for build in (untyped, typed_chunk):
