@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from cli import approvals, holds, replay, runs, vault
 from cli.stack import commands as stack
 from cli.terminal import EXIT_CODES_HELP
 
@@ -14,7 +15,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they may hold keys
 )
-stack.register(app)
+for noun in (stack, runs, approvals, holds, vault, replay):
+    noun.register(app)
 
 if __name__ == "__main__":
     app()

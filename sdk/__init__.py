@@ -1,1 +1,46 @@
-"""Who integrates? Holdfast over HTTP."""
+"""Who integrates? Holdfast over HTTP, from Python: a typed client that needs nothing of the server."""
+
+from __future__ import annotations
+
+from sdk.client import Holdfast
+from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
+from sdk.types import (
+    Approval,
+    ApprovalToken,
+    Cap,
+    CreatedKey,
+    CreatedRun,
+    CreatedTenant,
+    Decision,
+    Event,
+    Hold,
+    Identity,
+    Run,
+    RunInput,
+    SentInput,
+    StoredVersion,
+    VaultEntry,
+)
+
+__all__ = [
+    "AnswerUnreadable",
+    "Approval",
+    "ApprovalToken",
+    "Cap",
+    "CreatedKey",
+    "CreatedRun",
+    "CreatedTenant",
+    "Decision",
+    "Event",
+    "Hold",
+    "Holdfast",
+    "HoldfastApiError",
+    "HoldfastSdkError",
+    "Identity",
+    "NoAnswer",
+    "Run",
+    "RunInput",
+    "SentInput",
+    "StoredVersion",
+    "VaultEntry",
+]

@@ -9,7 +9,6 @@ from datetime import timedelta
 import structlog
 from temporalio.client import Client
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.governor import Governor
 from activities.reserve import Reserve
@@ -24,24 +23,11 @@ from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file
 from holdfast.timeline.stream import Publisher, connect_redis
 from holdfast.vault import Vault
-from workers import broker, temporal
-from workers.interceptors import GateInterceptor
+from workers import broker, temporal, workflow_code
 from workers.process import stop_signal
 from workers.sweepers import Sweepers
-from workflows.agent_run import AgentRun
 
 log = structlog.get_logger("governor")
-
-PASSED_THROUGH = (
-    "holdfast",
-    "holdfast_verdict",
-    "workflows",
-    "activities",
-    "pydantic",
-    "pydantic_core",
-    "annotated_types",
-)
-"""Modules that the workflow sandbox need not load again: types, and code that workflows do not call."""
 
 
 def build_worker(client: Client, governor: Governor) -> Worker:
@@ -50,7 +36,7 @@ def build_worker(client: Client, governor: Governor) -> Worker:
     return Worker(
         client,
         task_queue=names.GOVERNOR_QUEUE,
-        workflows=[AgentRun],
+        workflows=workflow_code.WORKFLOWS,
         activities=[
             reserve.reserve,
             settle.settle,
@@ -61,12 +47,10 @@ def build_worker(client: Client, governor: Governor) -> Worker:
             state.mark_run,
             state.finish_run,
         ],
-        interceptors=[GateInterceptor()],
+        interceptors=workflow_code.interceptors(),
         # the gate's activities are local only: nothing may be dispatched to them through a task queue
         no_remote_activities=True,
-        workflow_runner=SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-        ),
+        workflow_runner=workflow_code.runner(),
         graceful_shutdown_timeout=timedelta(seconds=10),
         max_cached_workflows=500,
     )

@@ -28,6 +28,7 @@ from holdfast.runs import signals
 from holdfast.runs.start import RPC_TIMEOUT, start_run
 from holdfast.settings import GovernorSettings
 from holdfast.timeline.stream import Publisher
+from workers import temporal
 
 log = structlog.get_logger("sweepers")
 
@@ -244,11 +245,9 @@ async def history_digest(client: Client, workflow_id: str) -> tuple[bytes | None
         raise
     if described.status == WorkflowExecutionStatus.RUNNING:
         return None, 0
-    digest, executions, run_id = hashlib.sha256(), 0, described.run_id
-    while run_id:
-        history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+    digest, executions = hashlib.sha256(), 0
+    async for history in temporal.executions(client, workflow_id, described.run_id):
         executions += 1
         for event in history.events:
             digest.update(event.event_id.to_bytes(8, "big") + event.SerializeToString(deterministic=True))
-        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
     return digest.digest(), executions

@@ -1,0 +1,128 @@
+"""`holdfast runs`, `show` and `cancel`: what runs, what became of it, and stopping it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.session import Session, with_session
+from cli.terminal import EXIT_CODES_HELP
+from holdfast.money import format_usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdk import Decision, Hold, Run
+
+RunId = Annotated[str, typer.Argument(help="Id of the run, which is its workflow's id as well.")]
+
+
+class Status(StrEnum):
+    """Where a run may stand."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    TERMINATED = "terminated"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command(epilog=EXIT_CODES_HELP)(runs)
+    app.command(epilog=EXIT_CODES_HELP)(show)
+    app.command(epilog=EXIT_CODES_HELP)(cancel)
+
+
+def _status(run: Run) -> str:
+    return f"{run.status} ({run.status_code})" if run.status_code else run.status
+
+
+@with_session
+def runs(
+    session: Session,
+    status: Annotated[Status | None, typer.Option(help="Only those that stand there.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only those of this agent.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most of them.")] = 20,
+) -> None:
+    """Lists runs, newest first."""
+    found = session.client.runs(status=None if status is None else status.value, agent=agent, count=limit)
+    rows = (
+        [
+            run.run_id,
+            _status(run),
+            run.agent,
+            f"{run.project}/{run.user}",
+            f"{run.created_at:%Y-%m-%d %H:%M:%S}",
+            format_usd(run.spent_nano_usd),
+            format_usd(run.held_nano_usd),
+            "simulated" if run.simulated else "",
+        ]
+        for run in found
+    )
+    headings = ["run", "status", "agent", "project/user", "created", "spent", "held", ""]
+    session.show_table(found, headings, rows, "there are no runs")
+
+
+@with_session
+def show(session: Session, run_id: RunId) -> None:
+    """Shows a run: where it stands, every decision, every hold."""
+    client = session.client
+    run, decisions, holds = client.run(run_id), client.decisions(run_id=run_id)[::-1], client.holds(run_id=run_id)[::-1]
+    if session.as_json:
+        answer = {"run": run, "inputs": client.run_inputs(run_id), "decisions": decisions, "holds": holds}
+        session.show(answer, list)
+        return
+    cap = "no cap of its own" if run.cap_nano_usd is None else f"of {format_usd(run.cap_nano_usd)}"
+    for name, value in {
+        "run": run.run_id + (" (simulated provider)" if run.simulated else ""),
+        "status": _status(run),
+        "agent": f"{run.agent} version {run.agent_version}, role {run.role} version {run.role_version}",
+        "for": f"{run.project}/{run.user}",
+        "created": f"{run.created_at:%Y-%m-%d %H:%M:%S %Z}",
+        "ended": "not yet" if run.ended_at is None else f"{run.ended_at:%Y-%m-%d %H:%M:%S %Z}",
+        "money": f"{format_usd(run.spent_nano_usd)} spent, {format_usd(run.held_nano_usd)} held, {cap}",
+    }.items():
+        print(f"{name:<9}{value}")
+    print()
+    session.show_table(decisions, *_table(decisions, holds), "nothing was decided yet")
+
+
+def _table(decisions: Sequence[Decision], holds: Sequence[Hold]) -> tuple[list[str], list[list[str]]]:
+    by_id = {hold.hold_id: hold for hold in holds}
+    rows = []
+    for decision in decisions:
+        hold = by_id.get(decision.hold_id or "")
+        rows.append(
+            [
+                "" if decision.step is None else f"{decision.step}.{decision.try_number}",
+                hold.tool or hold.kind if hold else decision.kind,
+                decision.verdict,
+                ", ".join(decision.reason_codes),
+                hold.state if hold else "",
+                format_usd(hold.max_cost_nano_usd) if hold else "",
+                format_usd(hold.cost_nano_usd) if hold and hold.cost_nano_usd is not None else "",
+                decision.message if decision.verdict != "allow" else "",
+            ]
+        )
+    return ["step.try", "action", "verdict", "code", "hold", "held", "cost", "why"], rows
+
+
+@with_session
+def cancel(session: Session, run_id: RunId) -> None:
+    """Asks a run to stop: what it has begun is settled, nothing new begins."""
+    run = session.client.cancel_run(run_id)
+    session.show(
+        run,
+        lambda: [
+            f"run {run_id} had ended: {_status(run)}"
+            if run.ended_at
+            else f"run {run_id} was asked to stop ({run.status})"
+        ],
+    )

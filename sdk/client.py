@@ -1,0 +1,328 @@
+"""The client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from sdk import events
+from sdk.transport import Transport
+from sdk.types import (
+    Approval,
+    ApprovalToken,
+    Cap,
+    CreatedKey,
+    CreatedRun,
+    CreatedTenant,
+    Decision,
+    Event,
+    Hold,
+    Identity,
+    Json,
+    Run,
+    RunInput,
+    SentInput,
+    StoredVersion,
+    VaultEntry,
+    Verdict,
+    read_answer,
+)
+
+ItemT = TypeVar("ItemT")
+
+_PAGE_MAX = 200
+_WAIT_MARGIN_S = 15.0
+
+
+class Holdfast:
+    """Holdfast over HTTP, for one API key. Thread-safe; a context manager that closes its connections.
+
+    Every method raises `HoldfastApiError` when the server refuses, and `NoAnswer` when it cannot be reached. Requests that
+    create something carry an Idempotency-Key, so that repeating one after a lost answer has its effect once.
+
+    Args:
+        base_url: Such as `http://127.0.0.1:8080`.
+        api_key: `hf_…`.
+    """
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        self._transport = Transport(base_url, api_key)
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes connections."""
+        self._transport.close()
+
+    def me(self) -> Identity:
+        """Returns who the key stands for."""
+        return read_answer(Identity, self._transport.request("GET", "/v1/me"))
+
+    # Runs ---------------------------------------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        agent: str,
+        text: str,
+        *,
+        project: str | None = None,
+        cap_usd: str | None = None,
+        guaranteed: bool = False,
+        deadline_s: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> CreatedRun:
+        """Has a run admitted; it starts by itself.
+
+        Args:
+            agent: Name of the agent.
+            text: What it is asked.
+            project: Slug of the project; default: the key's own.
+            cap_usd: The run's own money cap as decimal text; default and bound: the agent's.
+            guaranteed: Hold the whole cap for this run at once.
+            deadline_s: Then the run is timed out.
+            idempotency_key: The same key admits one run.
+        """
+        body = {
+            "agent": agent,
+            "input": text,
+            "project": project,
+            "cap_usd": cap_usd,
+            "guaranteed": guaranteed,
+            "deadline_s": deadline_s,
+        }
+        answer = self._transport.request("POST", "/v1/runs", body=body, idempotency_key=idempotency_key)
+        return read_answer(CreatedRun, answer)
+
+    def runs(self, *, status: str | None = None, agent: str | None = None, count: int | None = None) -> list[Run]:
+        """Returns runs, newest first; all of them if no count is given."""
+        return self._list(Run, "/v1/runs", {"status": status, "agent": agent}, count)
+
+    def run(self, run_id: str) -> Run:
+        """Returns a run as it stands."""
+        return read_answer(Run, self._transport.request("GET", f"/v1/runs/{run_id}"))
+
+    def run_inputs(self, run_id: str) -> list[RunInput]:
+        """Returns what people said to a run, in order."""
+        inputs = self._transport.request("GET", f"/v1/runs/{run_id}")["inputs"]
+        return [read_answer(RunInput, one) for one in inputs]
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Asks a run to stop; what it has begun is settled, nothing new begins."""
+        return read_answer(Run, self._transport.request("POST", f"/v1/runs/{run_id}/cancel"))
+
+    def send_input(
+        self,
+        run_id: str,
+        mode: Literal["followup", "steer", "pause", "resume"],
+        content: str = "",
+        *,
+        idempotency_key: str | None = None,
+    ) -> SentInput:
+        """Tells a run something, or makes it stand still or go on."""
+        path, body = f"/v1/runs/{run_id}/input", {"mode": mode, "content": content}
+        return read_answer(SentInput, self._transport.request("POST", path, body=body, idempotency_key=idempotency_key))
+
+    def wait_for_run(self, run_id: str, *, timeout_s: int = 30) -> Run:
+        """Returns the run when it has ended, or as it stands when the time is over (at most 120 s)."""
+        answer = self._transport.request(
+            "GET", f"/v1/runs/{run_id}/wait", query={"timeout_s": timeout_s}, timeout_s=timeout_s + _WAIT_MARGIN_S
+        )
+        return read_answer(Run, answer)
+
+    def events(
+        self, run_id: str, *, after: str | None = None, channels: Sequence[str] = (), patience_s: float = 60.0
+    ) -> Iterator[Event]:
+        """Yields a run's events as they happen, until it has ended.
+
+        A dropped connection is opened again and resumes after the last event: nothing is lost, nothing comes twice.
+
+        Args:
+            run_id: The run.
+            after: Begin after the event with this id.
+            channels: Only these; default: all.
+            patience_s: How long the server may be away before `NoAnswer` is raised.
+        """
+        return events.follow(self._transport, run_id, after=after, channels=channels, patience_s=patience_s)
+
+    # Approvals ----------------------------------------------------------------------------------------------------------
+
+    def approvals(
+        self, *, state: str | None = None, run_id: str | None = None, count: int | None = None
+    ) -> list[Approval]:
+        """Returns approvals, newest first; `state="pending"` are those that wait."""
+        return self._list(Approval, "/v1/approvals", {"state": state, "run": run_id}, count)
+
+    def approval(self, approval_id: str) -> Approval:
+        """Returns an approval."""
+        return read_answer(Approval, self._transport.request("GET", f"/v1/approvals/{approval_id}"))
+
+    def decide(
+        self,
+        approval_id: str,
+        verdict: Verdict,
+        *,
+        comment: str = "",
+        edited_arguments: Mapping[str, Any] | None = None,  # Any: arguments of a tool are JSON
+    ) -> Approval:
+        """Consents or refuses; with edited arguments the consent is for exactly these. Deciding the same again is no error."""
+        body = {"verdict": verdict, "comment": comment, "edited_arguments": edited_arguments}
+        return read_answer(Approval, self._transport.request("POST", f"/v1/approvals/{approval_id}/decide", body=body))
+
+    def create_approval_token(self, approval_id: str, verdict: Verdict) -> ApprovalToken:
+        """Returns a one-time token that decides when it reaches the run's workflow by the signal `approval`."""
+        answer = self._transport.request(
+            "POST", f"/v1/approvals/{approval_id}/tokens", body={"verdict": verdict}, repeatable=False
+        )
+        return read_answer(ApprovalToken, answer)
+
+    # Caps, holds, decisions ---------------------------------------------------------------------------------------------
+
+    def caps(self, *, run_id: str | None = None) -> list[Cap]:
+        """Returns the caps of a run, or all that are not of a run."""
+        return self._list(Cap, "/v1/caps", {"run": run_id}, None)
+
+    def set_cap(
+        self,
+        scope_kind: Literal["tenant", "project", "user", "role", "run", "user_project"],
+        scope_name: str = "",
+        *,
+        unit: Literal["nano_usd", "tokens", "calls", "slots"] = "nano_usd",
+        limit_usd: str | None = None,
+        limit_amount: int | None = None,
+        unlimited: bool = False,
+        reason: str,
+    ) -> Cap:
+        """Sets a limit: exactly one of `limit_usd`, `limit_amount` and `unlimited`.
+
+        Args:
+            scope_kind: What is limited.
+            scope_name: Which one; nothing for the tenant.
+            unit: What is counted.
+            limit_usd: For money, decimal text.
+            limit_amount: In the unit.
+            unlimited: Without any limit, as an explicit and recorded choice.
+            reason: Stands in the journal.
+        """
+        body = {
+            "scope": {"kind": scope_kind, "name": scope_name},
+            "unit": unit,
+            "limit_usd": limit_usd,
+            "limit_amount": limit_amount,
+            "unlimited": True if unlimited else None,
+            "reason": reason,
+        }
+        return read_answer(Cap, self._transport.request("PUT", "/v1/caps", body=body))
+
+    def holds(self, *, run_id: str | None = None, state: str | None = None, count: int | None = None) -> list[Hold]:
+        """Returns holds, newest first; `state="unknown"` are those that wait for a person or their deadline."""
+        return self._list(Hold, "/v1/holds", {"run": run_id, "state": state}, count)
+
+    def hold(self, hold_id: str) -> Hold:
+        """Returns a hold."""
+        return read_answer(Hold, self._transport.request("GET", f"/v1/holds/{hold_id}"))
+
+    def resolve_hold(
+        self,
+        hold_id: str,
+        *,
+        happened: bool,
+        cost_usd: str | None = None,
+        reason: str,
+        idempotency_key: str | None = None,
+    ) -> Hold:
+        """Settles a hold whose outcome is unknown, on a person's word.
+
+        Args:
+            hold_id: The hold.
+            happened: Whether the action took effect.
+            cost_usd: What it cost; default: the whole hold if it happened, else nothing.
+            reason: How that is known; stands in the journal.
+            idempotency_key: The same key settles once.
+        """
+        body = {"happened": happened, "cost_usd": cost_usd, "reason": reason}
+        path = f"/v1/holds/{hold_id}/resolve"
+        return read_answer(Hold, self._transport.request("POST", path, body=body, idempotency_key=idempotency_key))
+
+    def decisions(
+        self,
+        *,
+        run_id: str | None = None,
+        verdict: str | None = None,
+        kind: str | None = None,
+        code: str | None = None,
+        count: int | None = None,
+    ) -> list[Decision]:
+        """Returns recorded decisions, newest first."""
+        query = {"run": run_id, "verdict": verdict, "kind": kind, "code": code}
+        return self._list(Decision, "/v1/decisions", query, count)
+
+    # Agents and roles ---------------------------------------------------------------------------------------------------
+
+    def put_agent(self, name: str, definition: Mapping[str, Any]) -> StoredVersion:  # Any: JSON that the server checks
+        """Stores a new version of an agent; new runs use it."""
+        return read_answer(StoredVersion, self._transport.request("PUT", f"/v1/agents/{name}", body=definition))
+
+    def put_role(
+        self, name: str, rules: Sequence[Mapping[str, Any]]
+    ) -> StoredVersion:  # Any: JSON that the server checks
+        """Stores a new version of a role's rules; runs admitted from now on are decided by it."""
+        answer = self._transport.request("PUT", f"/v1/roles/{name}", body={"rules": [dict(rule) for rule in rules]})
+        return read_answer(StoredVersion, answer)
+
+    # Vault --------------------------------------------------------------------------------------------------------------
+
+    def put_credential(self, name: str, credential: Mapping[str, Any]) -> None:  # Any: what it is for decides its form
+        """Stores a credential in place of the one of that name; it is never read back."""
+        self._transport.request("PUT", f"/v1/vault/{name}", body=credential)
+
+    def credentials(self) -> list[VaultEntry]:
+        """Returns credentials by name."""
+        return [read_answer(VaultEntry, one) for one in self._transport.request("GET", "/v1/vault")["entries"]]
+
+    def delete_credential(self, name: str) -> None:
+        """Deletes a credential."""
+        self._transport.request("DELETE", f"/v1/vault/{name}")
+
+    # Tenants, users, keys -----------------------------------------------------------------------------------------------
+
+    def create_tenant(self, slug: str, name: str, *, time_zone: str = "UTC") -> CreatedTenant:
+        """Makes a tenant, for the platform's operator. It has no cap yet, so it cannot spend."""
+        body = {"slug": slug, "name": name, "time_zone": time_zone}
+        answer: Json = self._transport.request("POST", "/v1/tenants", body=body, repeatable=False)
+        return CreatedTenant(answer["tenant_id"], answer["slug"], read_answer(CreatedKey, answer["key"]))
+
+    def create_user(self, name: str) -> str:
+        """Makes a user and returns the id."""
+        return str(self._transport.request("POST", "/v1/users", body={"name": name}, repeatable=False)["id"])
+
+    def create_project(self, slug: str) -> str:
+        """Makes a project and returns the id."""
+        return str(self._transport.request("POST", "/v1/projects", body={"slug": slug}, repeatable=False)["id"])
+
+    def create_key(
+        self, user: str, project: str, roles: Sequence[str], *, expires_in_s: int | None = None
+    ) -> CreatedKey:
+        """Makes a key; it is shown this once."""
+        body = {"user": user, "project": project, "roles": list(roles), "expires_in_s": expires_in_s}
+        return read_answer(CreatedKey, self._transport.request("POST", "/v1/keys", body=body, repeatable=False))
+
+    def _list(self, kind: type[ItemT], path: str, query: Mapping[str, object], count: int | None) -> list[ItemT]:
+        items: list[ItemT] = []
+        cursor: str | None = None
+        while count is None or len(items) < count:
+            size = _PAGE_MAX if count is None else min(_PAGE_MAX, count - len(items))
+            page = self._transport.request("GET", path, query={**query, "limit": size, "cursor": cursor})
+            items += [read_answer(kind, item) for item in page["items"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        return items

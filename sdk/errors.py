@@ -1,0 +1,75 @@
+"""What can go wrong between a client and Holdfast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class HoldfastSdkError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class NoAnswer(HoldfastSdkError):
+    """Holdfast could not be reached, or its answer was lost.
+
+    Attributes:
+        sent: Whether the request may have arrived.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class AnswerUnreadable(HoldfastSdkError):
+    """Something answered, but not as Holdfast does: perhaps the address is another program's, or a proxy stands between."""
+
+
+class HoldfastApiError(HoldfastSdkError):
+    """Holdfast refused, and says why.
+
+    Attributes:
+        code: Stable dotted code, such as `budget.insufficient`.
+        status: HTTP status.
+        detail: A sentence that says what was wrong and what to do.
+        request_id: Names this request in the server's log.
+        fields: For `request.invalid`, what is wrong with which field.
+        retry_after_s: When the same request may fare better, if the server named a time.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        status: int,
+        detail: str,
+        request_id: str,
+        *,
+        fields: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.status = status
+        self.detail = detail
+        self.request_id = request_id
+        self.fields = dict(fields or {})
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def from_problem(cls, status: int, problem: Mapping[str, Any], retry_after_s: float | None) -> HoldfastApiError:
+        """Reads problem details (RFC 9457). Any: JSON from outside, read member by member."""
+        errors = problem.get("errors")
+        fields = {
+            str(one.get("field", "")): str(one.get("message", ""))
+            for one in (errors if isinstance(errors, list) else [])
+            if isinstance(one, dict)
+        }
+        return cls(
+            str(problem["code"]),
+            status,
+            str(problem.get("detail", "")),
+            str(problem.get("request_id", "")),
+            fields=fields,
+            retry_after_s=retry_after_s,
+        )

@@ -1,0 +1,315 @@
+"""What Holdfast answers with. Members that a newer server adds are left out; money is integer nano-dollars."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from sdk.errors import AnswerUnreadable
+
+AnswerT = TypeVar("AnswerT")
+
+RunStatus = Literal[
+    "pending", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "timed_out", "terminated"
+]
+Verdict = Literal["approved", "denied"]
+Json = dict[str, Any]
+"""A JSON object. Any: what stands in it is its reader's to check."""
+
+
+def read_answer(kind: type[AnswerT], value: object) -> AnswerT:
+    """Builds one of this module's dataclasses from a JSON object.
+
+    Raises:
+        AnswerUnreadable: A member is missing, or it is no object.
+    """
+    assert dataclasses.is_dataclass(kind)
+    if not isinstance(value, Mapping):
+        raise AnswerUnreadable(f"a {kind.__name__} was expected, and {type(value).__name__} came")
+    names = [field.name for field in dataclasses.fields(kind)]
+    if missing := [name for name in names if name not in value]:
+        raise AnswerUnreadable(f"the answer is no {kind.__name__}: it has no {', '.join(missing)}")
+    return kind(**{name: _member(name, value[name]) for name in names})
+
+
+def _member(name: str, value: object) -> object:
+    if isinstance(value, str) and (name.endswith("_at") or name == "time"):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            raise AnswerUnreadable(f"`{name}` is no time: {value[:40]!r}") from None
+    return value
+
+
+def to_json(answer: object) -> Json:
+    """Returns an answer as JSON, times in RFC 3339."""
+    assert dataclasses.is_dataclass(answer)
+    assert not isinstance(answer, type)
+    return {name: _plain(value) for name, value in dataclasses.asdict(answer).items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(member) for member in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a key stands for."""
+
+    tenant: str
+    project: str
+    user: str
+    roles: list[str]
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedRun:
+    """A run that was admitted."""
+
+    run_id: str
+    agent: str
+    agent_version: int
+    role: str
+    role_version: int
+    project: str
+    user: str
+    cap_nano_usd: int
+    guaranteed: bool
+    decision_id: str
+    created_at: datetime
+    deadline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """Something a person said to a run."""
+
+    seq: int
+    mode: str
+    content: str
+    user: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SentInput:
+    """An input that a run will get."""
+
+    run_id: str
+    seq: int
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it stands.
+
+    Attributes:
+        status_code: Why it ended as it did.
+        simulated: Whether a simulated provider answered.
+        held_nano_usd: Reserved at this moment.
+        spent_nano_usd: Committed so far.
+    """
+
+    run_id: str
+    status: RunStatus
+    status_code: str
+    status_message: str
+    simulated: bool
+    project: str
+    user: str
+    agent: str
+    agent_version: int
+    role: str
+    role_version: int
+    parent_run_id: str | None
+    guaranteed: bool
+    created_at: datetime
+    started_at: datetime | None
+    cancel_requested_at: datetime | None
+    deadline_at: datetime
+    ended_at: datetime | None
+    newest_event: int
+    cap_nano_usd: int | None
+    held_nano_usd: int
+    spent_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run.
+
+    Attributes:
+        id: Resume after this one: `seq`, or `seq.n` for what is live only.
+        channel: Such as `decision`, `budget`, `answer`.
+        type: Such as `decision.made`, `hold.settled`, `answer.delta`.
+        data: What it says.
+    """
+
+    id: str
+    seq: int
+    run: str
+    time: datetime
+    channel: str
+    type: str
+    data: Json
+
+    @property
+    def durable(self) -> bool:
+        """Whether it stands in the timeline, or was only ever live."""
+        return "." not in self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Something that waits for consent, or did.
+
+    Attributes:
+        action: Exactly what the agent wants to do.
+        edited_action: What an approver put in its place.
+        rule: The gate that asks.
+        approver_role: The role that a key needs to decide.
+        requester: Who started the run, and so cannot decide.
+    """
+
+    approval_id: str
+    run_id: str
+    step: int
+    state: Literal["pending", "approved", "denied", "expired"]
+    action: Json
+    edited_action: Json | None
+    rule: str
+    message: str
+    approver_role: str
+    max_cost_nano_usd: int
+    requester: str
+    agent: str
+    role: str
+    created_at: datetime
+    expires_at: datetime
+    decided_by: str | None
+    decided_at: datetime | None
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalToken:
+    """A one-time token that decides when it reaches the workflow by a signal."""
+
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The worst case of one try of an action, reserved before it ran.
+
+    Attributes:
+        idempotent: Whether the action may be tried again while the outcome is unknown.
+        outward_at: When its request began to leave; None: nothing went outside.
+    """
+
+    hold_id: str
+    run_id: str
+    step: int
+    try_number: int
+    kind: str
+    tool: str
+    state: Literal["held", "executing", "executed", "committed", "voided", "expired", "unknown"]
+    idempotent: bool
+    action: Json
+    decision_id: str
+    max_cost_nano_usd: int
+    cost_nano_usd: int | None
+    created_at: datetime
+    expires_at: datetime
+    outward_at: datetime | None
+    unknown_at: datetime | None
+    settled_at: datetime | None
+    settled_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A limit and what is used of it, in its unit; reserved + committed + debt never exceeds the limit by a grant."""
+
+    cap_id: str
+    scope_kind: str
+    scope_id: str
+    scope_name: str | None
+    unit: str
+    window: str
+    unlimited: bool
+    limit_amount: int
+    reserved: int
+    committed: int
+    debt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A recorded verdict."""
+
+    decision_id: str
+    run_id: str | None
+    step: int | None
+    try_number: int | None
+    kind: str
+    verdict: Literal["allow", "deny", "needs_approval"]
+    reason_codes: list[str]
+    message: str
+    rule_id: str
+    hold_id: str | None
+    approval_id: str | None
+    created_at: datetime
+    superseded_at: datetime | None
+    leaf_index: int | None
+    record_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A new version of an agent or a role."""
+
+    name: str
+    version: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VaultEntry:
+    """A credential by its name; what it says is never read back."""
+
+    name: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CreatedKey:
+    """An API key, shown this once."""
+
+    key_id: str
+    prefix: str
+    user: str
+    project: str
+    roles: list[str]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedTenant:
+    """A tenant with its owner's first key."""
+
+    tenant_id: str
+    slug: str
+    key: CreatedKey
