@@ -202,6 +202,7 @@ class _Conversation:
         if fault.kind == "flood":
             await self._start(send, 200, "text/event-stream")
             for _ in range(0, fault.size_bytes, len(_FLOOD_PIECE)):
+                await asyncio.sleep(0)  # sending to a client that has gone waits for nothing, so it would never be seen
                 await self._send(send, _FLOOD_PIECE, more=True)
             await self._send(send, b"", more=False)
         elif fault.form == "not_http":

@@ -20,7 +20,9 @@ from holdfast.pricing.prices import LongContextRates, Price, Rates, price_of
 from holdfast.providers.model import Cost, ModelOutcome, ModelRequest, ToolCall, ToolSpec, Usage
 from holdfast_verdict.canonical import canonical_bytes
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+unhurried = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no failure
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 RATE = st.integers(0, 10**12)
 WINDOWS = [1, 500, 100_000, 200_000]

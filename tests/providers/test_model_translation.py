@@ -25,7 +25,9 @@ from holdfast_verdict.canonical import canonical_bytes
 
 from .simulated import MAIL, WIRES
 
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+unhurried = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # a busy machine is no failure
 CALL = {"call_id": "c1", "tool": "mail.send", "arguments": {"to": "é"}, "raw_arguments": '{"to":"é"}'}
 BROKEN_CALL = {"call_id": "c2", "tool": "no such tool", "arguments": None, "raw_arguments": "{oops"}
 ENTRIES: list[dict[str, Any]] = [
