@@ -133,7 +133,7 @@ class Discrepancy:
 
     check: str
     tenant: str
-    subject_id: UUID
+    subject_id: str
     message: str
 
 
@@ -174,7 +174,7 @@ async def audit(engine: AsyncEngine) -> Audit:
             caps, holds, entries = caps + counts[0], holds + counts[1], entries + counts[2]
             for check, query in _CHECKS.items():
                 rows = await connection.execute(query, {"tenant_id": tenant_id})
-                found.extend(Discrepancy(check, slug, row[0], row[1]) for row in rows)
+                found.extend(Discrepancy(check, slug, str(row[0]), row[1]) for row in rows)
     return Audit(len(tenants), caps, holds, entries, tuple(found))
 
 

@@ -1,0 +1,167 @@
+"""The auditor finds whatever is wrong with the books, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+
+from holdfast.ledger.auditor import Audit, audit
+
+from .world import Database, Tenant
+
+
+async def _look(database: Database) -> Audit:
+    return await audit(database.engine("auditor"))
+
+
+async def _run(url: str | None, *arguments: str) -> tuple[int, str, str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
+    if url is not None:
+        environment["HOLDFAST_AUDITOR_DATABASE_URL"] = url
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "holdfast.ledger.auditor",
+        *arguments,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def _broken(database: Database, *statements: str) -> AsyncIterator[None]:
+    """Books that are wrong inside the block: a superuser goes past every constraint, and then puts back what he changed."""
+    tables = ("caps", "holds", "hold_legs", "journal", "decisions", "outcomes")
+    async with database.superuser.acquire() as connection:
+        await connection.execute("SET session_replication_role = replica")  # no foreign keys, no triggers
+        for table in tables:
+            await connection.execute(f"CREATE TEMP TABLE saved_{table} AS SELECT * FROM {table}")
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+            yield
+        finally:
+            for table in tables:
+                await connection.execute(f"DELETE FROM {table}")
+                await connection.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM saved_{table}")
+                await connection.execute(f"DROP TABLE saved_{table}")
+            await connection.execute("SET session_replication_role = DEFAULT")
+
+
+@pytest.fixture
+async def books(tenant: Tenant) -> dict[str, UUID]:
+    """A little of everything: a committed, a voided, an unknown, an executed and a held hold on two caps."""
+    money = await tenant.cap("tenant", 1_000)
+    await tenant.cap("user", 1_000, unit="calls")
+    run = await tenant.run()
+    ids = {}
+    for step, name in enumerate(("committed", "voided", "unknown", "executed", "held")):
+        hold = await tenant.held(run, step, amounts={"nano_usd": 10, "calls": 1})
+        ids[name] = hold.hold_id
+        if name == "unknown":
+            await tenant.begin(hold.hold_id, (await tenant.redeem(hold)).lease_token)
+            await tenant.settle(hold.hold_id, "unknown")
+        if name in ("committed", "executed"):
+            await tenant.executed(hold)
+    await tenant.settle(ids["committed"], "committed", {"nano_usd": 13, "calls": 1})
+    await tenant.settle(ids["voided"], "voided")
+    return {**ids, "money": money}
+
+
+async def test_right_books_have_nothing_to_name(database: Database, books: dict[str, UUID]) -> None:
+    found = await _look(database)
+    assert found.discrepancies == ()
+    assert found.tenants >= 1
+    assert found.caps >= 2
+    assert found.holds >= 5
+    assert found.journal_entries >= 14
+
+
+BREAKS = {
+    "cap.balance": "UPDATE caps SET committed = committed + 1 WHERE cap_id = '{money}'",
+    "cap.limit": "UPDATE caps SET limit_amount = limit_amount + 1, ceiling = ceiling + 1 WHERE cap_id = '{money}'",
+    "cap.ceiling": "UPDATE caps SET ceiling = ceiling + 1 WHERE cap_id = '{money}'",
+    "cap.reserved": "UPDATE caps SET reserved = reserved + 1 WHERE cap_id = '{money}'",
+    "journal.overdrawn": "UPDATE journal SET limit_amount = 15 WHERE hold_id = '{voided}' AND kind = 'reserve'",
+    "leg.journal": "UPDATE journal SET kind = 'expire' WHERE hold_id = '{voided}' AND kind = 'void'",
+    "journal.leg": "DELETE FROM hold_legs WHERE hold_id = '{held}' AND cap_id = '{money}'",
+    "hold.cost": "UPDATE holds SET cost_nano_usd = 12 WHERE hold_id = '{committed}'",
+    "hold.decision": "UPDATE decisions SET verdict = 'deny' WHERE hold_id = '{held}'",
+    "decision.hold": "DELETE FROM holds WHERE hold_id = '{held}'",
+    "decision.hash": "UPDATE decisions SET part_b = part_b || ' ' WHERE hold_id = '{held}'",
+    "hold.outcome": "DELETE FROM outcomes WHERE hold_id = '{executed}'",
+}
+MORE_BREAKS = [
+    ("leg.journal", "DELETE FROM journal WHERE hold_id = '{voided}' AND kind = 'void'"),
+    ("leg.journal", "UPDATE journal SET reserved_delta = -9 WHERE hold_id = '{voided}' AND kind = 'void'"),
+    ("leg.journal", "UPDATE holds SET state = 'held', settled_at = NULL WHERE hold_id = '{voided}'"),
+    ("cap.reserved", "UPDATE holds SET state = 'voided', settled_at = now() WHERE hold_id = '{unknown}'"),
+    (
+        "leg.journal",
+        "INSERT INTO hold_legs SELECT tenant_id, '{held}', cap_id, 1 FROM caps WHERE limit_amount <> 1000 LIMIT 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "statement"), [*BREAKS.items(), *MORE_BREAKS])
+async def test_each_thing_that_can_be_wrong_is_named(
+    database: Database, tenant: Tenant, books: dict[str, UUID], check: str, statement: str
+) -> None:
+    if "limit_amount <> 1000" in statement:
+        await tenant.cap("role", 7, unit="slots")
+    async with _broken(database, statement.format(**books)):
+        found = await _look(database)
+    assert check in {one.check for one in found.discrepancies}
+    slug = await database.value("SELECT slug FROM tenants WHERE tenant_id = $1", tenant.tenant_id)
+    assert {one.tenant for one in found.discrepancies} == {slug}
+    assert (await _look(database)).discrepancies == ()
+
+
+async def test_the_command_answers_with_its_exit_code(database: Database, books: dict[str, UUID]) -> None:
+    url = database.urls["holdfast_auditor"]
+    code, out, _ = await _run(url, "--json")
+    assert (code, json.loads(out)["ok"], json.loads(out)["discrepancies"]) == (0, True, [])
+    async with _broken(database, BREAKS["cap.reserved"].format(**books)):
+        code, out, _ = await _run(url, "--json")
+        assert (code, json.loads(out)["ok"]) == (1, False)
+        assert str(books["money"]) in {one["subject_id"] for one in json.loads(out)["discrepancies"]}
+        code, out, _ = await _run(url)
+        assert code == 1
+        assert f"cap.reserved: {books['money']}" in out
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "says"),
+    [
+        (None, (), "HOLDFAST_AUDITOR_DATABASE_URL"),
+        ("x", ("--loud",), "--loud"),
+        ("postgresql://x:y@127.0.0.1:1/z", (), "cannot read"),
+    ],
+)
+async def test_what_keeps_it_from_looking_is_said(url: str | None, arguments: tuple[str, ...], says: str) -> None:
+    code, out, err = await _run(url, *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+async def test_it_may_look_while_others_work(tenant: Tenant) -> None:
+    """One snapshot for all its questions: a grant between two of them is not a discrepancy."""
+    await tenant.cap("tenant", 10_000)
+    working = [asyncio.create_task(tenant.reserve(run)) for run in await tenant.runs(60)]
+    looks = 0
+    while not all(task.done() for task in working):
+        assert (await _look(tenant.database)).discrepancies == ()
+        looks += 1
+    await asyncio.gather(*working)
+    assert looks > 1
