@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -22,6 +23,7 @@ CODEC_BODY_BYTES_MAX: Final = 16_777_216
 """Temporal's UI sends a page of a history at once."""
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _TRACE_FRAMES_MAX: Final = 20
+_ROOMS: Final = f"{Path(__file__).parent.parent}/"
 
 
 class RequestMiddleware:
@@ -56,8 +58,12 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 (whatever breaks is logged here and answered without details)
             # Only places: the messages of database errors quote parameters, and those are prompts and arguments.
-            frames = traceback.extract_tb(error.__traceback__)[-_TRACE_FRAMES_MAX:]
-            places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+            frames = [
+                f
+                for f in traceback.extract_tb(error.__traceback__)
+                if f.filename.startswith(_ROOMS) and "/site-packages/" not in f.filename
+            ]
+            places = [f"{f.filename.removeprefix(_ROOMS)}:{f.lineno} {f.name}" for f in frames[-_TRACE_FRAMES_MAX:]]
             _log.error("request.failed", error=type(error).__qualname__, places=places)
             if status == 0:
                 await for_unexpected(request_id, error)(scope, receive, send_with_id)

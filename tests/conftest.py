@@ -1,0 +1,57 @@
+"""Real servers for all tests that ask for them: PostgreSQL with schema and roles, Valkey, Temporal. Started once a session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+
+from cli.stack.supervisor import BASE_PARTS, Stack
+from holdfast.codec import data_converter
+from holdfast.database.roles import LOGIN_ROLES
+from holdfast.runs.start import ensure_search_attributes
+
+
+@pytest.fixture(scope="session")
+async def base_stack() -> AsyncIterator[Stack]:
+    """PostgreSQL, Valkey and Temporal with an empty, migrated database."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+    folder.chmod(0o755)
+    try:
+        async with Stack(folder, ports="free", parts=BASE_PARTS, headless=True) as stack:
+            yield stack
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_urls(base_stack: Stack) -> Mapping[str, str]:
+    """The database's URL for each role, such as `holdfast_api`; `postgres` is the superuser."""
+    urls = {role: base_stack.database_url(role) for role in LOGIN_ROLES}
+    return {**urls, "postgres": base_stack.superuser_url}
+
+
+@pytest.fixture(scope="session")
+def redis_url(base_stack: Stack) -> str:
+    """Valkey's URL."""
+    return base_stack.urls.redis
+
+
+@pytest.fixture(scope="session")
+def codec_key(base_stack: Stack) -> bytes:
+    """The payload codec's key of this session."""
+    return bytes.fromhex(base_stack.secrets.codec_key_file.read_text(encoding="ascii").strip())
+
+
+@pytest.fixture(scope="session")
+async def temporal_client(base_stack: Stack, codec_key: bytes) -> Client:
+    """Temporal as Holdfast's processes see it: encrypted payloads, search attributes registered."""
+    client = await Client.connect(
+        base_stack.urls.temporal, namespace="holdfast", data_converter=data_converter(codec_key)
+    )
+    await ensure_search_attributes(client)
+    return client
