@@ -84,7 +84,7 @@ class BrokerClient:
             CredentialMissing: The tenant's vault lacks what the action needs.
             Unavailable: The broker does not answer.
         """
-        failpoint("redeem.before")
+        await failpoint("redeem.before", permit.kind if permit else "")
         body = {"permit": token, "workflow_id": workflow_id, "activity_type": activity_type}
         response: httpx.Response | None = None
         try:
@@ -107,7 +107,7 @@ class BrokerClient:
             raise refusal(str(problem.get("detail", "the broker refused")))
         if permit is None:
             raise PermitInvalid("the broker accepted a permit that does not verify here")
-        failpoint("redeem.after")
+        await failpoint("redeem.after", permit.kind)
         return self._execution(permit, RedeemReply.model_validate_json(response.content))
 
     def _execution(self, permit: Permit, reply: RedeemReply) -> Execution:
@@ -115,7 +115,8 @@ class BrokerClient:
         # INVARIANT (LAW 1): what runs is what was decided, byte for byte, whatever came over the wire
         if hashlib.sha256(canonical_bytes(action)).hexdigest() != permit.digest:
             raise PermitInvalid("the action is not the one the permit was given for")
-        lease = Lease(self._engine, UUID(permit.hold_id), base64.b64decode(reply.lease_token), reply.lease_ms)
+        token = base64.b64decode(reply.lease_token)
+        lease = Lease(self._engine, UUID(permit.hold_id), token, reply.lease_ms, permit.kind)
         request = None if reply.material is None else _request(action, reply.material)
         credential = cast("dict[str, Json]", reply.credential)  # the same values under pydantic's name
         return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request)

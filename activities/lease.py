@@ -6,13 +6,14 @@ import time
 from typing import Protocol
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from holdfast.database.engine import tenantless
-from holdfast.errors import LeaseLost
+from holdfast.errors import LeaseLost, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.ledger.types import OutcomeView
 
@@ -23,7 +24,8 @@ _STORE = text("""
                          :provider_request_id, :simulated, :result)
 """)
 
-_TRANSIENT = (DBAPIError, InterfaceError, OSError)
+# A server that is starting or stopping refuses with errors of the driver's own, which SQLAlchemy passes on as they are.
+_TRANSIENT = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Outward(Protocol):
@@ -47,10 +49,11 @@ class Outward(Protocol):
 class Lease:
     """The lease that came with a redeemed permit."""
 
-    def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int) -> None:
+    def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int, kind: str = "") -> None:
         self._engine = engine
         self._hold_id = hold_id
         self._token = token
+        self._kind = kind
         self._ends_at = time.monotonic() + lease_ms / 1000
         self.began = False
 
@@ -63,7 +66,7 @@ class Lease:
         """See `Outward.begin`."""
         if self.began:
             raise LeaseLost("this execution has gone outside already: one permit, one request")
-        failpoint("execute.before_outward")
+        await failpoint("execute.before_outward", self._kind)
         remaining_ms: int | None = None
         async for attempt in self._retrying():
             with attempt:
@@ -77,7 +80,7 @@ class Lease:
             raise LeaseLost("the lease is lost: nothing is sent", remedy="the run will reserve anew")
         self._ends_at = min(self._ends_at, time.monotonic() + remaining_ms / 1000)
         self.began = True
-        failpoint("execute.after_outward")
+        await failpoint("execute.after_outward", self._kind)
 
     def assert_live(self) -> None:
         """See `Outward.assert_live`; a process that was frozen since `begin` notices here."""
@@ -90,7 +93,7 @@ class Lease:
         Raises:
             LeaseLost: The hold was settled by somebody else, or holds another outcome.
         """
-        failpoint("outcome.before")
+        await failpoint("outcome.before", self._kind)
         stored: bool | None = False
         async for attempt in self._retrying():
             with attempt:
@@ -112,7 +115,7 @@ class Lease:
                     )
         if not stored:
             raise LeaseLost("the outcome came too late: its hold is settled")
-        failpoint("outcome.after")
+        await failpoint("outcome.after", self._kind)
 
     def _retrying(self) -> AsyncRetrying:
         # a database that is away for some seconds must not cost an outcome: keep trying for as long as the lease lasts

@@ -47,7 +47,7 @@ class LlmCall:
         partial: list[ModelOutcome] = []
 
         async def on_delta(delta: Delta) -> None:
-            failpoint("execute.in_stream")
+            await failpoint("execute.in_stream", permit.kind)
             await self._publisher.delta(
                 tenant_id,
                 run_id,

@@ -69,7 +69,7 @@ class Reserve:
     @activity.defn(name=names.RESERVE)
     async def reserve(self, request: ReserveRequest) -> ReserveReply:
         """Decides on a try of a step; asked again for the same try, it answers the same (LAW 9)."""
-        failpoint("reserve.before")
+        await failpoint("reserve.before", request.action.kind)
         tenant_id, run_id = await self._governor.whose()
         for _ in range(_CHANGES_MAX):
             asked = await self._ask(tenant_id, run_id, request)
@@ -80,7 +80,7 @@ class Reserve:
             break
         else:
             raise FactsChanged(f"the facts of run {run_id} changed {_CHANGES_MAX} times")
-        failpoint("reserve.after")
+        await failpoint("reserve.after", request.action.kind)
         await self._governor.poke(tenant_id, run_id, decision.timeline_seq)
         return self._reply(asked, request, decision)
 

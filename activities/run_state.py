@@ -172,7 +172,7 @@ class RunState:
     @activity.defn(name=names.FINISH_RUN)
     async def finish_run(self, request: FinishRun) -> FinishedRun:
         """Ends the run, once, and gives back what its budget did not use."""
-        failpoint("finish.before")
+        await failpoint("finish.before")
         tenant_id, run_id = await self._governor.whose()
         async with transaction(self._governor.engine, tenant_id) as connection:
             if request.status == "succeeded":
@@ -183,7 +183,7 @@ class RunState:
                 if newest > request.inputs:
                     return FinishedRun(ended=False, inputs=newest)
             seq = await end_run(connection, tenant_id, run_id, status=request.status, code=request.code)
-        failpoint("finish.after")
+        await failpoint("finish.after")
         await self._governor.poke(tenant_id, run_id, seq)
         return FinishedRun(ended=True)
 

@@ -38,7 +38,7 @@ class Settle:
     @activity.defn(name=names.SETTLE)
     async def settle(self, request: SettleRequest) -> SettleReply:
         """Settles a hold, once; asked again, it answers the same (LAW 4)."""
-        failpoint("settle.before")
+        await failpoint("settle.before", request.action.kind)
         tenant_id, run_id = await self._governor.whose()
         call_id = await self._call_id(tenant_id, run_id, request.action)
         while True:
@@ -53,7 +53,7 @@ class Settle:
             except FactsChanged:
                 continue
             break
-        failpoint("settle.after")
+        await failpoint("settle.after", request.action.kind)
         return _reply(hold, request, answer, state)
 
     async def _call_id(self, tenant_id: UUID, run_id: UUID, action: ActionRef) -> str:

@@ -1,0 +1,136 @@
+"""Each process killed with -9 before, in and after each step of an action's way: model, mail and payment, each with and without a
+steer in between, which changes the path that the workflow takes when it is replayed. Six cells a place, in six runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+
+GOVERNOR_PLACES: Final = ("reserve.before", "reserve.after", "redeem.in", "settle.before", "settle.after")
+EXECUTOR_PLACES: Final = (
+    "redeem.before",
+    "redeem.after",
+    "execute.before_outward",
+    "execute.after_outward",
+    "execute.in",
+    "outcome.before",
+    "outcome.after",
+)
+NEVER_SENT: Final = frozenset({"reserve.before", "reserve.after"})
+"""Places at which a steer can still make the workflow drop the action."""
+LOST: Final = frozenset({"execute.after_outward", "execute.in", "outcome.before"})
+"""Places at which nobody but the outside knows whether it happened."""
+BOUGHT_TWICE: Final = frozenset({"execute.in", "outcome.before"})
+"""Places at which a model's answer is lost after it was asked: it has to be asked again."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One action, taken by a run of its own."""
+
+    kind: str
+    steered: bool
+    run: Run
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}{' with a steer' if self.steered else ''}"
+
+    def effects(self, rig: Rig) -> int:
+        """How many exist in the world."""
+        return len(rig.mails(self.token) if self.kind == "mail" else rig.refunds(self.token))
+
+
+async def stand_at(rig: Rig, tenant: Tenant, place: str) -> list[Cell]:
+    """Brings six runs to that place of their action, and leaves them standing there."""
+    cells: list[Cell] = []
+
+    async def begin(kind: str, steered: bool) -> None:
+        token = f"{place.replace('.', '-').replace('_', '-')}-{kind}-{'S' if steered else 'N'}".upper()
+        action = {"mail": mail(token), "payment": refund(token), "model": say("thought")}[kind]
+        cells.append(Cell(kind, steered, await tenant.start(task(action, say("done"))), token))
+
+    if place == "execute.in":
+        rig.fault("mail", "gate", times=2)
+        rig.fault("refunds", "gate", times=2)
+    else:
+        rig.points.park(f"{place}:tool.call")
+    await asyncio.gather(*(begin(kind, steered) for kind in ("mail", "payment") for steered in (False, True)))
+    if place == "execute.in":
+        await rig.until_held(4)
+        await rig.think_badly({"kind": "gate", "times": 2})
+    else:
+        await rig.points.until_parked(f"{place}:tool.call", 4)
+        rig.points.park(f"{place}:llm.call")
+    await asyncio.gather(*(begin("model", steered) for steered in (False, True)))
+    if place == "execute.in":
+        await rig.until_thinking(2)
+    else:
+        await rig.points.until_parked(f"{place}:llm.call", 2)
+    return cells
+
+
+async def look_outside(rig: Rig, cell: Cell) -> None:
+    """The person who is asked looks into the world, and says what became of the mail."""
+    asked: set[object] = set()
+
+    async def answered_or_over() -> bool:
+        for hold in await cell.run.holds(tool="mail.send"):
+            if hold["state"] == "unknown" and hold["hold_id"] not in asked and await cell.run.status() == "waiting":
+                asked.add(hold["hold_id"])
+                await cell.run.resolve(hold["hold_id"], happened=cell.effects(rig) > 0)
+        return (await cell.run.row())["ended_at"] is not None
+
+    await until(answered_or_over, within_s=60.0, what=f"the end of {cell}")
+
+
+async def check(rig: Rig, cell: Cell, place: str) -> None:
+    assert await cell.run.ended() == "succeeded", f"{cell}: {await cell.run.story()}"
+    await cell.run.settled()
+    story = await cell.run.story()
+    assert len(await cell.run.events("run.ended")) == 1, story
+    if cell.kind == "model":
+        keys = Counter(one["idempotency_key"] for one in await rig.model_calls())
+        key = f"{cell.run.tenant.tenant_id}:{cell.run.run_id}:1"
+        assert keys[key] == (2 if place in BOUGHT_TWICE else 1), f"{cell}: {keys[key]} calls\n{story}"
+        return
+    dropped = cell.steered and place in NEVER_SENT
+    effects = cell.effects(rig)
+    states = await cell.run.states("tool.call")
+    # exactly once, unless the person at the run's side said to do something else before anything was done
+    assert effects == states.count("committed"), f"{cell}: {effects} effects, {states}\n{story}"
+    assert effects == 1 or (dropped and effects == 0), f"{cell}: {effects} effects\n{story}"
+
+
+async def resolve_and_check(rig: Rig, cells: Sequence[Cell], place: str) -> None:
+    await asyncio.gather(*(look_outside(rig, cell) for cell in cells if cell.kind == "mail"))
+    for cell in cells:
+        await check(rig, cell, place)
+    for cell in cells:
+        asked = bool(
+            [event for event in await cell.run.events("run.waiting") if event["data"]["code"] == "outcome.unknown"]
+        )
+        assert asked == (cell.kind == "mail" and place in LOST), f"{cell}: asked={asked}\n{await cell.run.story()}"
+
+
+@pytest.mark.parametrize(
+    ("process", "place"),
+    [("governor", place) for place in GOVERNOR_PLACES] + [("executor-1", place) for place in EXECUTOR_PLACES],
+)
+async def test_killed_at_any_place_nothing_is_lost_or_doubled(
+    rig: Rig, tenant: Tenant, process: str, place: str
+) -> None:
+    cells = await stand_at(rig, tenant, place)
+    await asyncio.gather(*(cell.run.tell("steer", "hurry up") for cell in cells if cell.steered))
+    await rig.kill(process)
+    rig.points.clear()
+    rig.world.faults.release()
+    await rig.let_think()
+    await resolve_and_check(rig, cells, place)
