@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,7 +15,7 @@ import structlog
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,7 +26,7 @@ from holdfast import permits
 from holdfast.actions import build
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
-from holdfast.database.engine import tenantless, transaction
+from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import (
     ConfigurationInvalid,
@@ -38,22 +39,23 @@ from holdfast.errors import (
 )
 from holdfast.failpoint import failpoint
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.ledger.service import Ledger
+from holdfast.ledger.service import redeem_in
 from holdfast.permits import Permit
+from holdfast.runs.definition import AgentDefinition
 from holdfast.tenancy.keys import authenticate
 from holdfast.tenancy.principals import Principal
 from holdfast.tools.registry import TOOLS
 from holdfast.vault import Vault
-from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.canonical import JsonValue, canonical_bytes
 
 log = structlog.get_logger("broker")
 
 _BODY_BYTES_MAX = 64 * 1024
 _READ_HELD = text("""
-    SELECT action FROM holds
-    WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND run_id = :run_id AND state = 'held'
+    SELECT h.action, r.ended_at, r.agent_name, r.agent_version, t.slug AS tenant FROM holds h
+    JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
+    WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id AND h.run_id = :run_id AND h.state = 'held'
 """)
-_NOW_MS = text("SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,6 @@ class Broker:
     """What redeeming needs."""
 
     engine: AsyncEngine
-    ledger: Ledger
     reader: RunReader
     vault: Vault
     permit_key: Ed25519PublicKey
@@ -74,7 +75,8 @@ class Broker:
         """
         permit: Permit | None = None
         try:
-            permit = permits.verify(token, self.permit_key, now_ms=await self._now_ms())
+            # by this process's clock, to refuse early; the hold's own expiry is checked again by PostgreSQL's (rule 7)
+            permit = permits.verify(token, self.permit_key, now_ms=int(time.time() * 1000))
             if permit.run_id != workflow_id:
                 raise PermitInvalid("the permit belongs to another run")
             if names.EXECUTING_ACTIVITIES.get(permit.kind) != activity_type:
@@ -84,49 +86,33 @@ class Broker:
             await self._record_refusal(permit, error, workflow_id, activity_type)
             raise
 
-    async def _now_ms(self) -> int:
-        async with tenantless(self.engine) as connection:
-            now_ms: int = (await connection.execute(_NOW_MS)).scalar_one()
-        return now_ms
-
     async def _redeem(self, permit: Permit) -> RedeemReply:
         tenant_id, run_id, hold_id = UUID(permit.tenant_id), UUID(permit.run_id), UUID(permit.hold_id)
-        async with transaction(self.engine, tenant_id) as connection:
-            canonical = await connection.scalar(
-                _READ_HELD, {"tenant_id": tenant_id, "run_id": run_id, "hold_id": hold_id}
-            )
-            if canonical is None:
+        # not durable: should PostgreSQL crash and forget the redemption, the lease is forgotten too; see redeem_in
+        async with transaction(self.engine, tenant_id, durable=False) as connection:
+            held = (
+                await connection.execute(_READ_HELD, {"tenant_id": tenant_id, "run_id": run_id, "hold_id": hold_id})
+            ).one_or_none()
+            if held is None:
                 raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
-            action: dict[str, JsonValue] = orjson.loads(canonical)
-            run = await self.reader.read(connection, tenant_id, run_id)
-            if run.ended:
+            if held.ended_at is not None:
                 raise PermitInvalid("the run has ended")
+            action: dict[str, JsonValue] = orjson.loads(held.action)
             material: ModelMaterial | None = None
             if permit.kind == "llm.call":
-                args = action["args"]
-                assert isinstance(args, dict)  # an llm.call that build() made, by its digest
-                request = await build.model_request(
-                    connection, tenant_id, run_id, run.agent, bytes.fromhex(str(args["transcript"]))
-                )
-                material = ModelMaterial(
-                    system=request.system,
-                    tools=[
-                        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-                        for tool in request.tools
-                    ],
-                    entries=[orjson.dumps(entry, option=orjson.OPT_SORT_KEYS).decode() for entry in request.entries],
-                )
-                credential_name: str | None = f"provider.{request.wire}"
+                agent = await self.reader.agent(connection, tenant_id, held.agent_name, held.agent_version)
+                material, credential_name = await _material(connection, tenant_id, run_id, agent, action)
             else:
-                credential_name = TOOLS[str(action["tool"])].credential
+                credential_name = TOOLS[str(action["tool"])].credential or ""
             credential = await self.vault.open(connection, tenant_id, credential_name) if credential_name else {}
-        redemption = await self.ledger.redeem(tenant_id, hold_id, bytes.fromhex(permit.digest))
+            # last, so that whatever is missing above leaves the hold as it was
+            redemption = await redeem_in(connection, tenant_id, hold_id, bytes.fromhex(permit.digest))
         await failpoint("redeem.in", permit.kind)
         return RedeemReply(
             action=redemption.action.decode(),
             lease_token=base64.b64encode(redemption.lease_token).decode(),
             lease_ms=redemption.lease_ms,
-            tenant=run.tenant,
+            tenant=held.tenant,
             # LAW 9: from tenant, run and step only, so that every try of a step is the same to the outside
             idempotency_key=f"{permit.tenant_id}:{permit.run_id}:{permit.step}",
             credential=credential,
@@ -153,6 +139,29 @@ class Broker:
                 facts=facts,
                 run_id=UUID(permit.run_id) if permit else None,
             )
+
+
+async def _material(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    run_id: UUID,
+    agent: AgentDefinition,
+    action: Mapping[str, JsonValue],
+) -> tuple[ModelMaterial, str]:
+    """Returns the texts of a model call, and the name of the credential it needs."""
+    args = action["args"]
+    assert isinstance(args, dict)  # an llm.call that build() made, by its digest
+    head = bytes.fromhex(str(args["transcript"]))
+    request = await build.model_request(connection, tenant_id, run_id, agent, head)
+    material = ModelMaterial(
+        system=request.system,
+        tools=[
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in request.tools
+        ],
+        entries=[canonical_bytes(entry).decode() for entry in request.entries],
+    )
+    return material, f"provider.{request.wire}"
 
 
 def _problem(error: HoldfastError) -> JSONResponse:

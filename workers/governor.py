@@ -77,7 +77,6 @@ async def main() -> int:
     )
     redeemer = broker.Broker(
         engine=broker_engine,
-        ledger=Ledger(broker_engine),
         reader=RunReader(),
         vault=Vault(read_key_file(settings.vault_key_file)),
         permit_key=permit_key.public_key(),

@@ -20,6 +20,7 @@ from activities.run_state import end_run
 from holdfast.actions.settling import judge
 from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
+from holdfast.errors import Unavailable
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.budget import return_budget
 from holdfast.ledger.service import Ledger
@@ -80,7 +81,7 @@ class Sweepers:
                     if await connection.scalar(_TRY_LOCK, {"key": _LOCK_KEY}):
                         await connection.commit()
                         await self._sweep_while_elected(connection)
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, Unavailable, OSError) as error:
                 log.warning("sweepers.database_away", error=type(error).__name__)
             await self._pause()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
@@ -15,6 +16,11 @@ from holdfast.errors import RunUnknown
 from holdfast.ledger.types import FactVersions, Scope
 from holdfast.runs.definition import AgentDefinition
 from holdfast_verdict.decide import Rule, rule_from_json
+
+_KEPT_MAX = 2_048
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 _LOCATE = text("SELECT locate_run(:run_id)")
 
@@ -92,12 +98,17 @@ class RunFacts:
         )
 
 
-class RunReader:
-    """Reads runs; versions of agents and roles never change, so they are kept."""
+def _keep(kept: OrderedDict[KeyT, ValueT], key: KeyT, value: ValueT) -> None:
+    kept[key] = value
+    if len(kept) > _KEPT_MAX:
+        kept.popitem(last=False)
 
-    _KEPT_MAX = 512
+
+class RunReader:
+    """Reads runs. A run's tenant and versions of agents and roles never change, so they are kept."""
 
     def __init__(self) -> None:
+        self._tenants: OrderedDict[UUID, UUID] = OrderedDict()
         self._agents: OrderedDict[tuple[UUID, str, int], AgentDefinition] = OrderedDict()
         self._policies: OrderedDict[tuple[UUID, str, int], RolePolicy] = OrderedDict()
 
@@ -107,11 +118,13 @@ class RunReader:
         Raises:
             RunUnknown: No run of that id was ever admitted.
         """
-        async with tenantless(engine) as connection:
-            tenant_id: UUID | None = await connection.scalar(_LOCATE, {"run_id": run_id})
-        if tenant_id is None:
-            raise RunUnknown(f"no admitted run has the id {run_id}", remedy="start runs through the API")
-        return tenant_id
+        if run_id not in self._tenants:
+            async with tenantless(engine) as connection:
+                tenant_id: UUID | None = await connection.scalar(_LOCATE, {"run_id": run_id})
+            if tenant_id is None:
+                raise RunUnknown(f"no admitted run has the id {run_id}", remedy="start runs through the API")
+            _keep(self._tenants, run_id, tenant_id)
+        return self._tenants[run_id]
 
     async def read(self, connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> RunFacts:
         """Reads a run in the caller's transaction.
@@ -140,19 +153,18 @@ class RunReader:
             timeline_seq=row.timeline_seq,
             funded=row.budget_hold_id is not None,
             inputs=row.inputs,
-            agent=await self._agent(connection, tenant_id, row.agent_name, row.agent_version),
+            agent=await self.agent(connection, tenant_id, row.agent_name, row.agent_version),
             policy=await self._policy(connection, tenant_id, row.role_name, row.role_version),
         )
 
-    async def _agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:
+    async def agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:
+        """Returns one version of an agent."""
         key = (tenant_id, name, version)
         if key not in self._agents:
             definition = await connection.scalar(
                 _READ_AGENT, {"tenant_id": tenant_id, "name": name, "version": version}
             )
-            self._agents[key] = AgentDefinition.model_validate(definition)
-            if len(self._agents) > self._KEPT_MAX:
-                self._agents.popitem(last=False)
+            _keep(self._agents, key, AgentDefinition.model_validate(definition))
         return self._agents[key]
 
     async def _policy(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> RolePolicy:
@@ -161,7 +173,5 @@ class RunReader:
             row = (
                 await connection.execute(_READ_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
             ).one()
-            self._policies[key] = RolePolicy(tuple(rule_from_json(rule) for rule in row.rules), row.policy_hash)
-            if len(self._policies) > self._KEPT_MAX:
-                self._policies.popitem(last=False)
+            _keep(self._policies, key, RolePolicy(tuple(rule_from_json(rule) for rule in row.rules), row.policy_hash))
         return self._policies[key]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from uuid import UUID
 
+import asyncpg
 from pydantic import SecretStr
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-_SET_TENANT = text("SELECT set_config('holdfast.tenant_id', :tenant_id, true)")
+from holdfast.errors import Unavailable
+
+
+class DatabaseAway(Unavailable):
+    """PostgreSQL cannot be reached, or went away in the middle; what was not committed is rolled back."""
 
 
 def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) -> AsyncEngine:
@@ -28,21 +33,96 @@ def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) ->
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=30,
-        pool_pre_ping=True,
+        isolation_level="AUTOCOMMIT",  # transactions are begun by `transaction` below, and by nothing else
         connect_args={"timeout": 10, "server_settings": {"application_name": f"holdfast-{process}", "jit": "off"}},
     )
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
-    """Opens a transaction that sees one tenant's rows only (LAW 5); commits if the block ends well, else rolls back."""
-    async with engine.begin() as connection:
-        await connection.execute(_SET_TENANT, {"tenant_id": str(tenant_id)})
-        yield connection
+async def transaction(engine: AsyncEngine, tenant_id: UUID, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
+    """Opens a transaction that sees one tenant's rows only (LAW 5); commits if the block ends well, else rolls back.
+
+    Args:
+        engine: Database of the process.
+        tenant_id: The tenant.
+        durable: Whether the commit waits for the disk. Only for what a crash of PostgreSQL may forget without harm.
+    """
+    setting = "" if durable else "; SET LOCAL synchronous_commit = off"
+    # one round trip for what every transaction begins with; a UUID prints as hex digits and dashes only
+    begin = f"BEGIN; SET LOCAL holdfast.tenant_id = '{UUID(str(tenant_id))}'{setting}"
+    async with engine.connect() as connection:
+        raw = await _begin(connection, begin)
+        try:
+            yield connection
+        except BaseException:
+            await _roll_back(connection, raw)
+            raise
+        try:
+            with _translated():
+                await raw.execute("COMMIT")
+        except BaseException:
+            await _throw_away(connection, raw)
+            raise
+
+
+async def _begin(connection: AsyncConnection, statement: str) -> asyncpg.Connection:
+    """Begins on a pooled connection; one that died in the pool is replaced, for nothing has been asked of it yet."""
+    for attempt in (1, 2):
+        raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+        try:
+            await raw.execute(statement)
+        except (
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # it read its own end while it was idle
+            asyncpg.PostgresConnectionError,
+            asyncpg.AdminShutdownError,
+        ) as error:
+            await _throw_away(connection, raw)
+            if attempt == 2:  # noqa: PLR2004 (the second and last)
+                raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error
+        except BaseException:
+            # INVARIANT (LAW 5): cancelled here, a transaction may be open, with its tenant: nobody else gets this connection
+            await _throw_away(connection, raw)
+            raise
+        else:
+            return raw
+    raise AssertionError  # the loop returns or raises
+
+
+async def _throw_away(connection: AsyncConnection, raw: asyncpg.Connection) -> None:
+    """Ends a connection whose state nobody knows; PostgreSQL rolls back what it left open."""
+    raw.terminate()
+    await connection.invalidate()
+
+
+async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> None:
+    """Rolls back; a connection on which even that fails is thrown away, and PostgreSQL rolls back by itself."""
+    try:
+        await asyncio.shield(raw.execute("ROLLBACK"))
+    except (
+        OSError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        asyncpg.PostgresError,
+        asyncio.CancelledError,
+    ):
+        await _throw_away(connection, raw)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+        raise DatabaseAway(f"the connection to PostgreSQL was lost ({type(error).__name__})") from error
 
 
 @asynccontextmanager
 async def tenantless(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Opens a transaction without a tenant: it sees no row, and can only call the functions made to cross tenants."""
-    async with engine.begin() as connection:
+    """Opens a connection without a tenant: it sees no row, and can only call the functions made to cross tenants.
+
+    Each statement is a transaction of its own.
+    """
+    async with engine.connect() as connection:
         yield connection

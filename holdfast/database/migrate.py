@@ -35,7 +35,9 @@ async def migrate(owner_engine: AsyncEngine) -> str:
     A second process that migrates at the same time waits for the first. Locks are given up after five seconds rather
     than stop the traffic of a live database.
     """
-    async with owner_engine.connect() as connection:
+    # the engine commits each statement by itself; a migration is one transaction
+    transactional = owner_engine.execution_options(isolation_level="READ COMMITTED")
+    async with transactional.connect() as connection:
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
         # only now: it would bound the wait for the other process as well
         await connection.execute(text("SET lock_timeout = '5s'"))

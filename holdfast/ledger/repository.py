@@ -20,6 +20,7 @@ from holdfast.ledger.core import BalanceChange, Leg
 from holdfast.ledger.types import (
     ApprovalRequest,
     CapView,
+    Event,
     HoldView,
     OutcomeView,
     Reservation,
@@ -27,10 +28,13 @@ from holdfast.ledger.types import (
     Settlement,
     TryKey,
 )
+from holdfast.timeline import events
 
 _CAP_COLUMNS = (
     "cap_id, scope_kind, scope_id, unit, window_kind, unlimited, limit_amount, ceiling, reserved, committed, debt"
 )
+
+_QUALIFIED_CAP_COLUMNS = ", ".join(f"c.{name}" for name in _CAP_COLUMNS.split(", "))
 
 # Together with the caps that apply, those of a hold that stands for the key: it may have to be voided, and caps must be locked
 # in one order by everybody.
@@ -46,12 +50,6 @@ _LOCK_CAPS_OF_TRY = text(f"""
     SELECT {_CAP_COLUMNS}, cap_id IN (SELECT cap_id FROM applicable) AS applies FROM caps
     WHERE tenant_id = :tenant_id AND cap_id IN (SELECT cap_id FROM applicable UNION SELECT cap_id FROM standing)
     ORDER BY cap_id FOR NO KEY UPDATE OF caps
-""")  # noqa: S608 (a constant list of columns)
-
-_LOCK_CAPS_OF_HOLD = text(f"""
-    SELECT {_CAP_COLUMNS} FROM caps
-    WHERE tenant_id = :tenant_id AND cap_id IN (SELECT cap_id FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = ANY(:hold_ids))
-    ORDER BY cap_id FOR NO KEY UPDATE
 """)  # noqa: S608 (a constant list of columns)
 
 _LOCK_CAPS = text(f"""
@@ -128,17 +126,48 @@ _INSERT_LEGS = text("""
     INSERT INTO hold_legs (tenant_id, hold_id, cap_id, amount) SELECT :tenant_id, :hold_id, leg.cap_id, leg.amount FROM leg
 """)
 
-_INSERT_DECISION = text("""
-    INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id,
-                           reply, part_a, part_b, record_hash)
-    VALUES (:tenant_id, :decision_id, :run_id, :step, :try, :kind, :digest, :verdict, :reason_codes, :hold_id, :approval_id,
-            CAST(:reply AS jsonb), :part_a, :part_b, :record_hash)
-""")
-
-_BUMP_RUN = text("""
-    UPDATE runs SET history_version = history_version + 1,
-        status = CASE WHEN ended_at IS NULL AND status IN ('running', 'waiting') THEN :status ELSE status END
-    WHERE tenant_id = :tenant_id AND run_id = :run_id
+# One statement for all that a decision writes: every round trip lengthens the time for which the caps are locked.
+_WRITE_DECISION = text("""
+    WITH leg AS (SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[])) AS leg (cap_id, amount)),
+    hold AS (
+        INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, tool, idempotent, digest, action, decision_id,
+                           max_cost_nano_usd, estimate, lease_ms, expires_at)
+        SELECT :tenant_id, CAST(:hold_id AS uuid), :run_id, CAST(:step AS integer), CAST(:try AS integer), CAST(:kind AS text), :tool,
+               :idempotent, CAST(:digest AS bytea), :action, :decision_id, :max_cost_nano_usd, CAST(:estimate AS jsonb), :lease_ms,
+               CAST(:expires_at AS timestamptz)
+        WHERE CAST(:hold_id AS uuid) IS NOT NULL
+    ),
+    balance AS (
+        UPDATE caps SET reserved = reserved + leg.amount FROM leg
+        WHERE caps.tenant_id = :tenant_id AND caps.cap_id = leg.cap_id RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
+    ),
+    entry AS (
+        INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, limit_amount, unlimited, actor, reason)
+        SELECT :tenant_id, leg.cap_id, CAST(:hold_id AS uuid), 'reserve', leg.amount, balance.limit_amount, balance.unlimited, 'run',
+               CAST(:kind AS text)
+        FROM leg JOIN balance USING (cap_id)
+    ),
+    legs AS (
+        INSERT INTO hold_legs (tenant_id, hold_id, cap_id, amount)
+        SELECT :tenant_id, CAST(:hold_id AS uuid), leg.cap_id, leg.amount FROM leg
+    ),
+    decision AS (
+        INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id,
+                               reply, part_a, part_b, record_hash)
+        VALUES (:tenant_id, :decision_id, :run_id, CAST(:key_step AS integer), CAST(:key_try AS integer), CAST(:kind AS text),
+                CAST(:digest AS bytea), :verdict, :reason_codes, CAST(:hold_id AS uuid), :approval_id, CAST(:reply AS jsonb), :part_a,
+                :part_b, :record_hash)
+    ),
+    run AS (
+        UPDATE runs SET history_version = history_version + 1, timeline_seq = timeline_seq + :event_count,
+            status = CASE WHEN ended_at IS NULL AND status IN ('running', 'waiting') THEN :status ELSE status END
+        WHERE tenant_id = :tenant_id AND run_id = :run_id RETURNING timeline_seq
+    )
+    INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+    SELECT :tenant_id, :run_id, run.timeline_seq - :event_count + e.ordinal, e.event_id, e.channel, e.type, e.data::jsonb
+    FROM run, unnest(CAST(:event_ids AS uuid[]), CAST(:channels AS text[]), CAST(:types AS text[]), CAST(:data AS text[]))
+        WITH ORDINALITY AS e (event_id, channel, type, data, ordinal)
+    RETURNING seq
 """)
 
 _READ_HOLD = text("""
@@ -155,28 +184,32 @@ _UNITS_OF_HOLD = text("""
     WHERE l.tenant_id = :tenant_id AND l.hold_id = :hold_id GROUP BY c.unit
 """)
 
-_LEGS_OF_HOLD = text("SELECT cap_id, amount FROM hold_legs WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
+_LOCK_LEGS = text(f"""
+    SELECT {_QUALIFIED_CAP_COLUMNS}, l.amount AS held FROM caps c
+    JOIN hold_legs l ON l.tenant_id = c.tenant_id AND l.cap_id = c.cap_id
+    WHERE l.tenant_id = :tenant_id AND l.hold_id = :hold_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c
+""")  # noqa: S608 (a constant list of columns)
+
+_LOCK_RUN_OF_HOLD = text("""
+    SELECT r.run_id FROM runs r JOIN holds h ON h.tenant_id = r.tenant_id AND h.run_id = r.run_id
+    WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR NO KEY UPDATE OF r
+""")
 
 _LOCK_HOLD_TO_SETTLE = text("""
-    SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind,
+    SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind, h.run_id,
            EXISTS (SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id) AS has_outcome
     FROM holds h WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR NO KEY UPDATE
 """)
 
-_UPDATE_HOLD = text("""
-    UPDATE holds SET state = CAST(:state AS text), cost_nano_usd = :cost_nano_usd, settled_by = :actor,
-        settled_at = CASE WHEN CAST(:state AS text) = 'unknown' THEN NULL ELSE now() END,
-        unknown_at = CASE WHEN CAST(:state AS text) = 'unknown' THEN now() ELSE unknown_at END
-    WHERE tenant_id = :tenant_id AND hold_id = :hold_id
-""")
-
-_RESOLVE_HOLD = text("""
-    UPDATE holds SET state = :state, cost_nano_usd = :cost_nano_usd, settled_by = :actor, settled_at = now()
-    WHERE tenant_id = :tenant_id AND hold_id = :hold_id
-""")
-
-_APPLY_CHANGES = text("""
-    WITH change AS (
+# One statement for all that a settlement writes, but the transcript.
+_WRITE_SETTLEMENT = text("""
+    WITH hold AS (
+        UPDATE holds SET state = CAST(:state AS text), cost_nano_usd = CAST(:cost_nano_usd AS bigint),
+            settled_by = CAST(:actor AS text),
+            settled_at = CASE WHEN CAST(:state AS text) = 'unknown' THEN NULL ELSE now() END
+        WHERE tenant_id = :tenant_id AND hold_id = :hold_id
+    ),
+    change AS (
         SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:reserved AS bigint[]), CAST(:committed AS bigint[]),
                              CAST(:debt AS bigint[]), CAST(:ceilings AS bigint[])) AS c (cap_id, reserved, committed, debt, ceiling)
     ), balance AS (
@@ -184,13 +217,25 @@ _APPLY_CHANGES = text("""
             debt = caps.debt + change.debt, ceiling = change.ceiling
         FROM change WHERE caps.tenant_id = :tenant_id AND caps.cap_id = change.cap_id
         RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
+    ), entry AS (
+        INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, committed_delta, debt_delta, limit_amount, unlimited,
+                             actor, reason)
+        SELECT :tenant_id, change.cap_id, :hold_id, CAST(:kind AS text), change.reserved, change.committed, change.debt,
+               balance.limit_amount, balance.unlimited, CAST(:actor AS text), CAST(:reason AS text)
+        FROM change JOIN balance USING (cap_id)
+    ), run AS (
+        UPDATE runs SET timeline_seq = timeline_seq + :event_count WHERE tenant_id = :tenant_id AND run_id = :run_id
+        RETURNING timeline_seq
     )
-    INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, committed_delta, debt_delta, limit_amount, unlimited,
-                         actor, reason)
-    SELECT :tenant_id, change.cap_id, :hold_id, :kind, change.reserved, change.committed, change.debt, balance.limit_amount,
-           balance.unlimited, :actor, :reason
-    FROM change JOIN balance USING (cap_id)
+    INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+    SELECT :tenant_id, :run_id, run.timeline_seq - :event_count + e.ordinal, e.event_id, e.channel, e.type, e.data::jsonb
+    FROM run, unnest(CAST(:event_ids AS uuid[]), CAST(:channels AS text[]), CAST(:types AS text[]), CAST(:data AS text[]))
+        WITH ORDINALITY AS e (event_id, channel, type, data, ordinal)
+    RETURNING seq
 """)
+
+# Only the governor and the sweepers may call an outcome unknown, and only they have the right to that column.
+_SET_UNKNOWN_AT = text("UPDATE holds SET unknown_at = now() WHERE tenant_id = :tenant_id AND hold_id = :hold_id")
 
 _INSERT_CAP = text("""
     INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, unlimited, limit_amount, ceiling)
@@ -270,12 +315,6 @@ async def lock_caps_of_try(
 async def lock_caps(connection: AsyncConnection, tenant_id: UUID, cap_ids: Sequence[UUID]) -> list[CapView]:
     """Locks and returns certain caps, sorted by id."""
     rows = await connection.execute(_LOCK_CAPS, {"tenant_id": tenant_id, "cap_ids": list(cap_ids)})
-    return [_cap(row) for row in rows]
-
-
-async def lock_caps_of_holds(connection: AsyncConnection, tenant_id: UUID, hold_ids: Sequence[UUID]) -> list[CapView]:
-    """Locks and returns the caps on which holds stand, sorted by id."""
-    rows = await connection.execute(_LOCK_CAPS_OF_HOLD, {"tenant_id": tenant_id, "hold_ids": list(hold_ids)})
     return [_cap(row) for row in rows]
 
 
@@ -404,14 +443,48 @@ async def insert_hold(
         )
 
 
-async def insert_decision(connection: AsyncConnection, row: Mapping[str, object]) -> None:
-    """Writes a decision record; see the table's columns."""
-    await connection.execute(_INSERT_DECISION, dict(row))
+async def write_decision(
+    connection: AsyncConnection,
+    reservation: Reservation,
+    row: Mapping[str, object],
+    *,
+    legs: Sequence[Leg],
+    expires_at: datetime,
+    status: str,
+    timeline: Sequence[Event],
+) -> int:
+    """Writes a decision record with its timeline events and, if `row` names a hold, that hold with legs and journal.
 
-
-async def bump_run(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, status: str) -> None:
-    """Marks that the run's history has grown, and whether it is waiting for somebody."""
-    await connection.execute(_BUMP_RUN, {"tenant_id": tenant_id, "run_id": run_id, "status": status})
+    Returns:
+        Number of the run's newest event.
+    """
+    key = reservation.key
+    result = await connection.execute(
+        _WRITE_DECISION,
+        {
+            "tenant_id": key.tenant_id,
+            "run_id": key.run_id,
+            "step": key.step,
+            "try": key.try_number,
+            "kind": reservation.kind,
+            "tool": reservation.tool,
+            "idempotent": reservation.idempotent,
+            "digest": reservation.digest,
+            "action": reservation.action,
+            "max_cost_nano_usd": reservation.amounts.get("nano_usd", 0),
+            "estimate": jsonb(dict(reservation.estimate)),
+            "lease_ms": reservation.lease_ms,
+            "expires_at": expires_at,
+            "cap_ids": [leg.cap_id for leg in legs],
+            "amounts": [leg.amount for leg in legs],
+            "part_a": reservation.part_a,
+            "status": status,
+            **row,
+            **events.parameters(timeline),
+        },
+    )
+    newest: int = max(result.scalars())
+    return newest
 
 
 async def read_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> HoldView | None:
@@ -450,68 +523,60 @@ async def read_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID)
     )
 
 
-async def legs_of_hold(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> dict[UUID, int]:
-    """Returns what a hold reserved on each cap."""
-    rows = await connection.execute(_LEGS_OF_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
-    return {row[0]: row[1] for row in rows}
-
-
 async def held_by_unit(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> dict[str, int]:
     """Returns what a hold reserved, by unit."""
     rows = await connection.execute(_UNITS_OF_HOLD, {"tenant_id": tenant_id, "hold_id": hold_id})
     return {row[0]: row[1] for row in rows}
 
 
+async def lock_legs(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID) -> list[tuple[CapView, int]]:
+    """Locks the caps on which a hold stands, sorted by id, and returns them with what it reserved on each."""
+    rows = await connection.execute(_LOCK_LEGS, {"tenant_id": tenant_id, "hold_id": hold_id})
+    return [(_cap(row), row.held) for row in rows]
+
+
 async def lock_hold_to_settle(
     connection: AsyncConnection, tenant_id: UUID, hold_id: UUID
 ) -> Row[Any] | None:  # rows of text() carry no types
-    """Locks a hold and returns what a settlement must have seen."""
-    return (await connection.execute(_LOCK_HOLD_TO_SETTLE, {"tenant_id": tenant_id, "hold_id": hold_id})).one_or_none()
+    """Locks a hold's run, then the hold, and returns what a settlement must have seen."""
+    parameters = {"tenant_id": tenant_id, "hold_id": hold_id}
+    await connection.execute(_LOCK_RUN_OF_HOLD, parameters)
+    return (await connection.execute(_LOCK_HOLD_TO_SETTLE, parameters)).one_or_none()
 
 
-async def update_hold(connection: AsyncConnection, settlement: Settlement, cost_nano_usd: int | None) -> None:
-    """Moves a hold to its next state."""
-    parameters = {
-        "tenant_id": settlement.tenant_id,
-        "hold_id": settlement.hold_id,
-        "state": settlement.to,
-        "cost_nano_usd": cost_nano_usd,
-        "actor": settlement.actor,
-    }
-    if settlement.to != "unknown" and settlement.seen_state == "unknown":
-        await connection.execute(_RESOLVE_HOLD, parameters)
-    else:
-        await connection.execute(_UPDATE_HOLD, parameters)
-
-
-async def apply_changes(
+async def write_settlement(
     connection: AsyncConnection,
-    tenant_id: UUID,
-    hold_id: UUID,
+    settlement: Settlement,
+    run_id: UUID,
     changes: Mapping[UUID, BalanceChange],
     *,
     kind: str,
-    actor: str,
-    reason: str,
-) -> None:
-    """Moves balances and writes the journal entry of each move."""
-    if not changes:
-        return
-    await connection.execute(
-        _APPLY_CHANGES,
+    cost_nano_usd: int | None,
+) -> int:
+    """Moves a hold to its next state, with balances, journal and timeline; returns the number of the newest event, or 0."""
+    result = await connection.execute(
+        _WRITE_SETTLEMENT,
         {
-            "tenant_id": tenant_id,
-            "hold_id": hold_id,
+            "tenant_id": settlement.tenant_id,
+            "hold_id": settlement.hold_id,
+            "run_id": run_id,
+            "state": settlement.to,
+            "cost_nano_usd": cost_nano_usd,
             "kind": kind,
-            "actor": actor,
-            "reason": reason,
+            "actor": settlement.actor,
+            "reason": settlement.reason,
             "cap_ids": list(changes),
             "reserved": [change.reserved_delta for change in changes.values()],
             "committed": [change.committed_delta for change in changes.values()],
             "debt": [change.debt_delta for change in changes.values()],
             "ceilings": [change.ceiling for change in changes.values()],
+            **events.parameters(settlement.events),
         },
     )
+    newest: int = max(result.scalars(), default=0)
+    if settlement.to == "unknown":
+        await connection.execute(_SET_UNKNOWN_AT, {"tenant_id": settlement.tenant_id, "hold_id": settlement.hold_id})
+    return newest
 
 
 async def ensure_cap(connection: AsyncConnection, tenant_id: UUID, cap_id: UUID, scope: Scope, unit: str) -> UUID:

@@ -34,7 +34,6 @@ from holdfast.ledger.types import (
     Scope,
     Settlement,
 )
-from holdfast.timeline import events
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue
 
@@ -119,41 +118,18 @@ class Ledger:
         if hold_id is not None:
             # INVARIANT (lock order): its caps are locked already. Had the hold come only after they were, the run's history
             # would be newer than what the evaluator read, and nobody would get here.
-            await _settle_in(
+            await settle_in(
                 connection,
                 Settlement(
                     key.tenant_id, hold_id, "held", False, False, "voided", {}, "run", "superseded by other arguments"
                 ),
-                key.run_id,
             )
         await repository.supersede(connection, key.tenant_id, decision_id, hold_id)
 
     async def redeem(self, tenant_id: UUID, hold_id: UUID, digest: bytes) -> Redemption:
-        """Moves a hold from `held` to `executing`, once (LAW 1).
-
-        The commit does not wait for the disk: should PostgreSQL crash and forget it, the lease is forgotten too and
-        `begin_outward` fails, so nothing has gone outside.
-
-        Raises:
-            PermitUsed: The hold is not held any more, has expired, or is for other arguments.
-        """
-        lease_token = secrets.token_bytes(32)
-        async with transaction(self._engine, tenant_id) as connection:
-            await connection.execute(text("SET LOCAL synchronous_commit = off"))
-            row = (
-                await connection.execute(
-                    _REDEEM,
-                    {
-                        "tenant_id": tenant_id,
-                        "hold_id": hold_id,
-                        "digest": digest,
-                        "lease_hash": hashlib.sha256(lease_token).digest(),
-                    },
-                )
-            ).one_or_none()
-        if row is None:
-            raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
-        return Redemption(lease_token, row.lease_ms, row.action)
+        """Moves a hold from `held` to `executing`, once (LAW 1); see `redeem_in`."""
+        async with transaction(self._engine, tenant_id, durable=False) as connection:
+            return await redeem_in(connection, tenant_id, hold_id, digest)
 
     async def read_hold(self, tenant_id: UUID, hold_id: UUID) -> HoldView | None:
         """Returns a hold with its outcome, if there is such a hold in the tenant."""
@@ -174,18 +150,32 @@ class Ledger:
             return await settle_in(connection, settlement)
 
 
+async def redeem_in(connection: AsyncConnection, tenant_id: UUID, hold_id: UUID, digest: bytes) -> Redemption:
+    """Moves a hold from `held` to `executing`, once (LAW 1), in the caller's transaction.
+
+    Its commit need not wait for the disk: should PostgreSQL crash and forget it, the lease is forgotten too and
+    `begin_outward` fails, so nothing has gone outside.
+
+    Raises:
+        PermitUsed: The hold is not held any more, has expired, or is for other arguments.
+    """
+    lease_token = secrets.token_bytes(32)
+    parameters = {
+        "tenant_id": tenant_id,
+        "hold_id": hold_id,
+        "digest": digest,
+        "lease_hash": hashlib.sha256(lease_token).digest(),
+    }
+    row = (await connection.execute(_REDEEM, parameters)).one_or_none()
+    if row is None:
+        raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
+    return Redemption(lease_token, row.lease_ms, row.action)
+
+
 async def settle_in(connection: AsyncConnection, settlement: Settlement) -> int:
     """Settles in the caller's transaction; see `Ledger.settle`."""
-    await repository.lock_caps_of_holds(connection, settlement.tenant_id, [settlement.hold_id])
-    hold = await repository.read_hold(connection, settlement.tenant_id, settlement.hold_id)
-    if hold is None:
-        raise FactsChanged
-    await repository.lock_run(connection, settlement.tenant_id, hold.key.run_id)
-    return await _settle_in(connection, settlement, hold.key.run_id)
-
-
-async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id: UUID) -> int:
     tenant_id = settlement.tenant_id
+    legs = await repository.lock_legs(connection, tenant_id, settlement.hold_id)
     locked = await repository.lock_hold_to_settle(connection, tenant_id, settlement.hold_id)
     seen = (settlement.seen_state, settlement.seen_outcome, settlement.seen_outward)
     if locked is None or (locked.state, locked.has_outcome, locked.went_outward) != seen:
@@ -194,28 +184,15 @@ async def _settle_in(connection: AsyncConnection, settlement: Settlement, run_id
         raise Conflict(f"hold {settlement.hold_id} is {locked.state} and cannot become {settlement.to}")
     if settlement.actual and settlement.to != "committed":
         raise Conflict(f"hold {settlement.hold_id} cannot become {settlement.to} and cost something")
-    if settlement.to == "unknown":
-        await repository.update_hold(connection, settlement, None)
-    else:
-        cost = settlement.actual.get(NANO_USD, 0)
-        await repository.update_hold(connection, settlement, cost)
-        legs = await repository.legs_of_hold(connection, tenant_id, settlement.hold_id)
-        caps = await repository.lock_caps_of_holds(connection, tenant_id, [settlement.hold_id])
-        changes = {
-            cap.cap_id: core.settle_leg(cap, legs[cap.cap_id], settlement.actual.get(cap.unit, 0)) for cap in caps
-        }
-        await repository.apply_changes(
-            connection,
-            tenant_id,
-            settlement.hold_id,
-            changes,
-            kind=_SETTLED_KIND[settlement.to],
-            actor=settlement.actor,
-            reason=settlement.reason,
-        )
+    kind, cost, changes = "", None, {}
+    if settlement.to != "unknown":
+        kind, cost = _SETTLED_KIND[settlement.to], settlement.actual.get(NANO_USD, 0)
+        changes = {cap.cap_id: core.settle_leg(cap, held, settlement.actual.get(cap.unit, 0)) for cap, held in legs}
     for entry in settlement.entries:
-        await transcript.write(connection, tenant_id, run_id, entry.parent_id, entry.content)
-    return await events.append(connection, tenant_id, run_id, settlement.events)
+        await transcript.write(connection, tenant_id, locked.run_id, entry.parent_id, entry.content)
+    return await repository.write_settlement(
+        connection, settlement, locked.run_id, changes, kind=kind, cost_nano_usd=cost
+    )
 
 
 def _answer_again(standing: object, timeline_seq: int) -> Decision:
@@ -275,11 +252,11 @@ async def _decide(
             verdict, code, message, retryable = "deny", refusal.code, refusal.message, refusal.outstanding
         elif consumes and not await repository.approval_is_free(connection, key.tenant_id, consumes):
             verdict, code, message = "deny", "approval.consumed", "the approval was used already"
-    allowed = verdict == "allow"
+    allowed, legs = verdict == "allow", list[core.Leg]()
     expires_at = now + timedelta(milliseconds=reservation.hold_ms)
     request = reservation.approval if verdict == "needs_approval" else None
     if allowed:
-        await repository.insert_hold(connection, reservation, core.legs_for(caps, reservation.amounts), expires_at)
+        legs = core.legs_for(caps, reservation.amounts)
         if consumes:
             await repository.consume_approval(connection, key.tenant_id, consumes, reservation.decision_id)
     if request is not None:
@@ -300,7 +277,8 @@ async def _decide(
         retryable=retryable,
         superseded=superseded,
     )
-    return await _record(connection, reservation, decision, _legs_json(caps, reservation.amounts), now)
+    balances = _legs_json(caps, reservation.amounts)
+    return await _record(connection, reservation, decision, balances, now, legs=legs, expires_at=expires_at)
 
 
 async def _refuse(
@@ -308,19 +286,21 @@ async def _refuse(
 ) -> Decision:
     """Refuses without touching what stands for the key: recorded as an alarm (rule 1)."""
     decision = Decision("deny", reservation.decision_id, b"", code, message)
-    return await _record(connection, reservation, decision, [], now, standing=False)
+    return await _record(connection, reservation, decision, [], now, standing=False, expires_at=now)
 
 
 async def _record(
     connection: AsyncConnection,
     reservation: Reservation,
     decision: Decision,
-    legs: list[JsonValue],
+    balances: list[JsonValue],
     now: datetime,
     *,
+    expires_at: datetime,
+    legs: Sequence[core.Leg] = (),
     standing: bool = True,
 ) -> Decision:
-    """Writes the decision record and its timeline event; `standing` records answer their key from now on."""
+    """Writes the decision record, its hold and its timeline events; `standing` records answer their key from now on."""
     key = reservation.key
     part_b = record.part_b(
         decision_id=decision.decision_id,
@@ -328,39 +308,42 @@ async def _record(
         verdict=decision.verdict,
         reason_codes=(decision.code,),
         hold_id=decision.hold_id,
-        legs=legs,
+        legs=balances,
     )
     record_hash = record.record_hash(reservation.part_a, part_b)
-    expires = decision.approval_expires_at
+    approval_expires_at = decision.approval_expires_at
     reply: dict[str, JsonValue] = {
         "code": decision.code,
         "message": decision.message,
         "rule_id": decision.rule_id,
         "retryable": decision.retryable,
-        "approval_expires_at": expires.isoformat() if expires else None,
+        "approval_expires_at": approval_expires_at.isoformat() if approval_expires_at else None,
     }
-    await repository.insert_decision(
+    seq = await repository.write_decision(
         connection,
+        reservation,
         {
-            "tenant_id": key.tenant_id,
             "decision_id": decision.decision_id,
-            "run_id": key.run_id,
-            "step": key.step if standing else None,
-            "try": key.try_number if standing else None,
-            "kind": reservation.kind,
-            "digest": reservation.digest,
+            "key_step": key.step if standing else None,
+            "key_try": key.try_number if standing else None,
             "verdict": decision.verdict,
             "reason_codes": [decision.code],
             "hold_id": decision.hold_id,
             "approval_id": decision.approval_id or reservation.consumes_approval_id,
             "reply": jsonb(reply),
-            "part_a": reservation.part_a,
             "part_b": part_b,
             "record_hash": record_hash,
         },
+        legs=legs,
+        expires_at=expires_at,
+        status="waiting" if decision.verdict == "needs_approval" else "running",
+        timeline=_timeline(reservation, decision, standing=standing),
     )
-    waiting = decision.verdict == "needs_approval"
-    await repository.bump_run(connection, key.tenant_id, key.run_id, "waiting" if waiting else "running")
+    return replace(decision, record_hash=record_hash, timeline_seq=seq)
+
+
+def _timeline(reservation: Reservation, decision: Decision, *, standing: bool) -> list[Event]:
+    key = reservation.key
     data: dict[str, JsonValue] = {
         "decision_id": str(decision.decision_id),
         "step": key.step,
@@ -375,7 +358,8 @@ async def _record(
         "held_nano_usd": decision.max_cost_nano_usd if decision.hold_id else 0,
     }
     timeline = [Event("decision", "decision.made" if standing else "decision.alarm", data)]
-    if waiting:
+    if decision.verdict == "needs_approval":
+        expires_at = decision.approval_expires_at
         timeline.append(
             Event(
                 "approval",
@@ -385,12 +369,11 @@ async def _record(
                     "step": key.step,
                     "tool": reservation.tool,
                     "message": decision.message,
-                    "expires_at": expires.isoformat() if expires else None,
+                    "expires_at": expires_at.isoformat() if expires_at else None,
                 },
             )
         )
-    seq = await events.append(connection, key.tenant_id, key.run_id, timeline)
-    return replace(decision, record_hash=record_hash, timeline_seq=seq)
+    return timeline
 
 
 async def set_limit(

@@ -18,11 +18,12 @@ from holdfast_verdict.canonical import JsonValue
 
 _APPEND = text("""
     WITH run AS (
-        UPDATE runs SET timeline_seq = timeline_seq + :count WHERE tenant_id = :tenant_id AND run_id = :run_id RETURNING timeline_seq
+        UPDATE runs SET timeline_seq = timeline_seq + :event_count WHERE tenant_id = :tenant_id AND run_id = :run_id
+        RETURNING timeline_seq
     )
     INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
-    SELECT :tenant_id, :run_id, run.timeline_seq - :count + e.ordinal, e.event_id, e.channel, e.type, e.data::jsonb
-    FROM run, unnest(CAST(:ids AS uuid[]), CAST(:channels AS text[]), CAST(:types AS text[]), CAST(:data AS text[]))
+    SELECT :tenant_id, :run_id, run.timeline_seq - :event_count + e.ordinal, e.event_id, e.channel, e.type, e.data::jsonb
+    FROM run, unnest(CAST(:event_ids AS uuid[]), CAST(:channels AS text[]), CAST(:types AS text[]), CAST(:data AS text[]))
         WITH ORDINALITY AS e (event_id, channel, type, data, ordinal)
     RETURNING seq
 """)
@@ -45,6 +46,17 @@ class TimelineEvent:
     data: Mapping[str, JsonValue]
 
 
+def parameters(events: Sequence[Event]) -> dict[str, object]:
+    """Returns the parameters with which a statement appends events; see `_APPEND`."""
+    return {
+        "event_count": len(events),
+        "event_ids": [new_id() for _ in events],
+        "channels": [event.channel for event in events],
+        "types": [event.type for event in events],
+        "data": [jsonb(event.data) for event in events],
+    }
+
+
 async def append(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, events: Sequence[Event]) -> int:
     """Appends events in the caller's transaction and returns the number of the last one (0 if there were none).
 
@@ -53,18 +65,7 @@ async def append(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, eve
     """
     if not events:
         return 0
-    result = await connection.execute(
-        _APPEND,
-        {
-            "tenant_id": tenant_id,
-            "run_id": run_id,
-            "count": len(events),
-            "ids": [new_id() for _ in events],
-            "channels": [event.channel for event in events],
-            "types": [event.type for event in events],
-            "data": [jsonb(event.data) for event in events],
-        },
-    )
+    result = await connection.execute(_APPEND, {"tenant_id": tenant_id, "run_id": run_id, **parameters(events)})
     numbers: list[int] = list(result.scalars())
     if not numbers:
         raise RunUnknown(f"there is no run {run_id}")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
-from holdfast.errors import Conflict, PermitUsed
+from holdfast.errors import Conflict, PermitUsed, Unavailable
 from holdfast.ledger.auditor import audit
 from holdfast.ledger.types import SETTLED_STATES, Decision, FactsChanged
 
@@ -205,7 +205,7 @@ class Crowd:
                 await self.do(name, number, worker)
             except (FactsChanged, PermitUsed, Conflict):
                 continue  # somebody else was first
-            except (DBAPIError, asyncpg.PostgresError, OSError) as error:
+            except (DBAPIError, Unavailable, asyncpg.PostgresError, OSError) as error:
                 if not _killed(error):
                     raise  # never a deadlock, never a constraint
             except asyncio.CancelledError:
@@ -285,7 +285,7 @@ def _actual(hold_id: UUID) -> dict[str, int]:
 
 def _killed(error: BaseException) -> bool:
     state = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return state in (None, "57P01", "08003", "08006") and "deadlock" not in str(error)
+    return isinstance(error, Unavailable) or state in (None, "57P01", "08003", "08006")
 
 
 async def _check_answers(crowd: Crowd) -> None:
