@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -55,7 +56,12 @@ class Action:
 
 def tool_specs(agent: AgentDefinition) -> list[ToolSpec]:
     """Returns the agent's tools as a model is shown them."""
-    return [ToolSpec(name, TOOLS[name].description, json_schema(name)) for name in agent.tools if name in TOOLS]
+    return [_tool_spec(name) for name in agent.tools if name in TOOLS]
+
+
+@lru_cache(maxsize=512)
+def _tool_spec(name: str) -> ToolSpec:
+    return ToolSpec(name, TOOLS[name].description, json_schema(name))
 
 
 async def model_request(
