@@ -200,7 +200,7 @@ class Follower:
             async with self.redis.pipeline(transaction=False) as pipeline:
                 # INVARIANT: the fence comes first, so that nothing can be added between what is read and `top`
                 pipeline.eval(RAISE_SCRIPT, 1, key, *raise_arguments(top.seq, top.n))
-                pipeline.xrange(key, min=f"({self.position.seq}-0", max=upper, count=_PAGE)
+                pipeline.xrange(key, min=f"({self.position.seq}-{self.position.n}", max=upper, count=_PAGE)
                 _, rows = await pipeline.execute()
         except (RedisError, OSError) as error:
             self._pause_redis(error)
