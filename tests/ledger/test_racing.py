@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from holdfast.errors import Unavailable
 from holdfast.ledger.types import Decision, FactsChanged
 from holdfast_verdict.decide import Verdict
 
@@ -200,7 +201,7 @@ async def test_a_connection_killed_in_the_middle_leaves_nothing_behind(tenant: T
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE application_name = 'holdfast-test-governor' AND wait_event_type = 'Lock'"""
         )
-        with pytest.raises((DBAPIError, asyncpg.PostgresError)):
+        with pytest.raises((Unavailable, DBAPIError, asyncpg.PostgresError)):
             await reserving
         await blocker.close()
         assert await tenant.balances(cap) == (0, 0, 0)

@@ -1,0 +1,396 @@
+"""Who may do what in the database, asked of PostgreSQL's own catalogue and then tried (LAW 1, LAW 5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from holdfast.database.engine import tenantless, transaction
+from holdfast.database.roles import DEFINER_ROLE, OWNER_ROLE, PROCESS_ROLES
+from holdfast.ids import new_id
+from holdfast_verdict.decide import Verdict
+from tests.ledger.world import Database, Tenant, approval_request, new_tenant
+
+PROCESSES = [role.removeprefix("holdfast_") for role in PROCESS_ROLES]
+CROSSING = {
+    "begin_outward": {"executor"},
+    "store_outcome": {"executor"},
+    "authenticate_key": {"api", "broker"},
+    "locate_run": {"governor"},
+    "list_tenants": {"api", "sweeper", "auditor"},
+    "due_holds": {"sweeper"},
+    "due_starts": {"sweeper"},
+    "due_signals": {"sweeper"},
+    "open_runs": {"sweeper"},
+    "undigested_runs": {"sweeper"},
+}
+_RELATIONS = """SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind::text,
+        EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull) AS scoped
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"""
+
+
+async def _tables(database: Database) -> list[str]:
+    rows = await database.fetch(f"{_RELATIONS} AND c.relname <> 'alembic_version'")
+    return sorted(row["relname"] for row in rows)
+
+
+async def _fill(tenant: Tenant) -> None:
+    """Puts a row into every table."""
+    await tenant.cap("tenant", 1_000)
+    run = await tenant.run()
+    hold = await tenant.held(run)
+    await tenant.executed(hold)
+    request = approval_request(tenant)
+    await tenant.reserve(run, 2, evaluated=Verdict("needs_approval", "x", "x"), approval=request)
+    mine, user = tenant.tenant_id, tenant.user_id
+    project, approval = tenant.project_id, request.approval_id
+    for statement, arguments in (
+        ("INSERT INTO api_keys VALUES ($1, $2, $3, $4, 'hf', sha256($5), '{owner}')", (new_id(), user, project, mine.bytes)),
+        ("INSERT INTO run_inputs VALUES ($1, $2, 1, 'start', 'hello', $3)", (run, user)),
+        ("INSERT INTO transcript_entries VALUES ($1, $2, sha256('x'), NULL, 1, 'x')", (run,)),
+        ("INSERT INTO approval_tokens VALUES ($1, sha256($2), $3, $4, 'approved', now(), now())", (mine.bytes, approval, user)),
+        ("INSERT INTO vault_entries VALUES ($1, 'tool.mail', substr(sha256('x'), 1, 12), 'x')", ()),
+        ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
+    ):  # fmt: skip
+        await tenant.database.execute(statement, mine, *arguments)
+
+
+@pytest.fixture
+async def two(database: Database) -> tuple[Tenant, Tenant]:
+    """Two tenants with rows in every table there is."""
+    tenants = (await new_tenant(database), await new_tenant(database))
+    for tenant in tenants:
+        await _fill(tenant)
+        for table in await _tables(database):
+            count = await database.value(f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant.tenant_id)
+            assert count, f"this test has to put a row into {table}"
+    return tenants
+
+
+# What the catalogue says -------------------------------------------------------------------------------------------------
+
+
+async def test_every_table_is_scoped_by_tenant_with_row_level_security_forced(database: Database) -> None:
+    rows = await database.fetch(_RELATIONS)
+    assert len(rows) > 20
+    for row in rows:
+        if row["relname"] != "alembic_version":
+            assert row["relkind"] == "r", f"{row['relname']}: a view would look past row-level security"
+            assert row["scoped"], row["relname"]
+            assert row["relrowsecurity"], row["relname"]
+            assert row["relforcerowsecurity"], row["relname"]
+
+
+async def test_every_key_and_reference_is_scoped_by_tenant(database: Database) -> None:
+    """Else one tenant's id could collide with, or point at, another's row."""
+    rows = await database.fetch(
+        """SELECT conrelid::regclass::text AS table_name, conname, contype::text, pg_get_constraintdef(oid) AS definition
+           FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('p', 'u', 'f')"""
+    )
+    global_ids = {
+        "tenants_slug_key",
+        "runs_run_id_key",
+        "holds_hold_id_key",
+        "approvals_approval_id_key",
+        "api_keys_key_hash_key",
+    }
+    for row in rows:
+        if row["table_name"] != "alembic_version" and row["conname"] not in global_ids:
+            assert "(tenant_id" in row["definition"], dict(row)
+
+
+async def test_policies_let_a_tenant_see_itself_and_the_definer_what_its_functions_read(database: Database) -> None:
+    rows = await database.fetch(
+        "SELECT tablename, policyname, roles::text[], cmd, qual, with_check, permissive FROM pg_policies"
+    )
+    for table in await _tables(database):
+        mine = {row["policyname"]: row for row in rows if row["tablename"] == table}
+        assert set(mine) <= {"tenant_only", "definer_all"}
+        only = mine["tenant_only"]
+        assert (only["roles"], only["cmd"]) == (["public"], "ALL")
+        assert only["qual"] == only["with_check"] == "(tenant_id = current_tenant())"
+        if "definer_all" in mine:
+            assert mine["definer_all"]["roles"] == [DEFINER_ROLE]
+            assert "CURRENT_USER" in mine["definer_all"]["qual"]
+
+
+async def test_no_role_can_go_past_row_level_security(database: Database) -> None:
+    rows = await database.fetch("SELECT * FROM pg_roles WHERE rolname LIKE 'holdfast%'")
+    assert {row["rolname"] for row in rows} == {OWNER_ROLE, DEFINER_ROLE, *PROCESS_ROLES}
+    for row in rows:
+        assert not any(
+            row[power] for power in ("rolsuper", "rolbypassrls", "rolcreaterole", "rolcreatedb", "rolreplication")
+        )
+        assert row["rolcanlogin"] == (row["rolname"] != DEFINER_ROLE)
+    members = await database.fetch(
+        """SELECT r.rolname AS role, m.rolname AS member FROM pg_auth_members am JOIN pg_roles r ON r.oid = am.roleid
+           JOIN pg_roles m ON m.oid = am.member WHERE m.rolname LIKE 'holdfast%'"""
+    )
+    assert [tuple(row) for row in members] == [(DEFINER_ROLE, OWNER_ROLE)]
+
+
+async def test_functions_are_nobodys_but_those_they_were_made_for(database: Database) -> None:
+    rows = await database.fetch(
+        """SELECT p.oid, p.proname, p.prosecdef, p.proconfig, o.rolname AS owner, p.proacl IS NULL
+                OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
+           FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
+    )
+    assert {row["proname"] for row in rows} == {*CROSSING, "current_tenant", "refuse_overspend"}
+    for row in rows:
+        name = row["proname"]
+        assert not row["everybody"], name
+        assert row["prosecdef"] == (name in CROSSING)
+        assert row["owner"] == (DEFINER_ROLE if name in CROSSING else OWNER_ROLE)
+        if name in CROSSING:
+            assert row["proconfig"] == ["search_path=public, pg_temp"]
+            callers = {
+                process
+                for process in PROCESSES
+                if await database.value(
+                    "SELECT has_function_privilege($1, $2::oid, 'EXECUTE')", f"holdfast_{process}", row["oid"]
+                )
+            }
+            assert callers == CROSSING[name], name
+
+
+async def _may(database: Database, process: str, table: str, right: str) -> bool:
+    """Whether a process has a right on a table, or on any of its columns."""
+    role = process if process.startswith("holdfast") else f"holdfast_{process}"
+    if await database.value("SELECT has_table_privilege($1, $2, $3)", role, table, right):
+        return True
+    if right in ("DELETE", "TRUNCATE", "TRIGGER"):
+        return False
+    return bool(await database.value("SELECT has_any_column_privilege($1, $2, $3)", role, table, right))
+
+
+async def _columns(database: Database, process: str, table: str) -> set[str]:
+    rows = await database.fetch(
+        """SELECT attname FROM pg_attribute WHERE attrelid = $2::text::regclass AND attnum > 0
+           AND has_column_privilege($1, attrelid, attnum, 'UPDATE')""",
+        f"holdfast_{process}",
+        table,
+    )
+    return {row["attname"] for row in rows}
+
+
+async def test_the_executor_has_no_right_on_any_table(database: Database) -> None:
+    for table in [*await _tables(database), "alembic_version"]:
+        for right in ("SELECT", "INSERT", "UPDATE", "REFERENCES", "DELETE", "TRUNCATE", "TRIGGER"):
+            assert not await _may(database, "executor", table, right), (table, right)
+
+
+async def test_only_the_broker_sees_the_vault(database: Database) -> None:
+    for process in (*PROCESSES, DEFINER_ROLE):
+        for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            assert await _may(database, process, "vault_entries", right) == (process == "broker"), (process, right)
+
+
+async def test_what_is_written_stays_written(database: Database) -> None:
+    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing at all is deleted but vault entries."""
+    for process in (*PROCESSES, DEFINER_ROLE):
+        for table in await _tables(database):
+            assert not await _may(database, process, table, "TRUNCATE")
+            assert not await _may(database, process, table, "TRIGGER")
+            assert await _may(database, process, table, "DELETE") == ((process, table) == ("broker", "vault_entries"))
+        for table in (
+            "journal",
+            "outcomes",
+            "timeline_events",
+            "transcript_entries",
+            "hold_legs",
+            "roles",
+            "agents",
+            "users",
+        ):
+            assert not await _may(database, process, table, "UPDATE"), (process, table)
+
+
+async def test_outcomes_come_from_the_executors_function_alone(database: Database) -> None:
+    for process in PROCESSES:
+        assert not await _may(database, process, "outcomes", "INSERT"), process
+
+
+async def test_nobody_changes_what_a_hold_is_for_nor_forges_its_lease(database: Database) -> None:
+    lease, moving = {"lease_hash", "lease_expires_at"}, {"state"}
+    for process in PROCESSES:
+        columns = await _columns(database, process, "holds")
+        assert not columns & {"tenant_id", "hold_id", "run_id", "step", "try", "digest", "action", "decision_id", "outward_at",
+                              "max_cost_nano_usd", "expires_at", "lease_ms"}, process  # fmt: skip
+        assert columns >= lease if process == "broker" else not columns & lease, process
+        assert columns == lease | moving or process != "broker"
+    assert await _columns(database, "definer", "holds") == {"outward_at", "state"}
+    assert not await _columns(database, "auditor", "holds")
+    assert not await _columns(database, "executor", "holds")
+
+
+async def test_a_record_is_never_rewritten(database: Database) -> None:
+    may = {process: await _columns(database, process, "decisions") for process in PROCESSES}
+    assert may == {
+        **{process: set() for process in PROCESSES},
+        "governor": {"superseded_at"},
+        "sweeper": {"leaf_index"},
+    }
+
+
+async def test_balances_are_moved_by_those_who_journal_it(database: Database) -> None:
+    movers = {process for process in PROCESSES if await _columns(database, process, "caps")}
+    assert movers == {"api", "governor", "sweeper"}
+    for process in movers:
+        assert await _may(database, process, "journal", "INSERT")
+
+
+async def test_no_process_makes_anything_of_its_own(database: Database) -> None:
+    for process in (*PROCESSES, "definer"):
+        role = f"holdfast_{process}"
+        assert not await database.value("SELECT has_schema_privilege($1, 'public', 'CREATE')", role)
+        assert not await database.value("SELECT has_database_privilege($1, current_database(), 'CREATE')", role)
+        assert not await database.value("SELECT has_database_privilege($1, current_database(), 'TEMPORARY')", role)
+    assert not await database.value("SELECT has_schema_privilege('public', 'public', 'USAGE')")
+
+
+# Tried -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_sees_another_tenants_rows(database: Database, two: tuple[Tenant, Tenant]) -> None:
+    one, other = two
+    for process in [*PROCESSES, "owner"]:
+        for table in await _tables(database):
+            if not await _may(database, process, table, "SELECT"):
+                continue
+            column = await database.value(
+                """SELECT attname FROM pg_attribute WHERE attrelid = $2::text::regclass AND attname = 'tenant_id'
+                   AND has_column_privilege($1, attrelid, attnum, 'SELECT')""",
+                f"holdfast_{process}",
+                table,
+            )
+            assert column == "tenant_id"
+            query = text(f"SELECT DISTINCT tenant_id FROM {table}")
+            async with transaction(database.engine(process), one.tenant_id) as connection:
+                assert set((await connection.execute(query)).scalars()) == {one.tenant_id}, (process, table)
+                foreign = text(f"SELECT count(*) FROM {table} WHERE tenant_id = :other")
+                assert await connection.scalar(foreign, {"other": other.tenant_id}) == 0
+            async with tenantless(database.engine(process)) as connection:
+                assert list((await connection.execute(query)).scalars()) == [], (process, table)
+
+
+async def test_nobody_writes_another_tenants_rows(database: Database, two: tuple[Tenant, Tenant]) -> None:
+    one, other = two
+    for process in [*PROCESSES, "owner"]:
+        for table in await _tables(database):
+            role = f"holdfast_{process}"
+            columns = [
+                row["attname"]
+                for row in await database.fetch(
+                    """SELECT attname FROM pg_attribute WHERE attrelid = $2::text::regclass AND attnum > 0 AND NOT attisdropped
+                       AND has_column_privilege($1, attrelid, attnum, 'UPDATE')""",
+                    role,
+                    table,
+                )
+            ]
+            if columns:
+                async with transaction(database.engine(process), one.tenant_id) as connection:
+                    touch = text(f'UPDATE {table} SET "{columns[-1]}" = "{columns[-1]}" WHERE tenant_id = :other')
+                    assert (await connection.execute(touch, {"other": other.tenant_id})).rowcount == 0
+            if await _may(database, process, table, "DELETE"):
+                async with transaction(database.engine(process), one.tenant_id) as connection:
+                    gone = await connection.execute(
+                        text(f"DELETE FROM {table} WHERE tenant_id = :other"), {"other": other.tenant_id}
+                    )
+                    assert gone.rowcount == 0
+
+
+@pytest.mark.parametrize(
+    ("process", "statement"),
+    [
+        ("api", "INSERT INTO projects (tenant_id, project_id, slug) VALUES (:other, :id, 'mine-now')"),
+        ("api", """INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, limit_amount, ceiling)
+                   VALUES (:other, :id, 'tenant', 'x', 'calls', 1, 1)"""),
+        ("governor", """INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+                        SELECT :other, run_id, 99, :id, 'x', 'x', '{}' FROM runs LIMIT 1"""),
+        ("broker", "INSERT INTO vault_entries VALUES (:other, 'tool.http', substr(sha256('x'), 1, 12), 'x')"),
+        ("governor", "UPDATE caps SET tenant_id = :other WHERE tenant_id <> :other OR cap_id <> :id"),
+        ("governor", "UPDATE runs SET tenant_id = :other WHERE tenant_id <> :other OR run_id <> :id"),
+    ],
+)  # fmt: skip
+async def test_no_row_is_given_to_another_tenant(
+    database: Database, two: tuple[Tenant, Tenant], process: str, statement: str
+) -> None:
+    one, other = two
+    with pytest.raises(DBAPIError, match="row-level security"):
+        async with transaction(database.engine(process), one.tenant_id) as connection:
+            await connection.execute(text(statement), {"other": other.tenant_id, "id": new_id()})
+
+
+@pytest.fixture
+async def executor(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await database.connect("executor")
+    yield connection
+    await connection.close()
+
+
+async def test_an_executor_that_was_taken_over_gets_nothing(
+    database: Database, two: tuple[Tenant, Tenant], executor: asyncpg.Connection
+) -> None:
+    refused = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFunctionError)
+    await executor.execute("SELECT set_config('holdfast.tenant_id', $1, false)", str(two[0].tenant_id))
+    for table in [*await _tables(database), "alembic_version"]:
+        for statement in (f"SELECT 1 FROM {table}", f"DELETE FROM {table}", f"INSERT INTO {table} DEFAULT VALUES"):
+            with pytest.raises(refused):
+                await executor.execute(statement)
+    calls = [
+        "authenticate_key('x')", f"locate_run('{new_id()}')", "list_tenants()", "due_holds(9, '0')", "due_starts(9)",
+        "due_signals(9)", f"open_runs(9, '{new_id()}')", "undigested_runs(9)", "current_tenant()", "refuse_overspend()",
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises((*refused, asyncpg.FeatureNotSupportedError)):
+            await executor.execute(f"SELECT {call}")
+    for statement in (
+        "SET ROLE holdfast_definer",
+        "SET ROLE holdfast_governor",
+        "SET SESSION AUTHORIZATION holdfast_owner",
+        "CREATE TABLE public.mine (x int)",
+        "CREATE TEMP TABLE mine (x int)",
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION begin_outward OWNER TO holdfast_executor",
+        "CREATE SCHEMA mine",
+        "COPY (SELECT 1) TO PROGRAM 'id'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'holdfast_governor'",
+        "ALTER ROLE holdfast_executor BYPASSRLS",
+    ):
+        with pytest.raises((*refused, asyncpg.PostgresError)):
+            await executor.execute(statement)
+    seen = await executor.fetch("SELECT * FROM pg_stat_activity WHERE query LIKE '%holds%' AND usename <> current_user")
+    assert seen == [], "nor what others ask"
+
+
+async def test_a_function_of_the_definer_calls_no_function_of_its_callers(
+    database: Database, executor: asyncpg.Connection
+) -> None:
+    """A caller's search path must not put a function or table of his own in the definer's way."""
+    hold = await (await _funded(database)).held()
+    await executor.execute("SET search_path = pg_temp, public")
+    assert await executor.fetchval("SELECT public.begin_outward($1, 'x')", hold.hold_id) is None
+
+
+async def _funded(database: Database) -> Tenant:
+    tenant = await new_tenant(database)
+    await tenant.cap("tenant", 1_000)
+    return tenant
+
+
+async def test_the_tenant_setting_must_be_an_id(database: Database) -> None:
+    connection = await database.connect("api")
+    try:
+        assert await connection.fetch("SELECT * FROM projects") == []
+        await connection.execute("SELECT set_config('holdfast.tenant_id', '', false)")
+        assert await connection.fetch("SELECT * FROM projects") == []
+        await connection.execute("SELECT set_config('holdfast.tenant_id', 'x'' OR true --', false)")
+        with pytest.raises(asyncpg.InvalidTextRepresentationError):
+            await connection.fetch("SELECT * FROM projects")
+    finally:
+        await connection.close()
