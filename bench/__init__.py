@@ -1,0 +1,1 @@
+"""How fast? Benchmarks, each against a baseline measured in the same run."""
