@@ -53,10 +53,11 @@ def described(approval: Approval) -> list[str]:
         f"  wants     {action.get('tool') or action.get('kind')} {_compact(action.get('args'))}",
         f"  for       {approval.agent} (role {approval.role}), run {approval.run_id}, step {approval.step}",
         f"  because   {approval.message or approval.rule} (rule {approval.rule})",
-        f"  costs     {format_usd(approval.max_cost_nano_usd)} at most, to Holdfast's caps",
         f"  decided   by a key with the role {approval.approver_role}, not by {approval.requester}, who started the run",
         f"  until     {approval.expires_at:%Y-%m-%d %H:%M:%S %Z}",
     ]
+    if approval.max_cost_nano_usd:
+        lines.append(f"  costs     {format_usd(approval.max_cost_nano_usd)} of the run's budget at most")
     if approval.decided_by is not None:
         lines.append(f"  {approval.state:<9} by {approval.decided_by}: {approval.comment or 'no comment'}")
     if approval.edited_action is not None:

@@ -102,7 +102,7 @@ def _table(decisions: Sequence[Decision], holds: Sequence[Hold]) -> tuple[list[s
         rows.append(
             [
                 "" if decision.step is None else f"{decision.step}.{decision.try_number}",
-                hold.tool or hold.kind if hold else decision.kind,
+                decision.tool or decision.kind,
                 decision.verdict,
                 ", ".join(decision.reason_codes),
                 hold.state if hold else "",

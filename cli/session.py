@@ -36,7 +36,7 @@ Url = Annotated[
 KeyFile = Annotated[
     Path | None,
     typer.Option(
-        help=f"File with the API key. Default: {_KEY_VARIABLE}, else the first key of the data folder's stack."
+        help=f"File with the API key. Default: {_KEY_VARIABLE}, else that of the first tenant of the data folder's stack."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -145,9 +145,11 @@ def _object(value: JsonValue) -> dict[str, JsonValue]:
 
 
 def _read_key(path: Path) -> str:
+    """Reads a key's file: the key alone, or the JSON that the bootstrap wrote, of which the first tenant's key is taken."""
     try:
-        return path.expanduser().read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.expanduser().read_text(encoding="ascii").strip()
+        return str(json.loads(text)["tenant_key"]) if text.startswith("{") else text
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigurationInvalid(f"cannot read the API key from {path}: {error}") from None
 
 

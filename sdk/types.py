@@ -265,6 +265,7 @@ class Decision:
     step: int | None
     try_number: int | None
     kind: str
+    tool: str
     verdict: Literal["allow", "deny", "needs_approval"]
     reason_codes: list[str]
     message: str
