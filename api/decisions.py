@@ -30,6 +30,7 @@ class Decision(Answer):
     step: int | None
     try_number: int | None
     kind: str
+    tool: str = Field(description="for `tool.call`: which")
     verdict: VerdictName
     reason_codes: list[str]
     message: str

@@ -22,8 +22,9 @@ _COLUMNS = """
     coalesce(a.verdict, CASE WHEN a.expires_at <= now() OR r.ended_at IS NOT NULL THEN 'expired' ELSE 'pending' END) AS state,
     a.action, a.edited_action, a.rule, a.approver_role, a.max_cost_nano_usd, a.requester_id, q.name AS requester,
     a.created_at, a.expires_at, d.name AS decided_by, a.decided_at, a.comment, r.agent_name, r.role_name,
-    (SELECT rule ->> 'message' FROM roles o, jsonb_array_elements(o.rules) AS rule
-     WHERE o.tenant_id = a.tenant_id AND o.name = r.role_name AND o.version = r.role_version AND rule ->> 'rule_id' = a.rule) AS message
+    (SELECT gate.value ->> 'message' FROM roles o, jsonb_array_elements(o.rules) AS gate (value)
+     WHERE o.tenant_id = a.tenant_id AND o.name = r.role_name AND o.version = r.role_version
+       AND gate.value ->> 'rule_id' = a.rule LIMIT 1) AS message
     FROM approvals a
     JOIN runs r ON r.tenant_id = a.tenant_id AND r.run_id = a.run_id
     JOIN users q ON q.tenant_id = a.tenant_id AND q.user_id = a.requester_id

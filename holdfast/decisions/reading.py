@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,8 +14,10 @@ from holdfast.errors import NotFound
 
 _COLUMNS = """
     decision_id, run_id, step, try, kind, verdict, reason_codes, reply ->> 'message' AS message, reply ->> 'rule_id' AS rule_id,
-    hold_id, approval_id, created_at, superseded_at, leaf_index, record_hash
+    hold_id, approval_id, created_at, superseded_at, leaf_index, record_hash,
+    CAST(CAST(convert_from(part_a, 'UTF8') AS json) #> '{action,tool}' AS text) AS tool
 """
+# `json` and `#>`, for what unescapes text (`jsonb`, `#>>`) refuses a NUL character, which arguments may hold
 
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM decisions WHERE tenant_id = :tenant_id
@@ -40,6 +43,7 @@ class DecisionRow:
     step: int | None
     try_number: int | None
     kind: str
+    tool: str
     verdict: str
     reason_codes: list[str]
     message: str
@@ -68,6 +72,7 @@ def _row(row: Row[tuple[object, ...]]) -> DecisionRow:
         step=row.step,
         try_number=getattr(row, "try"),
         kind=row.kind,
+        tool=orjson.loads(row.tool) if row.tool else "",
         verdict=row.verdict,
         reason_codes=row.reason_codes,
         message=row.message or "",

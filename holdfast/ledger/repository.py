@@ -224,7 +224,9 @@ _WRITE_SETTLEMENT = text("""
                balance.limit_amount, balance.unlimited, CAST(:actor AS text), CAST(:reason AS text)
         FROM change JOIN balance USING (cap_id)
     ), run AS (
-        UPDATE runs SET timeline_seq = timeline_seq + :event_count WHERE tenant_id = :tenant_id AND run_id = :run_id
+        UPDATE runs SET timeline_seq = timeline_seq + :event_count, simulated = simulated OR EXISTS (
+            SELECT 1 FROM outcomes o WHERE o.tenant_id = :tenant_id AND o.hold_id = :hold_id AND o.simulated)
+        WHERE tenant_id = :tenant_id AND run_id = :run_id
         RETURNING timeline_seq
     )
     INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)

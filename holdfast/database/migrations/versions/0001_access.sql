@@ -21,7 +21,7 @@ GRANT SELECT ON tenants, projects, users, api_keys, roles, agents, runs, run_inp
 GRANT INSERT ON tenants, projects, users, api_keys, roles, agents, runs, run_inputs, timeline_events, caps, holds, hold_legs, journal,
     decisions, approval_tokens, idempotency_keys TO holdfast_api;
 GRANT UPDATE (revoked_at) ON api_keys TO holdfast_api;
-GRANT UPDATE (status, started_at, cancel_requested_at, cancel_signalled_at, timeline_seq, history_version, budget_hold_id) ON runs TO holdfast_api;
+GRANT UPDATE (status, started_at, cancel_requested_at, cancel_signalled_at, timeline_seq, history_version, budget_hold_id, simulated) ON runs TO holdfast_api;
 GRANT UPDATE (signalled_at) ON run_inputs TO holdfast_api;
 GRANT UPDATE (limit_amount, unlimited, ceiling, reserved, committed, debt) ON caps TO holdfast_api;
 GRANT UPDATE (verdict, decided_by, decided_at, comment, edited_action, binding, signalled_at) ON approvals TO holdfast_api;
