@@ -12,7 +12,7 @@ from typing import Union
 
 import orjson
 
-JsonValue = Union[None, bool, int, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]
+JsonValue = Union[None, bool, int, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]]  # noqa: UP007 (quoted names cannot be parts of a `|`)
 """What canonical JSON may hold: no floats."""
 
 MAX_INTEGER = 2**53 - 1

@@ -1,16 +1,17 @@
 """The deciding core: `decide(facts, action) -> Verdict`. Pure and total: it never raises and never allows by accident.
 
 Rules are a table per role. Order: is the action known and well-formed → forbids → permits → gates. Default deny. A forbid
-fires also where the field it asks about is missing, a permit does not, and a gate only narrows what was permitted.
+fires also where the field it asks about is missing or of another type, a permit does not, and a gate only narrows what was
+permitted. Every gate that matches has to be satisfied; gates that ask the same people are satisfied by one consent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
-from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.canonical import JsonValue, NotCanonical, canonical_bytes, digest
 
 ENGINE_VERSION = "rules/1"
 
@@ -194,35 +195,44 @@ def _lookup(path: str, action: Mapping[str, JsonValue], principal: Mapping[str, 
     return value
 
 
-def _domain_matches(address: object, domains: object) -> bool:
-    if not isinstance(address, str) or not isinstance(domains, list | tuple):
-        return False
-    return address.rpartition("@")[2].lower() in domains
+def _in_domain(address: object, domains: Sequence[object]) -> bool:
+    """Says whether one plain mail address lies in one of the domains; text that could hold two addresses does not."""
+    return isinstance(address, str) and address.count("@") == 1 and address.partition("@")[2].lower() in domains
 
 
-def _holds(condition: Condition, left: object, right: object) -> bool:
-    if type(left) is bool or type(right) is bool:
-        comparable = type(left) is type(right)
-    else:
-        comparable = isinstance(left, type(right)) or isinstance(right, type(left))
-    match condition.operator:
-        case "==":
-            return comparable and left == right
-        case "!=":
-            return not (comparable and left == right)
-        case "<=":
-            return isinstance(left, int) and isinstance(right, int) and comparable and left <= right
-        case ">":
-            return isinstance(left, int) and isinstance(right, int) and comparable and left > right
-        case "in":
-            return isinstance(right, list | tuple) and left in right
-        case "not_in":
-            return isinstance(right, list | tuple) and left not in right
-        case "all_in_domains":
-            return isinstance(left, list | tuple) and bool(left) and all(_domain_matches(a, right) for a in left)
-        case "any_outside_domains":
-            return not (isinstance(left, list | tuple) and all(_domain_matches(a, right) for a in left))
-    return False  # type: ignore[unreachable]  # an operator from a newer table: never a match that permits
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple)
+
+
+def _comparable(left: object, right: object) -> bool:
+    """Says whether two JSON values may be asked to be equal: of one type, or one of them null."""
+    return left is None or right is None or type(left) is type(right) or (_is_list(left) and _is_list(right))
+
+
+def _equal(left: object, right: object) -> bool:
+    return canonical_bytes(left) == canonical_bytes(right)  # in Python `1 == True`, in JSON they differ
+
+
+def _ask(operator: str, left: object, right: object) -> bool | None:
+    """Compares; `None` if the question makes no sense for these values, or the operator is from a newer table."""
+    if operator in ("==", "!="):
+        return _equal(left, right) == (operator == "==") if _comparable(left, right) else None
+    if operator in ("<=", ">"):
+        if not (type(left) is int and type(right) is int):
+            return None
+        return left <= right if operator == "<=" else left > right
+    if not _is_list(right):
+        return None
+    if operator in ("in", "not_in"):
+        if right and not any(_comparable(left, member) for member in right):
+            return None
+        return any(_equal(left, member) for member in right) == (operator == "in")
+    if operator in ("all_in_domains", "any_outside_domains"):
+        if not _is_list(left):
+            return None
+        inside = all(_in_domain(address, right) for address in left)
+        return bool(left) and inside if operator == "all_in_domains" else not inside
+    return None
 
 
 def _matches(rule: Rule, action: Mapping[str, JsonValue], principal: Mapping[str, str]) -> bool:
@@ -231,12 +241,9 @@ def _matches(rule: Rule, action: Mapping[str, JsonValue], principal: Mapping[str
     for condition in rule.conditions:
         left = _lookup(condition.path, action, principal)
         right = _lookup(condition.other_path, action, principal) if condition.other_path else condition.value
-        if left is _MISSING or right is _MISSING:
-            # INVARIANT (LAW 7): what is missing lets a forbid and a gate fire and a permit not
-            if rule.effect == "permit":
-                return False
-            continue
-        if not _holds(condition, left, right):
+        answer = None if left is _MISSING or right is _MISSING else _ask(condition.operator, left, right)
+        # INVARIANT (LAW 7): what is missing or cannot be compared lets a forbid and a gate fire, and a permit not
+        if not (rule.effect != "permit" if answer is None else answer):
             return False
     return True
 
@@ -259,23 +266,40 @@ def decide(facts: Facts, action: Mapping[str, JsonValue]) -> Verdict:
         return Verdict("deny", "policy.error", "the policy could not be evaluated, so it denies", trace=tuple(trace))
 
 
+def _malformed(action: Mapping[str, JsonValue]) -> str:
+    """Says what is wrong with an action's form; conditions are asked of whole actions only."""
+    needs = {"kind", "args", "tool"} if action.get("kind") == "tool.call" else {"kind", "args"}
+    if set(action) != needs:
+        return f"an action of this kind has the members {', '.join(sorted(needs))}"
+    if not isinstance(action["args"], Mapping) or not all(
+        isinstance(action[member], str) and action[member] for member in needs - {"args"}
+    ):
+        return "an action's kind and tool are names, and its args an object"
+    try:
+        canonical_bytes(action)
+    except NotCanonical as error:
+        return f"the action has no canonical form: {error}"
+    return ""
+
+
 def _decide(facts: Facts, action: Mapping[str, JsonValue], trace: list[str]) -> Verdict:
     name = str(action.get("tool") or action.get("kind"))
-    if not facts.known:
+    if facts.known is not True:
         return Verdict("deny", "action.unknown", f"{name} is no action that this agent has", trace=("unknown",))
-    if facts.malformed:
-        return Verdict("deny", "action.malformed", facts.malformed, trace=("malformed",))
+    if malformed := facts.malformed or _malformed(action):
+        return Verdict("deny", "action.malformed", malformed, trace=("malformed",))
+    if any(rule.effect not in ("forbid", "permit", "gate") for rule in facts.rules):
+        raise ValueError("an effect from a newer table: what it would forbid, nobody here knows")
 
-    def matching(effect: Effect) -> Rule | None:
+    def matching(effect: Effect) -> Iterator[Rule]:
         for rule in facts.rules:
             if rule.effect == effect:
                 matched = _matches(rule, action, facts.principal)
                 trace.append(f"{effect} {rule.rule_id} {'matched' if matched else 'no'}")
                 if matched:
-                    return rule
-        return None
+                    yield rule
 
-    if forbid := matching("forbid"):
+    if forbid := next(matching("forbid"), None):
         return Verdict(
             "deny",
             forbid.code or "policy.forbidden",
@@ -283,12 +307,15 @@ def _decide(facts: Facts, action: Mapping[str, JsonValue], trace: list[str]) -> 
             forbid.rule_id,
             tuple(trace),
         )
-    permit = matching("permit")
+    permit = next(matching("permit"), None)
     if permit is None:
         message = f"role {facts.principal.get('role', '?')} may not use {name} like this"
         return Verdict("deny", "policy.not_permitted", message, trace=tuple(trace))
-    if gate := matching("gate"):
-        return _decide_gate(facts, action, gate, permit, tuple(trace))
+    if gates := list(matching("gate")):
+        if len(asked := {gate.approver_role for gate in gates}) > 1:
+            message = f"needs the consent of {' and of '.join(sorted(asked))}; one action can ask only one of them"
+            return Verdict("deny", "policy.gates_conflict", message, gates[0].rule_id, tuple(trace))
+        return _decide_gate(facts, action, gates[0], permit, tuple(trace))
     return Verdict("allow", "policy.permitted", f"permitted by rule {permit.rule_id}", permit.rule_id, tuple(trace))
 
 
@@ -305,7 +332,9 @@ def _decide_gate(
             return Verdict(
                 "deny", "approval.mismatch", "the approval was given for other arguments", gate.rule_id, trace
             )
-        return Verdict("allow", "policy.permitted", f"permitted by rule {permit.rule_id}, approved", gate.rule_id, trace)
+        return Verdict(
+            "allow", "policy.permitted", f"permitted by rule {permit.rule_id}, approved", gate.rule_id, trace
+        )
     messages = {
         "denied": "the approver refused",
         "expired": "nobody consented in time",
