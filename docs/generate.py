@@ -1,0 +1,224 @@
+"""`python -m docs.generate`: writes the tables of the reference that come from the code. With `--check` it only compares.
+
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from cli.terminal import ExitCode
+from holdfast.errors import HoldfastError
+from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
+from holdfast.runs.versions import ConditionForm, RuleForm
+from holdfast.settings import ApiSettings, CommonSettings, ExecutorSettings, GovernorSettings
+from holdfast.tenancy.bootstrap import BootstrapSettings
+from holdfast.tools.registry import TOOLS
+
+FOLDER: Final = Path(__file__).parent
+ROOMS_WITH_ERRORS: Final = ("holdfast", "activities", "cli")
+SETTINGS: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
+    {
+        "api, governor, executor": CommonSettings,
+        "api": ApiSettings,
+        "governor": GovernorSettings,
+        "executor": ExecutorSettings,
+        "bootstrap": BootstrapSettings,
+    }
+)
+_BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PREFIX: Final = "HOLDFAST_"
+_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "api_host": "where the API listens",
+        "api_port": "where the API listens",
+        "broker_host": "where the broker listens",
+        "broker_port": "where the broker listens",
+        "sweep_interval_ms": "pause between two sweeps",
+        "llm_slots": "model calls of one executor at a time",
+        "tool_slots": "tool calls of one executor at a time",
+        "providers": "who thinks for the first tenant: `anthropic`, `openai`, `simulated`, separated by commas",
+        "simulated_provider_url": "where the simulated provider listens",
+    }
+)
+"""For settings that say nothing of themselves."""
+_EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
+    {
+        ExitCode.OK: "done",
+        ExitCode.FAILED: "failed; what was wrong and what to do stands on stderr",
+        ExitCode.USAGE: "wrong usage",
+        ExitCode.NOT_RUNNING: "nothing runs there",
+        ExitCode.ALREADY_RUNNING: "it runs there already",
+    }
+)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _default(value: object) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value == "":
+        return "–"
+    return f"`{value}`"
+
+
+def settings() -> str:
+    """Returns the table of settings: environment variable, process, default, meaning."""
+    processes: dict[str, list[str]] = {}
+    defaults: dict[str, str] = {}
+    words = dict(_WORDS)
+    for process, kind in SETTINGS.items():
+        for name, field in kind.model_fields.items():
+            if kind is CommonSettings or name not in CommonSettings.model_fields:
+                processes.setdefault(name, []).append(process)
+                defaults.setdefault(name, _default(field.default))
+                if field.description:
+                    words.setdefault(name, field.description)
+    rows = (
+        (f"`{_PREFIX}{name.upper()}`", ", ".join(users), defaults[name], words[name])
+        for name, users in processes.items()
+    )
+    return _table(("variable", "process", "default", "what it is"), rows)
+
+
+def _import_all(rooms: Iterable[str]) -> None:
+    for room in rooms:
+        package = importlib.import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            if not module.name.endswith("__main__") and ".migrations" not in module.name:
+                importlib.import_module(module.name)
+
+
+def _subclasses(kind: type[HoldfastError]) -> Iterator[type[HoldfastError]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from _subclasses(each)
+
+
+def errors() -> str:
+    """Returns the table of error codes: one line for each class of the hierarchy that has a code of its own."""
+    _import_all(ROOMS_WITH_ERRORS)
+    found: dict[str, tuple[str, str, str]] = {}
+    for kind in _subclasses(HoldfastError):
+        if "code" in vars(kind) and kind.__module__.partition(".")[0] in ROOMS_WITH_ERRORS:
+            sentence = (inspect.getdoc(kind) or "").partition("\n")[0]
+            meaning = "An error that nobody foresaw." if kind is HoldfastError else sentence
+            status = str(kind.status) if kind.__module__.partition(".")[0] == "holdfast" else "–"
+            found[kind.code] = (f"`{kind.code}`", status, meaning)
+    return _table(("code", "HTTP", "when"), (found[code] for code in sorted(found)))
+
+
+def _type(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes it
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"])
+    if "$ref" in schema:
+        return "object"
+    if schema.get("type") == "array":
+        return f"list of {_type(schema['items'])}"
+    return str(schema.get("type", "any JSON"))
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes it
+    words = {
+        "minimum": "≥ {}",
+        "exclusiveMinimum": "> {}",
+        "maximum": "≤ {}",
+        "minLength": "at least {} characters",
+        "maxLength": "at most {} characters",
+        "minItems": "at least {}",
+        "maxItems": "at most {}",
+        "pattern": "`{}`",
+    }
+    return ", ".join(text.format(schema[name]) for name, text in words.items() if name in schema)
+
+
+def _fields(*models: type[BaseModel]) -> Callable[[], str]:
+    def table() -> str:
+        rows = []
+        for model in models:
+            schema = model.model_json_schema()
+            for name, field in schema["properties"].items():
+                default = model.model_fields[name].default
+                nested = isinstance(default, BaseModel)
+                shown = "see below" if nested else "empty" if default == () else _default(default)
+                rows.append((f"`{name}`", _type(field), shown, _bounds(field), field.get("description", "")))
+        return _table(("field", "type", "default", "bounds", "what it is"), rows)
+
+    return table
+
+
+def tools() -> str:
+    """Returns the table of tools with what is known of their effects."""
+    rows = []
+    for name, tool in TOOLS.items():
+        arguments = ", ".join(f"`{argument}`" for argument in tool.arguments.model_fields) or "none"
+        again = "depends on the arguments" if tool.idempotent_for is not None else _yes(tool.idempotent)
+        rows.append((f"`{name}`", arguments, _yes(tool.external), again, f"`{tool.credential}`", tool.description))
+    headings = ("tool", "arguments", "leaves the tenant", "may be tried again", "credential", "what it does")
+    return _table(headings, rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def exit_codes() -> str:
+    """Returns the table of the commands' exit codes."""
+    return _table(("code", "meaning"), ((str(code.value), _EXIT_CODES[code]) for code in ExitCode))
+
+
+TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
+    {
+        "settings": settings,
+        "errors": errors,
+        "rule": _fields(RuleForm),
+        "condition": _fields(ConditionForm),
+        "agent": _fields(AgentDefinition),
+        "model": _fields(ModelRoute),
+        "limits": _fields(AgentLimits),
+        "tools": tools,
+        "exit-codes": exit_codes,
+    }
+)
+
+
+def current(text: str) -> str:
+    """Returns a page with all its tables as the code has them now."""
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block['name']]()}\n{block[3]}", text)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes, or with `--check` compares; returns the exit code."""
+    stale = []
+    for page in sorted(FOLDER.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        made = current(text)
+        if made != text:
+            stale.append(page.relative_to(FOLDER))
+            if "--check" not in arguments:
+                page.write_text(made, encoding="utf-8")
+    for page in stale:
+        print(f"{page} {'is not current' if '--check' in arguments else 'was written'}")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
