@@ -74,7 +74,8 @@ async def _demo(*, yes: bool, keep: bool) -> bool:
         evidence = await checks.gather(setting, told)
         show.chapter(f"all decisions of the run{' (simulated)' if setting.model.simulated else ''}")
         show.table(evidence.decisions, evidence.holds)
-        show.console.print(f"\nthe run in Temporal's UI: {setting.ui_of(told.run_id)}", markup=False)
+        hint = "" if keep else " (ARGS=--keep leaves it up)"
+        show.console.print(f"\nthe run in Temporal's UI: {setting.ui_of(told.run_id)}{hint}", markup=False)
         show.chapter("was it as it should be?")
         found = list(checks.check(evidence))
         for one in found:

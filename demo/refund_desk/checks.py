@@ -207,7 +207,10 @@ def _deaths(e: Evidence) -> Iterator[Found]:
         if (hold.step, hold.state) == (lost.step, "committed") and hold.try_number > lost.try_number
     ]
     yield Found(
-        bool(e.told.killed_executor) and len(unknown) == 1 and unknown[0].kind == "llm.call" and len(again) == 1,
+        bool(e.told.killed_executor)
+        and {hold.kind for hold in unknown} <= {"llm.call"}
+        # a real model's answer may have been whole, and recorded, just before the end
+        and (len(unknown) == len(again) == 1 or (not e.simulated and not unknown)),
         "the call that died with its executor: its outcome is unknown, its money stays held, a new try had its own",
         ", ".join(f"step {h.step}.{h.try_number}: {format_usd(h.max_cost_nano_usd)} held" for h in unknown),
     )

@@ -83,5 +83,5 @@ def agent(wire: str, model: str) -> dict[str, JsonValue]:
         "model": {"wire": wire, "name": model},
         "max_tokens": 1_024,
         "tools": ["mail.list", "mail.read", "mail.send", "orders.lookup", "payments.refund", "account.delete"],
-        "limits": {"max_steps": 150, "run_cap_nano_usd": 3_000_000_000, "deadline_s": 900},
+        "limits": {"max_steps": 150, "run_cap_nano_usd": 3_000_000_000, "deadline_s": 1_800},
     }

@@ -34,7 +34,7 @@ EXECUTORS: Final = 2
 _CAP_USD: Final = "5"
 _MODELS: Final = {"anthropic": "claude-haiku-4-5", "openai": "gpt-4.1-mini"}
 # How long an executor may be silent before it counts as dead: short, so that nobody has to wait for it here.
-_HEARTBEAT_TIMEOUT_MS: Final = "2000"
+_HEARTBEAT_TIMEOUT_MS: Final = "3000"
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,17 @@ class Show:
             )
             return
         failed = f": {data['error_code']}" if data["error_code"] else ""
-        if data["kind"] != "llm.call":
-            self.say(f"{_action(event)}  allowed  executed, {data['state']}{failed}")
+        if data["state"] != "committed":
+            self.say(
+                f"{_action(event)}  {data['state']}   {format_usd(held)} returned: {data['reason']}{failed}{label}"
+            )
             return
-        line = f"{_action(event)}  allowed  held {format_usd(held):<11} spent {format_usd(spent):<11} {data['state']}{failed}{label}"
+        if data["kind"] != "llm.call":
+            self.say(f"{_action(event)}  allowed  held 1 call, executed, settled{failed}")
+            return
+        line = (
+            f"{_action(event)}  allowed  held {format_usd(held)}, executed, settled: {format_usd(spent)} spent{label}"
+        )
         self.say(f"{line}  {self._fitting(said, len(line))}")
 
     def _fitting(self, said: str, used: int) -> str:

@@ -106,6 +106,8 @@ class _MainRun:
         self._ask = ask
         self._told = told
         self._tasks: list[asyncio.Task[None]] = []
+        self._mails_read = False
+        self._struck = False
         self._refunds = 0
 
     async def play(self) -> None:
@@ -122,19 +124,31 @@ class _MainRun:
             await task  # whatever went wrong in there is raised here
 
     async def _react(self, event: Event) -> None:
-        if event.type == "tool.result" and event.data["tool"] == "mail.read" and not self._told.killed_executor:
-            self._told.killed_executor = "…"  # once
+        if event.type == "tool.result" and event.data["tool"] == "mail.read" and not self._mails_read:
+            self._mails_read = True
             if self._setting.model.simulated:
                 # the next answer stops in the middle and waits there
                 order = [{"kind": "gate"}]
                 (await self._setting.provider.post("/control/faults", json=order)).raise_for_status()
-            self._tasks.append(asyncio.create_task(self._kill_executor_in_call()))
+                self._strike_executor()
+        elif event.type == "answer.delta" and self._mails_read and not self._setting.model.simulated:
+            self._strike_executor()  # a real model's answer has begun to arrive
         elif event.type == "tool.result" and event.data["tool"] == "payments.refund":
             self._refunds += 1
             if self._refunds == 2:  # noqa: PLR2004 (the second: a refund has been paid, its customer not answered yet)
                 await self._kill_governor(event)
         elif event.type == "approval.requested":
             await self._decide(str(event.data["approval_id"]))
+        elif (event.type, event.data.get("code")) == ("run.waiting", "outcome.unknown"):
+            raise StoryBrokenError(
+                "an action that must not be repeated was interrupted, and the run waits for a person to say what became of it",
+                remedy="no process is killed at such a moment here, so the machine was too slow: try again",
+            )
+
+    def _strike_executor(self) -> None:
+        if not self._struck:
+            self._struck = True
+            self._tasks.append(asyncio.create_task(self._kill_executor_in_call()))
 
     async def _kill_executor_in_call(self) -> None:
         """Kills the executor that is receiving a model's answer at this moment, as Temporal knows it."""
@@ -167,7 +181,7 @@ class _MainRun:
 
     async def _answer_has_begun(self) -> bool:
         if not self._setting.model.simulated:
-            return True  # a real model takes its time
+            return True
         calls = (await self._setting.provider.get("/control/calls")).json()["calls"]
         return any(call["state"] == "waiting" for call in calls)
 
