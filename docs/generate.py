@@ -54,6 +54,23 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """For settings that say nothing of themselves."""
+_FIELD_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "effect": "what the rule does when it matches",
+        "conditions": "all of them must hold",
+        "approver_role": "for a gate: the role that must consent",
+        "expires_s": "for a gate: how long the consent may take",
+        "operator": "how to compare",
+        "value": "what to compare with",
+        "role": "the role whose rules decide what it may do",
+        "instructions": "the system prompt",
+        "model": "which model thinks",
+        "tools": "tools that it has",
+        "limits": "bounds of every run",
+        "wire": "which protocol the model's provider speaks",
+        "name": "the model's name at its provider",
+    }
+)
 _EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
     {
         ExitCode.OK: "done",
@@ -130,7 +147,7 @@ def _type(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes 
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"])
     if "$ref" in schema:
-        return "object"
+        return "any JSON" if schema["$ref"].endswith("JsonValue") else "object"
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}"
     return str(schema.get("type", "any JSON"))
@@ -141,7 +158,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic write
         "minimum": "≥ {}",
         "exclusiveMinimum": "> {}",
         "maximum": "≤ {}",
-        "minLength": "at least {} characters",
+        "minLength": "not empty",
         "maxLength": "at most {} characters",
         "minItems": "at least {}",
         "maxItems": "at most {}",
@@ -159,7 +176,9 @@ def _fields(*models: type[BaseModel]) -> Callable[[], str]:
                 default = model.model_fields[name].default
                 nested = isinstance(default, BaseModel)
                 shown = "see below" if nested else "empty" if default == () else _default(default)
-                rows.append((f"`{name}`", _type(field), shown, _bounds(field), field.get("description", "")))
+                rows.append(
+                    (f"`{name}`", _type(field), shown, _bounds(field), field.get("description") or _FIELD_WORDS[name])
+                )
         return _table(("field", "type", "default", "bounds", "what it is"), rows)
 
     return table
