@@ -106,8 +106,8 @@ def _table(decisions: Sequence[Decision], holds: Sequence[Hold]) -> tuple[list[s
                 decision.verdict,
                 ", ".join(decision.reason_codes),
                 hold.state if hold else "",
-                format_usd(hold.max_cost_nano_usd) if hold else "",
-                format_usd(hold.cost_nano_usd) if hold and hold.cost_nano_usd is not None else "",
+                format_usd(hold.max_cost_nano_usd) if hold and hold.max_cost_nano_usd else "",
+                format_usd(hold.cost_nano_usd) if hold and hold.cost_nano_usd else "",
                 decision.message if decision.verdict != "allow" else "",
             ]
         )

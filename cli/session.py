@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _KEY_VARIABLE = "HOLDFAST_API_KEY"
+_TABLE_WIDTH = 1_000
 
 Url = Annotated[
     str | None,
@@ -106,10 +107,11 @@ class Session:
 
         table = Table(box=None, pad_edge=False)
         for heading in headings:
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        output.print(table)
+        # ids are there to be copied: a line may be longer than the terminal is wide, and nothing is cut
+        output.print(table, width=_TABLE_WIDTH, crop=False)
 
 
 def plain(answer: object) -> JsonValue:

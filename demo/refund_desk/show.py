@@ -17,6 +17,7 @@ from sdk import Decision, Event, Hold
 
 _PIPE_WIDTH: Final = 170
 _TIME_WIDTH: Final = 12
+_TABLE_WIDTH_MIN: Final = 140
 _SAID_LENGTH_MIN: Final = 30
 
 
@@ -145,7 +146,7 @@ class Show:
                 *(("", "", "", "") if hold is None else [format_usd(one) if one else "" for one in amounts(hold)]),
                 style=style,
             )
-        self.console.print(table)
+        self.console.print(table, width=max(self.console.width, _TABLE_WIDTH_MIN), crop=False)
 
     def check(self, holds: bool, text: str, found: str = "") -> None:
         """Prints a finding."""
