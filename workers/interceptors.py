@@ -7,13 +7,18 @@ from typing import Any, NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
+    ExecuteWorkflowInput,
     Interceptor,
     StartActivityInput,
+    StartChildWorkflowInput,
     StartLocalActivityInput,
+    StartNexusOperationInput,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
     WorkflowOutboundInterceptor,
@@ -22,10 +27,12 @@ from temporalio.worker import (
 with workflow.unsafe.imports_passed_through():
     from activities import execution
     from activities.broker import BrokerClient
+    from activities.execution import Execution
+    from activities.heartbeat import beating
     from holdfast import permits
     from holdfast.contracts import names
     from holdfast.contracts.execution import ExecuteRequest
-    from holdfast.errors import HoldfastError, PermitInvalid
+    from holdfast.errors import HoldfastError, PermitInvalid, Unavailable
     from holdfast.permits import Permit
 
 
@@ -54,6 +61,15 @@ class _PermitInbound(ActivityInboundInterceptor):
         self._permit_key = permit_key
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        # from the very start, for the broker may be away for longer than an executor may be silent
+        async with beating():
+            execution.enter(await self._redeem(input))
+            try:
+                return await super().execute_activity(input)
+            except HoldfastError as error:
+                _refuse(error)
+
+    async def _redeem(self, input: ExecuteActivityInput) -> Execution:  # noqa: A002 (the SDK's names)
         info = activity.info()
         request = input.args[0] if len(input.args) == 1 else None
         token = request.permit if isinstance(request, ExecuteRequest) else ""
@@ -68,14 +84,9 @@ class _PermitInbound(ActivityInboundInterceptor):
                     token, None, workflow_id=info.workflow_id or "", activity_type=info.activity_type
                 )
                 raise
-            redeemed = await self._broker.redeem(
+            return await self._broker.redeem(
                 token, permit, workflow_id=info.workflow_id or "", activity_type=info.activity_type
             )
-        except HoldfastError as error:
-            _refuse(error)
-        execution.enter(redeemed)
-        try:
-            return await super().execute_activity(input)
         except HoldfastError as error:
             _refuse(error)
 
@@ -83,14 +94,36 @@ class _PermitInbound(ActivityInboundInterceptor):
 class GateInterceptor(Interceptor):
     """For the governor: a workflow may start the gate's local activities, and executing activities with a permit; nothing else."""
 
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 (the SDK's name)
+        """See `temporalio.worker.Interceptor`."""
+        return _LocalInbound(next)
+
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 (the SDK's name)
         """See `temporalio.worker.Interceptor`."""
         return _GateInbound
 
 
+class _LocalInbound(ActivityInboundInterceptor):
+    """Tells Temporal which errors of the gate pass: what is unavailable is tried again, what cannot be is not."""
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        try:
+            return await super().execute_activity(input)
+        except Unavailable as error:
+            raise ApplicationError(error.message, type=error.code) from None
+        except HoldfastError as error:
+            _refuse(error)
+
+
 class _GateInbound(WorkflowInboundInterceptor):
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
         super().init(_GateOutbound(outbound))
+
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        # What a stranger starts by hand may have any arguments, or none: it has to come as far as being refused (rule 5).
+        first = input.args[0] if input.args else None
+        input.args = [first if isinstance(first, RawValue) else RawValue(Payload())]
+        return await super().execute_workflow(input)
 
 
 class _GateOutbound(WorkflowOutboundInterceptor):
@@ -107,3 +140,9 @@ class _GateOutbound(WorkflowOutboundInterceptor):
         if input.activity not in names.LOCAL_ACTIVITIES:
             _refuse(PermitInvalid(f"{input.activity} is no local activity of the gate"))
         return super().start_local_activity(input)
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        _refuse(PermitInvalid(f"the workflow {input.workflow} may not be started by a run: nobody admitted it"))
+
+    async def start_nexus_operation(self, input: StartNexusOperationInput[Any, Any]) -> Any:  # noqa: A002 (the SDK's names and types)
+        _refuse(PermitInvalid("a run may not call another service: no permit goes with it"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import RawValue, SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -38,6 +38,15 @@ class _End:
     code: str = ""
 
 
+def _progress(start: RawValue) -> RunProgress:
+    """Reads what an earlier execution has handed over; whatever else a workflow is started with says nothing (rule 5)."""
+    try:
+        message: StartRun = workflow.payload_converter().from_payload(start.payload, StartRun)
+    except Exception:  # noqa: BLE001 (a stranger can start a workflow with anything, and it must not get stuck on that)
+        return RunProgress()
+    return message.progress
+
+
 @workflow.defn(name=names.AGENT_RUN, failure_exception_types=[ApplicationError])
 class AgentRun:
     """A run. Its id is the workflow's id; everything else about it is read from its row (rule 5)."""
@@ -51,7 +60,9 @@ class AgentRun:
         self._inputs_adopted = 0
         self._inputs_seen = 0
         self._steered_at = 0
+        self._answered = False
         self._paused = False
+        self._paused_by = 0
 
     @workflow.signal(name=names.SIGNAL_INPUT)
     def on_input(self, signal: InputSignal) -> None:
@@ -60,7 +71,12 @@ class AgentRun:
         if signal.mode == "steer":
             self._steered_at = max(self._steered_at, signal.seq)
         elif signal.mode in ("pause", "resume"):
-            self._paused = signal.mode == "pause"
+            self._stand_still(signal.seq, paused=signal.mode == "pause")
+
+    def _stand_still(self, seq: int, *, paused: bool) -> None:
+        """Takes over what the newest of these inputs says: signals may come twice, and late."""
+        if seq > self._paused_by:
+            self._paused, self._paused_by = paused, seq
 
     @workflow.signal(name=names.SIGNAL_APPROVAL)
     def on_approval(self, signal: ApprovalSignal) -> None:
@@ -73,12 +89,12 @@ class AgentRun:
         self._wakeups.resolutions.add(signal.hold_id)
 
     @workflow.run
-    async def run(self, start: StartRun) -> RunResult:
+    async def run(self, start: RawValue) -> RunResult:
         """Runs until the model has nothing left to do, or something ends it."""
         self._context = await call_local(names.LOAD_RUN, None, RunContext)
         if not self._context.admitted:
             return RunResult(status="failed", code=self._context.refusal)
-        self._restore(start.progress)
+        self._restore(_progress(start))
         self._upsert_status("running")
         while True:
             try:
@@ -99,7 +115,8 @@ class AgentRun:
         self._head = progress.head
         self._inputs_adopted = progress.inputs_adopted
         self._inputs_seen = max(self._inputs_seen, progress.inputs_seen, 1)
-        self._paused = self._paused or progress.paused
+        self._answered = progress.answered
+        self._stand_still(progress.paused_by, paused=progress.paused)
 
     def _upsert_status(self, status: str) -> None:
         workflow.upsert_search_attributes([_STATUS.value_set(status)])
@@ -109,7 +126,11 @@ class AgentRun:
             if end := await self._between_steps():
                 return end
             self._continue_as_new_if_long()
-            await self._adopt_inputs()
+            spoken = await self._adopt_inputs()
+            if self._answered and not spoken:
+                return _End("succeeded")  # it was only paused and resumed since
+            if end := self._exhausted():
+                return end
             thought = await self._perform(ActionRef(kind="llm.call", head=self._head, label="llm.call"))
             if thought.state != "done":
                 if thought.state == "stopped":
@@ -117,10 +138,9 @@ class AgentRun:
                 return _End("failed", thought.code)
             assert thought.settled is not None  # a done action was settled
             self._head = thought.settled.head
-            if not thought.settled.calls:
-                if self._inputs_seen == self._inputs_adopted:
-                    return _End("succeeded")
-                continue
+            self._answered = not thought.settled.calls
+            if self._answered and self._inputs_seen == self._inputs_adopted:
+                return _End("succeeded")
             if end := await self._act(thought.settled.assistant, thought.settled.calls):
                 return end
 
@@ -142,9 +162,10 @@ class AgentRun:
             return _End("cancelled", "run.cancelled")
         if workflow.now().timestamp() * 1000 >= self._context.deadline_ms:
             return _End("timed_out", "run.deadline")
-        if self._step >= self._context.max_steps:
-            return _End("failed", "run.max_steps")
         return None
+
+    def _exhausted(self) -> _End | None:
+        return _End("failed", "run.max_steps") if self._step >= self._context.max_steps else None
 
     def _continue_as_new_if_long(self) -> None:
         limit = self._context.steps_per_execution
@@ -156,16 +177,21 @@ class AgentRun:
             head=self._head,
             inputs_adopted=self._inputs_adopted,
             inputs_seen=self._inputs_seen,
+            answered=self._answered,
             paused=self._paused,
+            paused_by=self._paused_by,
         )
         workflow.continue_as_new(StartRun(progress=progress))
 
-    async def _adopt_inputs(self) -> None:
-        if self._inputs_seen > self._inputs_adopted:
-            request = AdoptInputs(head=self._head, first=self._inputs_adopted + 1, last=self._inputs_seen)
-            adopted_to = self._inputs_seen
-            self._head = (await call_local(names.ADOPT_INPUTS, request, NewHead)).head
-            self._inputs_adopted = adopted_to
+    async def _adopt_inputs(self) -> bool:
+        """Appends what people have said since to the transcript, and says whether there was anything."""
+        if self._inputs_seen == self._inputs_adopted:
+            return False
+        before, adopted_to = self._head, self._inputs_seen
+        request = AdoptInputs(head=before, first=self._inputs_adopted + 1, last=adopted_to)
+        self._head = (await call_local(names.ADOPT_INPUTS, request, NewHead)).head
+        self._inputs_adopted = adopted_to
+        return self._head != before
 
     async def _perform(self, action: ActionRef) -> ActionResult:
         self._step += 1
@@ -177,7 +203,7 @@ class AgentRun:
             if self._steered_at > self._inputs_adopted:
                 await self._write_refusal(assistant, call.index, "run.steered")
                 continue
-            if end := await self._between_steps():
+            if end := await self._between_steps() or self._exhausted():
                 return end
             action = ActionRef(
                 kind="tool.call", head=self._head, assistant=assistant, call_index=call.index, label=call.tool

@@ -84,6 +84,10 @@ async def call_local(
         argument: Its message, if it takes one.
         result: Type of its reply.
         bound: Time after which it is given up; without one it is tried again without end.
+
+    Raises:
+        ApplicationError: It cannot be done, now or later.
+        ActivityError: It could not be done within the bound.
     """
     handle = workflow.start_local_activity(
         name,
@@ -101,6 +105,10 @@ async def call_local(
             if handle.cancelled():
                 raise  # the whole workflow is being evicted from this worker, not cancelled
             continue  # the run was asked to cancel: the effect in PostgreSQL goes on to its record all the same
+        except ActivityError as error:
+            if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:
+                raise error.cause from None
+            raise
         return reply
 
 
@@ -150,7 +158,10 @@ class GovernedAction:
                     await self._back_off(failures, 0)
                     continue
                 return ActionResult("denied", code, reply.decision_id)
-            refusal = await self._execute(try_number, reply.permit) if reply.verdict == "allow" else ""
+            refusal = ""
+            # cancelled or timed out while it was decided: settling voids the hold, for nothing has begun
+            if reply.verdict == "allow" and not self._stopped():
+                refusal = await self._execute(try_number, reply.permit)
             settled = await self._settle(try_number, reply.hold_id)
             if settled.ok:
                 return ActionResult("done", settled=settled)
@@ -174,10 +185,8 @@ class GovernedAction:
         while not self._stopped():
             try:
                 return await call_local(names.RESERVE, request, ReserveReply, bound=_RESERVE_BOUND)
-            except ActivityError as error:
-                if isinstance(error.cause, ApplicationError) and error.cause.non_retryable:
-                    raise error.cause from None
-            waits += 1
+            except ActivityError:
+                waits += 1
             self._tell("the gate is unavailable: waiting")
             await self._back_off(waits, 0)
         return None
@@ -226,9 +235,11 @@ class GovernedAction:
         try:
             await handle
         except ActivityError as error:
+            refused = error.cause.type if isinstance(error.cause, ApplicationError) else None
             workflow.logger.info(
-                "execution ended early", extra={"step": self._step, "cause": type(error.cause).__name__}
+                "execution ended early", extra={"step": self._step, "cause": refused or type(error.cause).__name__}
             )
+            return refused or ""
         except asyncio.CancelledError:
             if not handle.done():  # cancelled before the activity was told: tell it, and wait for its end
                 handle.cancel()

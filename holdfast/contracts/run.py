@@ -25,14 +25,19 @@ class RunProgress(Message):
         step: Number of the newest step.
         head: Newest transcript entry, hex; empty before the first.
         inputs_adopted: Inputs that are part of the transcript.
+        inputs_seen: Inputs that the run knows of.
+        answered: Whether the model had nothing left to do.
         paused: Whether the run stands still.
+        paused_by: Number of the input that made it so, or not so; older ones that come late change nothing.
     """
 
     step: int = 0
     head: str = ""
     inputs_adopted: int = 0
     inputs_seen: int = 0
+    answered: bool = False
     paused: bool = False
+    paused_by: int = 0
 
 
 class StartRun(Message):
