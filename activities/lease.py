@@ -47,7 +47,12 @@ class Outward(Protocol):
 
 
 class Lease:
-    """The lease that came with a redeemed permit."""
+    """The lease that came with a redeemed permit.
+
+    Attributes:
+        began: Whether the request was allowed to begin.
+        withheld: Whether it was then stopped before its first byte, so that provably nothing went outside.
+    """
 
     def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int, kind: str = "") -> None:
         self._engine = engine
@@ -56,6 +61,7 @@ class Lease:
         self._kind = kind
         self._ends_at = time.monotonic() + lease_ms / 1000
         self.began = False
+        self.withheld = False
 
     @property
     def remaining_ms(self) -> int:
@@ -85,6 +91,7 @@ class Lease:
     def assert_live(self) -> None:
         """See `Outward.assert_live`; a process that was frozen since `begin` notices here."""
         if not self.began or time.monotonic() >= self._ends_at:
+            self.withheld = True
             raise LeaseLost("the lease ran out before the request was sent")
 
     async def store(self, outcome: OutcomeView) -> None:

@@ -8,10 +8,10 @@ import orjson
 from temporalio import activity
 
 from activities import execution
-from activities.heartbeat import beating
 from activities.model_call import call_model
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
+from holdfast.errors import LeaseLost
 from holdfast.failpoint import failpoint
 from holdfast.ledger.types import OutcomeView
 from holdfast.providers.model import Delta, ModelOutcome
@@ -28,6 +28,26 @@ def _view(outcome: ModelOutcome) -> OutcomeView:
         provider_request_id=outcome.provider_request_id or "",
         simulated=outcome.simulated,
         result=orjson.dumps(outcome.to_json()),
+    )
+
+
+def _withheld(error: LeaseLost) -> ModelOutcome:
+    """Returns the outcome of a call whose lease ran out before its first byte was sent."""
+    return ModelOutcome(
+        ok=False,
+        text="",
+        thinking="",
+        tool_calls=(),
+        stop_reason=None,
+        usage=None,
+        provider_request_id=None,
+        error_code=error.code,
+        error_message=error.message,
+        retryable=True,
+        retry_after_ms=None,
+        cost="nothing",
+        received_output_bytes=0,
+        simulated=False,
     )
 
 
@@ -58,21 +78,24 @@ class LlmCall:
 
         if permit.try_number > 1:
             await self._publisher.attempt_reset(tenant_id, run_id, permit.step, permit.try_number)
-        async with beating():
-            try:
-                outcome = await call_model(
-                    current.request,
-                    current.credential,
-                    current.idempotency_key,
-                    lease,
-                    on_delta,
-                    lease.remaining_ms,
-                    on_partial=partial.append,
-                )
-            except BaseException:
-                # cancelled: what was received so far was paid for (LAW 4)
-                for outcome in partial:
-                    await lease.store(_view(outcome))
-                raise
-            await lease.store(_view(outcome))
+        try:
+            outcome = await call_model(
+                current.request,
+                current.credential,
+                current.idempotency_key,
+                lease,
+                on_delta,
+                lease.remaining_ms,
+                on_partial=partial.append,
+            )
+        except LeaseLost as error:
+            if not lease.withheld:
+                raise  # never begun: settling sees by itself that nothing went outside
+            outcome = _withheld(error)
+        except BaseException:
+            # cancelled: what was received so far was paid for (LAW 4)
+            for outcome in partial:
+                await lease.store(_view(outcome))
+            raise
+        await lease.store(_view(outcome))
         return ExecuteReply(stored=True)

@@ -8,11 +8,12 @@ import orjson
 from temporalio import activity
 
 from activities import execution
-from activities.heartbeat import beating
+from activities.lease import Lease
 from activities.tools.dispatch import run_tool
 from activities.tools.invocation import ToolInvocation, ToolResult
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
+from holdfast.errors import LeaseLost
 from holdfast.ledger.types import OutcomeView
 from holdfast_verdict.canonical import JsonValue
 
@@ -54,18 +55,31 @@ class ToolCall:
             idempotency_key=current.idempotency_key,
             outward=lease,
         )
-        async with beating():
-            try:
-                async with asyncio.timeout(lease.remaining_ms / 1000):
-                    result = await run_tool(call)
-            except TimeoutError:
-                result = ToolResult(
-                    ok=False,
-                    content=f"{call.tool} did not answer in time",
-                    error_code="tool.timeout",
-                    retryable=True,
-                    retry_after_ms=None,
-                    cost="unknown" if lease.began else "nothing",
-                )
+        running = asyncio.create_task(_run(call, lease))
+        try:
+            result = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # A run that is cancelled does not cut a mail off half-way: what has begun comes to its end, which the lease
+            # bounds, so that its outcome is known. Whoever cancels a second time means it.
+            if not lease.began:
+                running.cancel()
+            result = await running
             await lease.store(_view(result))
+            raise
+        await lease.store(_view(result))
         return ExecuteReply(stored=True)
+
+
+async def _run(call: ToolInvocation, lease: Lease) -> ToolResult:
+    try:
+        async with asyncio.timeout(lease.remaining_ms / 1000):
+            return await run_tool(call)
+    except TimeoutError:
+        content = f"{call.tool} did not answer in time"
+        if lease.began and not lease.withheld:
+            return ToolResult.unknown("tool.timeout", content, retryable=True)
+        return ToolResult.nothing("tool.timeout", content, retryable=True)
+    except LeaseLost as error:
+        if not lease.withheld:
+            raise  # never begun: settling sees by itself that nothing went outside
+        return ToolResult.nothing(error.code, f"{call.tool} was too late, nothing was sent", retryable=True)
