@@ -9,7 +9,7 @@ from typing import Literal, cast
 import orjson
 
 from holdfast.contracts.gate import ProposedCall
-from holdfast.ledger.types import CALLS, NANO_USD, SETTLED_STATES, TOKENS, HoldView
+from holdfast.ledger.types import CALLS, NANO_USD, SETTLED_STATES, TOKENS, HoldView, OutcomeView
 from holdfast.pricing.actual import actual_llm_cost, actual_llm_tokens
 from holdfast.pricing.estimate import Estimate
 from holdfast.providers.model import ModelOutcome
@@ -20,6 +20,7 @@ TIMELINE_TEXT_LENGTH_MAX = 4_000
 _TOOL_NAME_LENGTH_MAX = 128
 _CONFIRMED = "a person looked and confirmed that this happened; its answer is lost"
 _NEVER_KNOWN = "nobody found out in time whether this happened"
+_UNREADABLE = "outcome.unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,7 @@ def judge(hold: HoldView, *, deadline_passed: bool = False) -> Judgement:
     if hold.outcome is not None:
         actual = _actual(hold)
         if actual is not None:
-            spent = hold.outcome.cost_class != "nothing"
-            return Judgement("committed" if spent else "voided", actual, f"outcome: {hold.outcome.cost_class}")
+            return Judgement("committed" if actual else "voided", actual, f"outcome: {hold.outcome.cost_class}")
     elif hold.state == "executing" and not hold.went_outward:
         # INVARIANT (LAW 4): voided only because a late executor's begin_outward fails from this transaction on
         return Judgement("voided", {}, "nothing had gone outside")
@@ -73,6 +73,24 @@ def _worst_case(hold: HoldView) -> dict[str, int]:
     return {NANO_USD: hold.max_cost_nano_usd, CALLS: 1, **tokens}
 
 
+def _value(outcome: OutcomeView) -> Mapping[str, JsonValue] | None:
+    """Reads what an executor stored; `None` if it is rubbish, which costs the worst case and settles all the same (LAW 7)."""
+    try:
+        value = orjson.loads(outcome.result)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _model_outcome(outcome: OutcomeView) -> ModelOutcome | None:
+    value = _value(outcome)
+    try:
+        read = None if value is None else ModelOutcome.from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return read if read is not None and read.cost == outcome.cost_class else None
+
+
 def _actual(hold: HoldView) -> dict[str, int] | None:
     outcome = hold.outcome
     assert outcome is not None  # only asked when there is one
@@ -81,7 +99,9 @@ def _actual(hold: HoldView) -> dict[str, int] | None:
         if outcome.cost_class == "unknown":
             return None
         return {} if outcome.cost_class == "nothing" else {NANO_USD: hold.max_cost_nano_usd, CALLS: 1}
-    model_outcome = ModelOutcome.from_json(orjson.loads(outcome.result))
+    model_outcome = _model_outcome(outcome)
+    if model_outcome is None:
+        return None if outcome.cost_class == "unknown" else _worst_case(hold)
     cost = actual_llm_cost(model_outcome, estimate)
     tokens = actual_llm_tokens(model_outcome, estimate)
     if cost is None or tokens is None:
@@ -118,14 +138,19 @@ def answer_of(hold: HoldView, call_id: str) -> Answer:
         call_id: For tool calls, the id under which the model proposed it.
     """
     outcome = hold.outcome
-    if outcome is None:
-        return _without_outcome(hold, call_id)
+    if outcome is None or (outcome.cost_class == "unknown" and hold.state in SETTLED_STATES):
+        return _without_outcome(hold, call_id)  # what a person found out counts more than a lost answer
     if not outcome.ok and outcome.retryable:
         return Answer(ok=False, error_code=outcome.error_code, retryable=True)
-    value: dict[str, JsonValue] = orjson.loads(outcome.result)
     if hold.kind == "llm.call":
-        return _model_answer(ModelOutcome.from_json(value))
-    content = str(value["content"])
+        model_outcome = _model_outcome(outcome)
+        return (
+            Answer(ok=False, error_code=_UNREADABLE, retryable=True)
+            if model_outcome is None
+            else _model_answer(model_outcome)
+        )
+    value = _value(outcome)
+    content = str((value or {}).get("content", "its answer cannot be read"))
     return Answer(
         ok=outcome.ok,
         error_code=outcome.error_code,
