@@ -19,7 +19,7 @@ from holdfast.decisions.record import record_event
 from holdfast.errors import RunUnknown
 from holdfast.failpoint import failpoint
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.ledger.budget import return_budget
+from holdfast.ledger.budget import lock_for_return, return_budget
 from holdfast.ledger.types import Event
 from holdfast.timeline import events
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
@@ -45,15 +45,8 @@ _FINISH = text("""
     WHERE tenant_id = :tenant_id AND run_id = :run_id AND ended_at IS NULL RETURNING run_id
 """)
 
-_LOCK_RUN_CAPS = text("""
-    SELECT cap_id FROM caps WHERE tenant_id = :tenant_id AND cap_id IN (
-        SELECT cap_id FROM hold_legs l JOIN runs r ON r.tenant_id = l.tenant_id AND r.budget_hold_id = l.hold_id
-        WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id)
-    ORDER BY cap_id FOR UPDATE
-""")
-
 _NEWEST_INPUT = text("""
-    WITH run AS (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR UPDATE)
+    WITH run AS (SELECT run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE)
     SELECT coalesce((SELECT max(seq) FROM run_inputs WHERE tenant_id = :tenant_id AND run_id = :run_id), 0) FROM run
 """)
 
@@ -175,6 +168,7 @@ class RunState:
         await failpoint("finish.before")
         tenant_id, run_id = await self._governor.whose()
         async with transaction(self._governor.engine, tenant_id) as connection:
+            await lock_for_return(connection, tenant_id, run_id)  # lock order: caps before the run
             if request.status == "succeeded":
                 # INVARIANT: nothing accepted is lost. Whoever adds an input locks the run's row first.
                 newest: int = (
@@ -192,7 +186,7 @@ async def end_run(
     connection: AsyncConnection, tenant_id: UUID, run_id: UUID, *, status: str, code: str, message: str = ""
 ) -> int:
     """Ends a run in the caller's transaction; returns the number of its last event, or 0 if it had ended before."""
-    await connection.execute(_LOCK_RUN_CAPS, {"tenant_id": tenant_id, "run_id": run_id})  # caps before run: lock order
+    await lock_for_return(connection, tenant_id, run_id)  # lock order: caps before the run
     ended = await connection.scalar(
         _FINISH, {"tenant_id": tenant_id, "run_id": run_id, "status": status, "code": code, "message": message}
     )

@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 
 import structlog
+import uvloop
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -53,6 +54,8 @@ def build_worker(client: Client, governor: Governor) -> Worker:
         workflow_runner=workflow_code.runner(),
         graceful_shutdown_timeout=timedelta(seconds=10),
         max_cached_workflows=500,
+        # how soon another governor takes over the runs that a dead one had in its memory
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
     )
 
 
@@ -105,7 +108,7 @@ async def main() -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(asyncio.run(main()))
+        sys.exit(uvloop.run(main()))
     except HoldfastError as error:
         print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
         sys.exit(2)

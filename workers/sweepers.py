@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -22,7 +23,7 @@ from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.ledger.budget import return_budget
+from holdfast.ledger.budget import settle_and_return
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import NANO_USD, Event, FactsChanged, Settlement
 from holdfast.runs import signals
@@ -36,6 +37,9 @@ log = structlog.get_logger("sweepers")
 _LOCK_KEY = 0x737765657073  # "sweeps"
 _BATCH_MAX = 100
 _LOOK_AT_RUNS_EVERY = 5
+
+# A server that is starting or stopping refuses with errors of the driver's own, which SQLAlchemy passes on as they are.
+_AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _DUE_HOLDS = text("SELECT * FROM due_holds(:count, CAST(:unknown_deadline AS interval))")
@@ -81,7 +85,7 @@ class Sweepers:
                     if await connection.scalar(_TRY_LOCK, {"key": _LOCK_KEY}):
                         await connection.commit()
                         await self._sweep_while_elected(connection)
-            except (SQLAlchemyError, Unavailable, OSError) as error:
+            except _AWAY as error:
                 log.warning("sweepers.database_away", error=type(error).__name__)
             await self._pause()
 
@@ -126,10 +130,12 @@ class Sweepers:
             except RPCError as error:
                 log.warning("sweepers.temporal_away", work=work.__name__, status=error.status.name)
                 return rows
-            except DBAPIError as error:
-                if error.connection_invalidated:
+            except (Unavailable, OSError):
+                raise
+            except Exception as error:
+                if isinstance(error, DBAPIError) and error.connection_invalidated:
                     raise
-                # one bad row must not keep the others waiting; it stays due, and this line repeats until it is looked at
+                # it stays due, and this line repeats until somebody looks at it
                 log.exception("sweepers.failed", work=work.__name__, run=str(row.run_id))
         return rows
 
@@ -137,7 +143,9 @@ class Sweepers:
         hold = await self._ledger.read_hold(row.tenant_id, row.hold_id)
         if hold is None:
             return
-        judgement = judge(hold, deadline_passed=hold.state == "unknown" and hold.outcome is None)
+        # an unknown hold is due for one of two reasons: its outcome came after all, or nobody waits for it any longer
+        lost = hold.outcome is None or hold.outcome.cost_class == "unknown"
+        judgement = judge(hold, deadline_passed=hold.state == "unknown" and lost)
         if judgement.to is None:
             return
         expired = hold.state == "held" and not row.run_ended
@@ -170,13 +178,15 @@ class Sweepers:
             events=(event,),
         )
         try:
-            seq = await self._ledger.settle(settlement)
+            async with transaction(self._engine, row.tenant_id) as connection:
+                seq = await settle_and_return(connection, settlement, row.run_id)
         except FactsChanged:
             return  # somebody else moved it; if it is still due, the next sweep sees it
         log.info("hold.swept", hold=str(hold.hold_id), state=settlement.to, reason=judgement.reason)
-        async with transaction(self._engine, row.tenant_id) as connection:
-            await return_budget(connection, row.tenant_id, row.run_id)
         await self._publisher.poke(row.tenant_id, row.run_id, seq)
+        if hold.state == "unknown" and not row.run_ended:
+            # best effort: a run that waits for this looks by itself after a while
+            await signals.deliver_resolution(self._client, row.run_id, hold.hold_id)
 
     async def _start(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if await start_run(self._client, self._engine, row.tenant_id, row.run_id):
