@@ -164,7 +164,7 @@ class Rig:
         """Waits until so many calls of the model stand still at a gate."""
 
         async def waiting() -> bool:
-            return sum(one["state"] == state for one in await self.model_calls()) >= count
+            return len([one for one in await self.model_calls() if one["state"] == state]) >= count
 
         await until(waiting, what=f"{count} {state} calls of the model")
 
