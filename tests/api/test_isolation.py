@@ -1,0 +1,120 @@
+"""Another tenant's things look as if they were not there: on every route that the API describes, now and later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.app import create_app
+from holdfast.ids import new_id
+from holdfast.settings import ApiSettings
+
+from .world import AGENT, Tenant, World, problem
+
+_APP = create_app(
+    ApiSettings(redis_url="redis://x", codec_key_file=Path("/x"), api_database_url="postgresql://x")  # type: ignore[arg-type]  # pydantic makes secrets of them
+)
+OPERATIONS = [
+    (method.upper(), path, operation["operationId"])
+    for path, methods in _APP.openapi()["paths"].items()
+    for method, operation in methods.items()
+]
+WITHOUT_KEY = {"get_health", "get_readiness"}
+
+# Bodies with which each operation would succeed in the thing's own tenant.
+BODIES: Mapping[str, dict[str, Any]] = {
+    "send_input": {"mode": "followup", "content": "mine now"},
+    "decide_approval": {"verdict": "approved"},
+    "create_approval_token": {"verdict": "approved"},
+    "resolve_hold": {"happened": False, "reason": "because"},
+}
+
+# Operations that take no id of a thing: what they list and make is of the caller's tenant, which the tests below look at.
+NAMELESS = {
+    "create_run", "list_runs", "list_approvals", "list_agents", "list_roles", "list_caps", "put_cap", "list_holds",
+    "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
+    "list_projects", "list_tenants", "create_tenant", "list_credentials", "decode_payloads", "encode_payloads",
+}  # fmt: skip
+# Operations that go by a name, which every tenant has for itself.
+NAMED = {"put_agent", "get_agent", "put_role", "get_role", "put_credential", "delete_credential"}
+
+
+async def things(tenant: Tenant) -> dict[str, str]:
+    """Makes one thing of each kind and returns its id by the name of the path's parameter."""
+    run_id = await tenant.run()
+    decision = await tenant.reserve(run_id)
+    hold_id = await tenant.unknown_hold(await tenant.run())
+    key_id = (await tenant.owner.get("/v1/me")).json()["key_id"]
+    return {
+        "run_id": run_id,
+        "approval_id": str(decision.approval_id),
+        "decision_id": str(decision.decision_id),
+        "hold_id": hold_id,
+        "key_id": key_id,
+    }
+
+
+def test_every_operation_is_looked_at() -> None:
+    by_id = {name for _, path, name in OPERATIONS if "_id}" in path}
+    assert by_id | NAMELESS | NAMED | WITHOUT_KEY == {name for _, _, name in OPERATIONS}
+    assert not by_id & (NAMELESS | NAMED | WITHOUT_KEY)
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if "_id}" in o[1]])
+async def test_a_foreign_id_is_not_found_and_nothing_happens(
+    world: World, tenant: Tenant, other: Tenant, method: str, path: str, name: str
+) -> None:
+    mine = await things(tenant)
+    stranger = await other.as_user("stranger", "owner", "admin", "developer", "approver", "auditor", "agent")
+    tables = ("runs", "run_inputs", "approvals", "approval_tokens", "holds", "api_keys", "timeline_events", "decisions")
+
+    async def state() -> list[Any]:
+        queries = [f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1" for table in tables]
+        return [[row[0] for row in await world.fetch(query, tenant.tenant_id)] for query in queries]
+
+    before = await state()
+    answer = await stranger.request(method, path.format(**mine), json=BODIES.get(name))
+    body = problem(answer, 404, "resource.not_found")
+    nothing = {kind: str(new_id()) for kind in mine}
+    missing = problem(
+        await stranger.request(method, path.format(**nothing), json=BODIES.get(name)), 404, "resource.not_found"
+    )
+    parameter = next(kind for kind in mine if kind in path)
+    assert body["detail"].replace(mine[parameter], "") == missing["detail"].replace(nothing[parameter], "")
+    assert await state() == before
+
+
+async def test_lists_show_only_what_is_ones_own(tenant: Tenant, other: Tenant) -> None:
+    mine = await things(tenant)
+    theirs = await things(other)
+    for path in ("/v1/runs", "/v1/approvals", "/v1/decisions", "/v1/holds", "/v1/keys", "/v1/users", "/v1/caps"):
+        for params in ({}, {"run": theirs["run_id"]}):
+            answer = await tenant.owner.get(path, params=params)
+            assert answer.status_code == 200
+            assert not [thing for thing in theirs.values() if thing in answer.text], path
+            assert str(other.tenant_id) not in answer.text
+    assert mine["run_id"] in (await tenant.owner.get("/v1/runs")).text
+
+
+async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None:
+    changed = {**AGENT, "instructions": "You help only us."}
+    assert (await tenant.owner.put("/v1/agents/desk", json=changed)).json()["version"] == 2
+    assert (await other.owner.get("/v1/agents/desk")).json()["version"] == 1
+    assert (await tenant.owner.put("/v1/agents/only-ours", json=changed)).status_code == 200
+    problem(await other.owner.get("/v1/agents/only-ours"), 404, "resource.not_found")
+    theirs = {"agent": "only-ours", "input": "x"}
+    problem(await other.owner.post("/v1/runs", json=theirs), 404, "resource.not_found")
+    body = {"scope": {"kind": "run", "name": await tenant.run()}, "limit_usd": "0", "reason": "x"}
+    problem(await other.owner.put("/v1/caps", json=body), 404, "resource.not_found")
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
+async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
+    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id")
+    filled = path.format(name="desk", **{kind: str(new_id()) for kind in names})
+    async with world.api.client() as client:
+        answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))
+    problem(answer, 401, "auth.not_authenticated")
