@@ -1,0 +1,133 @@
+"""The process: health, readiness, start, stop; and the vault through the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from holdfast.actions.run_facts import RunReader
+from holdfast.vault import Vault
+from workers import broker as brokers
+
+from .world import RunningApi, Tenant, World, problem, running_api, settings_for, until
+
+
+async def test_health_and_the_page_at_the_root(world: World) -> None:
+    async with world.api.client() as client:
+        assert (await client.get("/healthz")).json() == {"status": "ok"}
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["ready"]) == (200, True)
+        page = (await client.get("/")).text
+        assert "openapi.json" in page
+        assert "http://" not in page
+        assert (await client.get("/openapi.json")).status_code == 200
+
+
+async def test_without_what_it_needs_it_is_alive_but_not_ready(world: World) -> None:
+    away = "postgresql://x:y@127.0.0.1:9/z"
+    settings = settings_for(world.stack, api_database_url=away, temporal_address="127.0.0.1:9")
+    async with running_api(settings) as api, api.client("hf_aaaaaaaa_" + "A" * 43) as client:
+        assert (await client.get("/healthz")).status_code == 200
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        unavailable = {"postgresql": "unavailable", "temporal": "unavailable"}
+        assert ready.json() == {"ready": False, **unavailable, "redis": "ok"}
+        answer = await client.get("/v1/me")
+        problem(answer, 503, "service.unavailable")
+        assert answer.headers["retry-after"]
+
+
+async def test_the_process_says_ready_and_stops_with_a_stream_open(tenant: Tenant, world: World) -> None:
+    environment = {**os.environ, **world.stack.env_for("api"), "HOLDFAST_API_PORT": "0"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api", env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while (line := orjson.loads(await process.stderr.readline()))["event"] != "ready":
+                pass
+        api = RunningApi(world.api.settings, world.api.server, world.api.serving)
+        async with api.client(tenant.keys["owner"]) as client:
+            client.base_url = line["url"]
+            run_id = (await client.post("/v1/runs", json={"agent": "desk", "input": "the secret question"})).json()[
+                "run_id"
+            ]
+            async with client.stream("GET", f"/v1/runs/{run_id}/events") as stream:
+                assert stream.status_code == 200
+                process.send_signal(signal.SIGTERM)
+                async for _ in stream.aiter_bytes():
+                    pass  # it ends by itself
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0
+    logged = [orjson.loads(row) for row in stderr.splitlines()]
+    requests = [row for row in logged if row["event"] == "request"]
+    assert {row["path"] for row in requests} == {"/v1/runs", "/v1/runs/{run_id}/events"}
+    assert all(row["tenant"] == tenant.slug and row["request_id"] for row in requests)
+    for secret in (tenant.keys["owner"].encode(), b"secret question"):
+        assert secret not in stderr + stdout
+
+
+async def test_wrong_settings_are_said_in_a_sentence(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api", env={"PATH": "/usr/bin"}, cwd=Path.cwd(), stderr=asyncio.subprocess.PIPE
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 2
+    assert b"HOLDFAST_API_DATABASE_URL" in stderr
+    assert b"Traceback" not in stderr
+
+
+@asynccontextmanager
+async def running_broker(world: World) -> AsyncIterator[str]:
+    engine = world.engine("broker")
+    parts = brokers.Broker(
+        engine=engine,
+        reader=RunReader(),
+        vault=Vault(bytes(32)),
+        permit_key=Ed25519PrivateKey.generate().public_key(),
+    )
+    server: uvicorn.Server = brokers.server(parts, "127.0.0.1", 0)
+    serving = asyncio.create_task(server.serve())
+
+    async def started() -> bool:
+        return server.started
+
+    await until(started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+async def test_the_vault_takes_and_never_gives(tenant: Tenant, other: Tenant, world: World) -> None:
+    async with (
+        running_broker(world) as url,
+        running_api(settings_for(world.stack, broker_url=url)) as api,
+        api.client(tenant.keys["owner"]) as owner,
+        api.client(other.keys["owner"]) as stranger,
+    ):
+        stored = await owner.put("/v1/vault/provider.openai", json={"api_key": "sk-very-secret", "base_url": None})
+        assert stored.status_code == 204, stored.text
+        listed = await owner.get("/v1/vault")
+        assert [entry["name"] for entry in listed.json()["entries"]] == ["provider.openai"]
+        assert "very-secret" not in listed.text
+        assert (await stranger.get("/v1/vault")).json() == {"entries": []}
+        problem(await stranger.delete("/v1/vault/provider.openai"), 404, "resource.not_found")
+        assert (await owner.delete("/v1/vault/provider.openai")).status_code == 204
+        problem(await owner.delete("/v1/vault/provider.openai"), 404, "resource.not_found")
+        problem(await owner.put("/v1/vault/UPPER", json={"a": 1}), 422, "request.invalid")
+        problem(await owner.put("/v1/vault/x", json={}), 422, "request.invalid")
+    problem(await tenant.owner.get("/v1/vault"), 503, "service.unavailable")
