@@ -6,7 +6,6 @@ The executing activities do the same work by the same code: the SDK's streamed c
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import uvloop
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.common import RetryPolicy
@@ -223,4 +223,4 @@ async def main(part: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    uvloop.run(main(sys.argv[1]))

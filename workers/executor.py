@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from datetime import timedelta
 
 import structlog
+import uvloop
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -74,7 +74,7 @@ async def main() -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(asyncio.run(main()))
+        sys.exit(uvloop.run(main()))
     except HoldfastError as error:
         print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
         sys.exit(2)
