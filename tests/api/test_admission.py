@@ -235,7 +235,7 @@ async def test_lists_are_paged_without_gaps(tenant: Tenant) -> None:
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        params = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        params: dict[str, str] = {"limit": "2", **({"cursor": cursor} if cursor else {})}
         page = (await tenant.owner.get("/v1/runs", params=params)).json()
         seen += [run["run_id"] for run in page["items"]]
         cursor = page["next_cursor"]

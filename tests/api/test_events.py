@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.events import EventStream
 from holdfast.timeline.follow import Follower, Position, StreamEvent
 from holdfast.timeline.stream import Publisher, connect_redis, stream_key
 
@@ -209,31 +209,38 @@ async def test_more_live_events_than_a_page_come_before_what_follows_them(tenant
     assert [event["data"]["text"] for event in got if event["type"] == "text"] == [str(n) for n in range(1_200)]
 
 
-async def test_a_client_that_takes_nothing_is_dropped(
+async def test_a_client_that_takes_nothing_is_dropped_and_resumes(
     tenant: Tenant, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.events.WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("api.events.WRITE_TIMEOUT_S", 0.5)
     run_id = await tenant.run()
     parts = world.api.parts
-    follower = Follower(parts.engine, parts.redis, tenant.tenant_id, UUID(run_id))
-    blocked = asyncio.Event()
-    never = asyncio.Event()
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, ("127.0.0.1", world.api.server.port))
+    request = (
+        f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tenant.keys['owner']}\r\n\r\n"
+    )
+    await loop.sock_sendall(connection, request.encode())
+    received = (await loop.sock_recv(connection, 2_000)).decode()
+    assert "200 OK" in received
 
-    async def send(message: object) -> None:
-        assert isinstance(message, dict)
-        if b"run.created" in message.get("body", b""):
-            blocked.set()
-            await never.wait()  # a full socket buffer
+    async def is_served() -> bool:
+        return parts.streams == 1
 
-    async def receive() -> dict[str, str]:
-        await never.wait()
-        return {"type": "http.disconnect"}
+    async def is_dropped() -> bool:
+        await delta(tenant, run_id, "x" * 200_000)
+        return parts.streams == 0
 
-    before = parts.streams
-    stream = EventStream(parts, follower, frozenset())
-    await asyncio.wait_for(stream({"type": "http"}, receive, send), 5)
-    assert blocked.is_set()
-    assert parts.streams == before
+    await until(is_served)
+    await until(is_dropped)  # and the run was never slowed: each delta was taken at once
+    connection.close()
+    await tenant.end(run_id)
+    got = await collect(tenant.owner, run_id)
+    check_order(got)
+    assert got[-1]["type"] == "run.ended"
 
 
 @dataclass

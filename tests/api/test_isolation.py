@@ -14,9 +14,7 @@ from holdfast.settings import ApiSettings
 
 from .world import AGENT, Tenant, World, problem
 
-_APP = create_app(
-    ApiSettings(redis_url="redis://x", codec_key_file=Path("/x"), api_database_url="postgresql://x")  # type: ignore[arg-type]  # pydantic makes secrets of them
-)
+_APP = create_app(ApiSettings(redis_url="redis://x", codec_key_file=Path("/x"), api_database_url="postgresql://x"))
 OPERATIONS = [
     (method.upper(), path, operation["operationId"])
     for path, methods in _APP.openapi()["paths"].items()
