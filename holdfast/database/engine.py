@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -12,7 +13,16 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from holdfast.errors import Unavailable
+from holdfast.errors import HoldfastError, Unavailable
+
+_LOST: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the connection read its own end while it was idle
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+)
+_MOST_STALE: Final = 100  # more than any pool of ours keeps: after a restart, all of them are dead
 
 
 class DatabaseAway(Unavailable):
@@ -33,8 +43,16 @@ def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) ->
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=30,
+        pool_use_lifo=True,  # few connections stay warm, with their prepared statements, rather than many lukewarm
         isolation_level="AUTOCOMMIT",  # transactions are begun by `transaction` below, and by nothing else
-        connect_args={"timeout": 10, "server_settings": {"application_name": f"holdfast-{process}", "jit": "off"}},
+        connect_args={
+            "timeout": 10,
+            "server_settings": {
+                "application_name": f"holdfast-{process}",
+                "jit": "off",
+                "plan_cache_mode": "force_generic_plan",
+            },
+        },
     )
 
 
@@ -54,32 +72,31 @@ async def transaction(engine: AsyncEngine, tenant_id: UUID, *, durable: bool = T
         raw = await _begin(connection, begin)
         try:
             yield connection
+        except asyncpg.InternalClientError as error:
+            await _throw_away(connection, raw)
+            raise DatabaseAway("the connection to PostgreSQL was lost") from error
         except BaseException:
             await _roll_back(connection, raw)
             raise
         try:
             with _translated():
-                await raw.execute("COMMIT")
+                ended = await raw.execute("COMMIT")
         except BaseException:
             await _throw_away(connection, raw)
             raise
+        if ended != "COMMIT":  # so PostgreSQL ends a transaction in which a statement had failed
+            raise HoldfastError("a statement failed in a transaction whose block went on; all of it was rolled back")
 
 
 async def _begin(connection: AsyncConnection, statement: str) -> asyncpg.Connection:
-    """Begins on a pooled connection; one that died in the pool is replaced, for nothing has been asked of it yet."""
-    for attempt in (1, 2):
+    """Begins on a pooled connection; those that died in the pool are replaced, for nothing has been asked of them yet."""
+    for left in reversed(range(_MOST_STALE)):
         raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
         try:
             await raw.execute(statement)
-        except (
-            OSError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,  # it read its own end while it was idle
-            asyncpg.PostgresConnectionError,
-            asyncpg.AdminShutdownError,
-        ) as error:
+        except _LOST as error:
             await _throw_away(connection, raw)
-            if attempt == 2:  # noqa: PLR2004 (the second and last)
+            if not left:
                 raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error
         except BaseException:
             # INVARIANT (LAW 5): cancelled here, a transaction may be open, with its tenant: nobody else gets this connection
@@ -100,13 +117,7 @@ async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> No
     """Rolls back; a connection on which even that fails is thrown away, and PostgreSQL rolls back by itself."""
     try:
         await asyncio.shield(raw.execute("ROLLBACK"))
-    except (
-        OSError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-        asyncpg.PostgresError,
-        asyncio.CancelledError,
-    ):
+    except (*_LOST, asyncpg.PostgresError, asyncio.CancelledError):
         await _throw_away(connection, raw)
 
 
@@ -114,7 +125,7 @@ async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> No
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+    except _LOST as error:
         raise DatabaseAway(f"the connection to PostgreSQL was lost ({type(error).__name__})") from error
 
 

@@ -65,16 +65,17 @@ async def test_a_block_that_ends_well_commits_and_one_that_does_not_rolls_back(
     assert await _keys(database, tenant) == {"kept"}
 
 
-async def test_an_error_that_the_block_swallows_does_not_commit_half(
+async def test_an_error_that_the_block_swallows_is_an_error_all_the_same(
     engine: AsyncEngine, tenant: Tenant, database: Database
 ) -> None:
-    try:
+    async def swallow() -> None:
         async with transaction(engine, tenant.tenant_id) as connection:
             await _insert(connection, tenant.tenant_id, "half")
             with pytest.raises(DBAPIError):
                 await connection.execute(text("SELECT 1 / 0"))
-    except Exception:  # noqa: BLE001 (whether it says so or not, nothing may be left)
-        pass
+
+    with pytest.raises(HoldfastError, match="rolled back"):
+        await swallow()
     assert await _keys(database, tenant) == set()
 
 
@@ -127,6 +128,30 @@ async def test_cancelled_at_any_moment_it_leaves_no_transaction_open(
         assert inherited is None, f"what was cancelled after {turns} turns was left to the next transaction to commit"
     await until(lambda: _nothing_open(database))
     assert told <= await _keys(database, tenant)
+
+
+async def test_after_a_restart_no_caller_meets_a_dead_connection_of_the_pool(
+    tenant: Tenant, database: Database
+) -> None:
+    engine = create_engine(database.urls["holdfast_api"], process="test-single", pool_size=6)
+    together = asyncio.Barrier(6)
+
+    async def hold_one() -> None:
+        async with transaction(engine, tenant.tenant_id) as connection:
+            await connection.execute(text("SELECT 1"))
+            await together.wait()
+
+    try:
+        await asyncio.gather(*(hold_one() for _ in range(6)))
+        await database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holdfast-test-single'"
+        )
+        for number in range(8):
+            async with transaction(engine, tenant.tenant_id) as connection:
+                await _insert(connection, tenant.tenant_id, str(number))
+        assert len(await _keys(database, tenant)) == 8
+    finally:
+        await engine.dispose()
 
 
 async def test_a_killed_connection_is_replaced(engine: AsyncEngine, tenant: Tenant, database: Database) -> None:

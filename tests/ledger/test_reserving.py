@@ -266,12 +266,18 @@ async def test_a_faulty_program_overdraws_no_lowered_cap(tenant: Tenant) -> None
     run = await tenant.run()
     holds = [await tenant.held(run, step, amounts={"nano_usd": 50}) for step in (1, 2)]
     await tenant.cap("tenant", 60)
-    async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
-        # a settlement that forgets to lower the ceiling
-        await connection.execute(text("UPDATE caps SET reserved = 50 WHERE cap_id = :cap_id"), {"cap_id": cap})
-        with pytest.raises(DBAPIError, match="exceed its limit of 60"):
-            await connection.execute(text("UPDATE caps SET reserved = 61 WHERE cap_id = :cap_id"), {"cap_id": cap})
-        await connection.rollback()
+    update = text("UPDATE caps SET reserved = :reserved WHERE cap_id = :cap_id")
+
+    async def overdraw() -> None:
+        async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
+            for reserved in (
+                50,
+                61,
+            ):  # a settlement that forgets to lower the ceiling, then a grant that looks at nothing else
+                await connection.execute(update, {"reserved": reserved, "cap_id": cap})
+
+    with pytest.raises(DBAPIError, match="exceed its limit of 60"):
+        await overdraw()
     await tenant.settle(holds[0].hold_id, "voided")
     assert await tenant.balances(cap) == (50, 0, 0)
 
