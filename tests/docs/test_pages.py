@@ -1,0 +1,134 @@
+"""What pages name is there: links and their anchors, files and tests, variables, commands, events, codes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, get_args
+
+import pytest
+
+from docs import generate
+from holdfast.contracts.run import MarkRun
+from holdfast.providers.model import Channel
+from holdfast.timeline.follow import ALWAYS_SENT
+
+from .known import variables
+from .pages import PAGES, ROOT, anchors, inline_code, links, prose
+
+_REFERENCE: Final = ROOT / "docs" / "reference"
+_ROOMS: Final = (
+    "holdfast",
+    "activities",
+    "workflows",
+    "workers",
+    "api",
+    "cli",
+    "demo",
+    "bench",
+    "tests",
+    "docs",
+    "sdk",
+)
+_PATH: Final = re.compile(rf"(?:{'|'.join(_ROOMS)}|holdfast_verdict)/[\w./-]*(?:::\w+)?")
+_ENVELOPE: Final = frozenset({"id", "seq", "run", "time", "channel", "type", "data"})
+_ROW: Final = re.compile(r"^\| (?:[^|]+ \| )??`([a-z_.]+)` \|", re.MULTILINE)
+
+
+def ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.is_file() or not target.is_relative_to(ROOT) or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_files_and_tests_that_are_named_exist(page: Path) -> None:
+    missing = []
+    for code in inline_code(page):
+        if not _PATH.fullmatch(code):
+            continue
+        name, _, test = code.partition("::")
+        path = ROOT / name
+        if not path.exists() or (test and f"def {test}(" not in path.read_text(encoding="utf-8")):
+            missing.append(code)
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_variables_that_are_named_are_read_by_something(page: Path) -> None:
+    named = set(re.findall(r"HOLDFAST_[A-Z_]+[A-Z]", page.read_text(encoding="utf-8")))
+    assert named <= variables()
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link).resolve() for link in links(index)}
+    listed |= {(ROOT / "docs" / "adr" / link).resolve() for link in links(ROOT / "docs" / "adr" / "README.md")}
+    pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs") and page != index}
+    assert pages <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_generated_tables_are_current(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert generate.current(text) == text, "run `python -m docs.generate`"
+
+
+def test_every_table_that_can_be_generated_stands_somewhere() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(f"<!-- generated: {name} -->" in text for name in generate.TABLES)
+
+
+def _literals(node: ast.AST) -> Iterator[str]:
+    for each in ast.walk(node):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            yield each.value
+
+
+def _sources() -> Iterator[ast.Module]:
+    for room in ("holdfast", "holdfast_verdict", "activities", "workflows", "workers", "api"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_the_events_that_are_listed_are_those_that_are_written() -> None:
+    listed = set(_ROW.findall((_REFERENCE / "events.md").read_text(encoding="utf-8")))
+    written = set(ALWAYS_SENT)
+    for tree in _sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Event":
+                written |= {text for text in _literals(node.args[1]) if re.fullmatch(r"[a-z]+\.[a-z_]+", text)}
+    assert written <= listed
+    written |= {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
+    written |= {f"{channel}.delta" for channel in get_args(Channel)}
+    written |= {"answer.final", "tool.result"}  # chosen by the kind of action, in a variable
+    assert listed - _ENVELOPE == written
+
+
+def test_the_reason_codes_that_are_listed_are_those_that_are_given() -> None:
+    page = (_REFERENCE / "errors.md").read_text(encoding="utf-8")
+    by_hand = set(_ROW.findall(page.partition("## Reason codes")[2]))
+    literals = {text for tree in _sources() for text in _literals(tree)}
+    from_states = {f"approval.{state}" for state in ("pending", "denied", "expired", "consumed")}
+    assert by_hand <= literals | from_states
+    decided = ast.parse((ROOT / "holdfast_verdict" / "decide.py").read_text(encoding="utf-8"))
+    codes = {text for text in _literals(decided) if re.fullmatch(r"(policy|action|approval|budget)\.[a-z_]+", text)}
+    assert codes <= by_hand | {"policy.permitted"}
+
+
+def test_prose_says_nothing_of_where_it_was_written() -> None:
+    for page in PAGES:
+        assert not re.search(r"/(work|tmp|home|root)/", prose(page)), page
