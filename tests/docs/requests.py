@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,18 +56,13 @@ def operation_path(method: str, path: str) -> str:
     raise LookupError(f"the API has no {method} {path}")
 
 
-def _route(method: str, template: str) -> APIRoute:
-    found: list[APIRoute] = []
-
-    def walk(routes: list[Any]) -> None:  # Starlette's lists of routes are of many kinds
-        for route in routes:
-            if isinstance(route, APIRoute) and route.path == template and method in (route.methods or ()):
-                found.append(route)
-            for name in ("routes",):
-                walk(list(getattr(route, name, None) or getattr(getattr(route, "original_router", None), name, ())))
-
-    walk(list(application().router.routes))
-    return found[0]
+def _routes(owner: object) -> Iterator[APIRoute]:
+    """Yields the routes of an application or a router, also of those that it includes."""
+    for route in getattr(owner, "routes", ()):
+        if isinstance(route, APIRoute):
+            yield route
+        else:
+            yield from _routes(getattr(route, "original_router", route))
 
 
 def check_curl(words: list[str]) -> None:
@@ -89,6 +85,7 @@ def check_curl(words: list[str]) -> None:
 def check_body(method: str, template: str, body: str) -> None:
     """Checks a body against the form that the operation takes."""
     orjson.loads(body)
-    field = _route(method, template).body_field
-    assert field is not None
-    TypeAdapter(field.field_info.annotation).validate_json(body)
+    route = next(one for one in _routes(application()) if one.path == template and method in (one.methods or ()))
+    assert route.body_field is not None
+    form: Any = route.body_field.field_info.annotation  # whatever the route's function takes
+    TypeAdapter(form).validate_json(body)

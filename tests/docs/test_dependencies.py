@@ -24,7 +24,7 @@ _SPELLINGS: Final = {
 
 def listed() -> dict[str, str]:
     text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
-    return {name: licence for name, licence, _ in _LINE.findall(text) if name != "package"}
+    return {name: licence for name, licence, _ in _LINE.findall(text) if name not in ("package", "---")}
 
 
 def direct() -> set[str]:
@@ -43,9 +43,9 @@ def direct() -> set[str]:
 
 def licence_of(name: str) -> str:
     """Returns the licence that a package states: as an expression, else in words, else by a classifier."""
-    about = metadata(name)
-    classifiers = [text for text in about.get_all("Classifier") or () if text in _SPELLINGS]
-    stated = about.get("License-Expression") or about.get("License") or (classifiers or [""])[0]
+    about = metadata(name).json
+    classifiers = [text for text in about.get("classifier", ()) if text in _SPELLINGS]
+    stated = str(about.get("license_expression") or about.get("license") or (classifiers or [""])[0])
     return _SPELLINGS.get(stated, stated)
 
 
