@@ -15,6 +15,8 @@ from holdfast.codec import data_converter
 from holdfast.database.roles import LOGIN_ROLES
 from holdfast.runs.start import ensure_search_attributes
 
+pytest_plugins = ["tests.skips"]
+
 
 @pytest.fixture(scope="session")
 async def base_stack() -> AsyncIterator[Stack]:
