@@ -45,7 +45,7 @@ lint: setup ## Check style and form
 	$(call step,ruff format,$(RUN) ruff format --check .)
 
 types: setup ## Check types
-	$(call step,mypy,$(RUN) mypy --namespace-packages --explicit-package-bases .)
+	$(call step,mypy,$(RUN) mypy .)
 
 imports: setup ## Check the direction of imports
 	$(call step,lint-imports,$(RUN) lint-imports)
