@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -204,3 +206,9 @@ def test_the_description_is_complete(world: World) -> None:
     assert "HTTPValidationError" not in text
     references = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert references <= set(schema["components"]["schemas"])
+
+
+def test_the_reference_names_every_operation_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE))
+    assert named == {f"{method} {path}" for method, path, _ in OPERATIONS}
