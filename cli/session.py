@@ -17,7 +17,7 @@ import typer
 from cli.stack.commands import DataDir
 from cli.stack.data_folder import DataFolder, default_path
 from cli.stack.errors import NotRunning
-from cli.terminal import errors, output, reported, say
+from cli.terminal import errors, reported, say
 from holdfast.errors import ConfigurationInvalid, HoldfastError, RequestInvalid
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Session:
         if self.as_json or not answers:
             self.show(list(answers), lambda: [none])
             return
+        from rich.console import Console
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
@@ -111,7 +112,7 @@ class Session:
         for row in rows:
             table.add_row(*row)
         # ids are there to be copied: a line may be longer than the terminal is wide, and nothing is cut
-        output.print(table, width=_TABLE_WIDTH, crop=False)
+        Console(highlight=False, width=_TABLE_WIDTH).print(table)
 
 
 def plain(answer: object) -> JsonValue:

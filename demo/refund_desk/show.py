@@ -146,7 +146,7 @@ class Show:
                 *(("", "", "", "") if hold is None else [format_usd(one) if one else "" for one in amounts(hold)]),
                 style=style,
             )
-        self.console.print(table, width=max(self.console.width, _TABLE_WIDTH_MIN), crop=False)
+        Console(highlight=False, width=max(self.console.width, _TABLE_WIDTH_MIN)).print(table)
 
     def check(self, holds: bool, text: str, found: str = "") -> None:
         """Prints a finding."""

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cli.stack.supervisor import Stack
+from demo.refund_desk.world.servers import World
+
+from .desk import Desk, move_in
+
+
+@pytest.fixture(scope="package")
+async def desk() -> AsyncIterator[Desk]:
+    """A whole stack with one tenant in it, and the commands that speak to it."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-cli-"))
+    folder.chmod(0o755)
+    try:
+        async with (
+            Stack(folder / "data", ports="free", provider="simulated", headless=True) as stack,
+            World(folder / "world") as world,
+        ):
+            desk = await move_in(stack, world)
+            yield desk
+            desk.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOLDFAST_URL", "HOLDFAST_API_KEY", "HOLDFAST_DATA_DIR", "HOLDFAST_TEMPORAL_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,150 @@
+"""A tenant in a live stack, short ways to run commands against it, and runs that play a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from cli.stack.data_folder import write_atomically
+from cli.stack.supervisor import Stack
+from demo.refund_desk.world.servers import World
+from sdk import Approval, Hold, Holdfast
+
+RULES: list[dict[str, Any]] = [
+    {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
+    {"rule_id": "tools", "effect": "permit", "kind": "tool.call", "tool": "*"},
+    {
+        "rule_id": "big-refund",
+        "effect": "gate",
+        "kind": "tool.call",
+        "tool": "payments.refund",
+        "message": "refunds need a word",
+    },
+]
+AGENT: dict[str, Any] = {
+    "role": "helper",
+    "instructions": "You help.",
+    "model": {"wire": "anthropic", "name": "claude-haiku-4-5"},
+    "max_tokens": 512,
+    "tools": ["mail.list", "mail.send", "payments.refund"],
+}
+LETTER = {"to": ["jo@customer.example"], "subject": "Hello", "body": "Hello"}
+
+
+def refund(order_id: str) -> dict[str, Any]:
+    """A step of a script: the model proposes a refund, which waits at the gate."""
+    return {
+        "tool": "payments.refund",
+        "arguments": {"order_id": order_id, "amount_usd_cents": 1250, "reason": "broken"},
+    }
+
+
+async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 30.0, what: str = "it") -> None:
+    """Polls until something is so."""
+    deadline = time.monotonic() + within_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"{what} did not come to be within {within_s:g} s"
+        await asyncio.sleep(0.05)
+
+
+@dataclass(slots=True)
+class Desk:
+    """One tenant: its owner, and alice, who may consent."""
+
+    stack: Stack
+    world: World
+    owner: Holdfast
+    alice: Holdfast
+
+    @property
+    def data(self) -> Path:
+        return self.stack.folder.path
+
+    def key_file(self, user: str) -> Path:
+        return self.data / f"{user}.key"
+
+    def close(self) -> None:
+        self.owner.close()
+        self.alice.close()
+
+    async def holdfast(self, *args: str, user: str = "owner", text: str = "") -> Result:
+        """Runs a command as a user, with text on its standard input."""
+        command = [*args, "--data-dir", str(self.data)]
+        if args[0] != "replay":
+            command += ["--key-file", str(self.key_file(user))]
+        return await self.bare(*command, text=text)
+
+    async def bare(self, *args: str, text: str = "") -> Result:
+        """Runs a command as it stands; in a thread, for it may have an event loop of its own."""
+        environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+        return await asyncio.to_thread(CliRunner().invoke, app, list(args), input=text, env=environment)
+
+    async def answer(self, *args: str, user: str = "owner", text: str = "") -> Any:
+        """Runs a command with --json and returns what it printed."""
+        done = await self.holdfast(*args, "--json", user=user, text=text)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    async def start(self, *script: dict[str, Any], agent: str = "helper") -> str:
+        """Starts a run whose model plays a script."""
+        words = f"please\n#!script {json.dumps(list(script))}"
+        return (await asyncio.to_thread(self.owner.create_run, agent, words)).run_id
+
+    async def ended(self, run_id: str) -> str:
+        """Waits until a run has ended and returns its status."""
+        run = await asyncio.to_thread(self.owner.wait_for_run, run_id, timeout_s=60)
+        assert run.ended_at is not None, run
+        return run.status
+
+    async def asked(self, run_id: str) -> Approval:
+        """Waits until a run asks for consent."""
+
+        async def waits() -> list[Approval]:
+            return await asyncio.to_thread(self.owner.approvals, state="pending", run_id=run_id)
+
+        await until(waits, what="the approval")
+        return (await waits())[0]
+
+    async def unknown(self, run_id: str) -> Hold:
+        """Waits until a hold of a run is unknown."""
+
+        async def found() -> list[Hold]:
+            return await asyncio.to_thread(self.owner.holds, state="unknown", run_id=run_id)
+
+        await until(found, what="the unknown hold")
+        return (await found())[0]
+
+
+async def move_in(stack: Stack, world: World) -> Desk:
+    """Makes the tenant; its credentials are left to the tests of the vault."""
+    return await asyncio.to_thread(_move_in, stack, world)
+
+
+def _move_in(stack: Stack, world: World) -> Desk:
+    keys = json.loads(stack.secrets.bootstrap_key_file.read_text(encoding="utf-8"))
+    with Holdfast(stack.urls.api, keys["operator_key"]) as operator:
+        tenant = operator.create_tenant("desk", "Desk")
+    owner = Holdfast(stack.urls.api, tenant.key.key)
+    owner.create_user("alice")
+    alice = owner.create_key("alice", "default", ["approver"]).key
+    desk = Desk(stack, world, owner, Holdfast(stack.urls.api, alice))
+    for user, key in (("owner", tenant.key.key), ("alice", alice)):
+        write_atomically(desk.key_file(user), key + "\n")
+    owner.set_cap("tenant", limit_usd="5", reason="tests")
+    owner.put_role("helper", RULES)
+    owner.put_agent("helper", AGENT)
+    owner.put_agent("forgetful", {**AGENT, "limits": {"steps_per_execution": 2}})
+    owner.put_credential(
+        "provider.anthropic", {"api_key": "simulated", "base_url": stack.urls.provider, "simulated": True}
+    )
+    for name, credential in world.credentials().items():
+        owner.put_credential(name, credential)
+    return desk

@@ -1,0 +1,63 @@
+"""The demo, as a newcomer runs it: everything in it is checked by itself, from the outside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack.places import ROOT, clean_environment
+
+LINES = (
+    r"!! executor-[12] \(process \d+\) is in the middle of step-\d+-try-1, a model call: kill -9",
+    r"llm\.call +UNKNOWN  \$0\.\d+ stays held",
+    r"llm\.call +allowed  held \$0\.\d+, executed, settled: \$0\.\d+ spent  simulated  “",
+    r"orders\.lookup +DENIED +tenancy\.cross_tenant",
+    r"mail\.send +DENIED +mail\.outside_domain",
+    r"account\.delete +DENIED +policy\.not_permitted",
+    r"payments\.refund +WAITS +approval\.required",
+    r"approve it\? \[y/N\] y \(--yes\)",
+    r"!! step \d+, a refund, is settled, and nobody is answered yet: kill -9 the governor",
+    r"402 budget\.insufficient",
+    r"llm\.call +DENIED +budget\.cap_exceeded",
+    r"the run has ended: succeeded",
+    r"\d+ decisions +\$0\.\d+|\d+ decisions +\$1\.\d+",
+    r"the run in Temporal's UI: http://127\.0\.0\.1:\d+/namespaces/holdfast/workflows/[0-9a-f-]{36}",
+    r"no model thinks here",
+)
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_is_as_it_should_be_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.refund_desk", "--yes"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr
+    for line in LINES:
+        assert re.search(line, done.stdout), f"{line}\n{done.stdout}"
+    marks = re.findall(r"^  ([✓✗]) ", done.stdout, re.MULTILINE)
+    assert len(marks) >= 20
+    assert set(marks) == {"✓"}
+    assert "\x1b[" not in done.stdout, "colours in a pipe"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(60)
+def test_the_demo_says_what_it_can_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "demo.refund_desk", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--yes" in done.stdout
+    assert "--keep" in done.stdout
