@@ -95,16 +95,18 @@ async def _demo(*, yes: bool, keep: bool) -> bool:
 async def _keep(setting: Setting, show: Show, told: Told) -> None:
     """Leaves everything up until a signal, and says what can be done with it."""
     data = setting.stack.folder.path
-    as_owner = f"--data-dir {data} --key-file {data}/keys/{policy.TENANT}-owner.key"
     show.chapter("everything stays up until Ctrl-C")
     for line in (
         f"Temporal's UI   {setting.ui_of(told.run_id)}",
         f"API             {setting.stack.urls.api}",
-        f"mails           {setting.world.sent}",
-        f"a run           holdfast show {told.run_id} {as_owner}",
-        f"its replay      holdfast replay {told.run_id} --data-dir {data}",
-        f"what is unknown holdfast holds --state unknown {as_owner}",
-        f"the processes   holdfast status --data-dir {data}",
+        f"sent mails      {setting.world.sent}",
+        "",
+        "in another terminal:",
+        f"  export HOLDFAST_DATA_DIR={data}",
+        f"  export HOLDFAST_API_KEY=$(cat {data}/keys/{policy.TENANT}-owner.key)",
+        f"  uv run holdfast show {told.run_id}",
+        f"  uv run holdfast replay {told.run_id}",
+        "  uv run holdfast holds --state unknown",
     ):
         show.console.print(f"  {line}", markup=False)
     ended = asyncio.Event()

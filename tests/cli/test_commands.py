@@ -15,11 +15,8 @@ from temporalio.client import Client
 from cli.stack.temporal import NAMESPACE
 from demo.refund_desk.world.faults import Fault
 from demo.refund_desk.world.smtp_server import stored_mails
-from holdfast.codec import data_converter
 from holdfast.contracts import names
-from holdfast.contracts.run import ApprovalSignal
 from holdfast.ids import new_id
-from holdfast.settings import read_key_file
 from tests.stack.places import ROOT
 
 from .desk import LETTER, Desk, refund
@@ -129,14 +126,11 @@ async def test_a_token_decides_when_it_comes_by_a_bare_signal(desk: Desk) -> Non
     token = done.stdout.strip()
     assert "\n" not in token
     assert f"temporal workflow signal --workflow-id {run_id} --name approval" in done.stderr
-    client = await Client.connect(
-        desk.stack.urls.temporal,
-        namespace=NAMESPACE,
-        data_converter=data_converter(read_key_file(desk.stack.secrets.codec_key_file)),
-    )
+    # as `temporal workflow signal --input` does: plain JSON, without Holdfast's codec
+    client = await Client.connect(desk.stack.urls.temporal, namespace=NAMESPACE)
     handle = client.get_workflow_handle(run_id)
-    await handle.signal(names.SIGNAL_APPROVAL, ApprovalSignal(approval_id=approval.approval_id, token="x" * len(token)))
-    await handle.signal(names.SIGNAL_APPROVAL, ApprovalSignal(approval_id=approval.approval_id, token=token))
+    await handle.signal(names.SIGNAL_APPROVAL, {"approval_id": approval.approval_id, "token": "x" * len(token)})
+    await handle.signal(names.SIGNAL_APPROVAL, {"approval_id": approval.approval_id, "token": token})
     assert await desk.ended(run_id) == "succeeded"
     assert [row["order_id"] for row in desk.world.store.refunds()].count("A-4") == 1
     assert (await asyncio.to_thread(desk.owner.approval, approval.approval_id)).decided_by == "alice"
