@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.authentication import Caller
 from api.context import STREAMS_MAX, Context, Parts
+from api.problems import is_passing
 from api.runs import read_visible
 from holdfast.errors import RequestInvalid, Unavailable
 from holdfast.timeline.follow import ALWAYS_SENT, Follower, Position, StreamEvent
@@ -75,7 +76,9 @@ class EventStream(Response):
             _log.info("events.slow_client_dropped")
             return  # nothing more can be written; the server closes the connection
         if error is not None:
-            raise error
+            if not is_passing(error):
+                raise error
+            _log.warning("events.interrupted", error=type(error).__name__, effect="the client resumes")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, send: Send) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Literal
 
+import asyncpg
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
@@ -49,7 +50,15 @@ async def _state_of(name: str, check: Awaitable[object]) -> PartState:
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
             await check
-    except (SQLAlchemyError, RPCError, RedisError, RuntimeError, OSError) as error:
+    except (
+        SQLAlchemyError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        RPCError,
+        RedisError,
+        RuntimeError,
+        OSError,
+    ) as error:
         _log.warning("part.unavailable", part=name, error=type(error).__name__)
         return "unavailable"
     return "ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import asyncpg
 import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -141,16 +142,18 @@ def is_passing(error: BaseException) -> bool:
     """Says whether an error means that a part is away for now, so that the same request may succeed later."""
     if isinstance(error, OSError | PoolTimeout | OperationalError | InterfaceError | RPCError):
         return True
-    if isinstance(error, DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", "") or "")
-        return error.connection_invalidated or state.startswith(_PASSING_STATES)
-    return False
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # what fails while a connection is made comes as the driver's own error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = str(getattr(cause, "sqlstate", "") or "")
+    return state.startswith(_PASSING_STATES) or isinstance(cause, asyncpg.InterfaceError)
 
 
 def for_unexpected(request_id: str, error: BaseException) -> Response:
     """Answers what nobody expected, without a word about the inside."""
     if is_passing(error):
-        detail = "a part that is needed does not answer; nothing was changed that is not shown; try again"
+        detail = "a part that is needed does not answer; send it again, under the same Idempotency-Key if it had one"
         return problem_response(request_id, Unavailable.status, Unavailable.code, detail)
     detail = "something is wrong on our side; the log has it under this request_id"
     return problem_response(request_id, HoldfastError.status, HoldfastError.code, detail)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from typing import Final
 
+import asyncpg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -67,7 +68,7 @@ class FailureLog:
                     message=f"{sum(count for _, _, count in counted)} refused: {reason}",
                     facts={"refused": [{"prefix": p, "reason": r, "count": n} for p, r, n in counted]},
                 )
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             # the caller is refused all the same; only the record is late
             self._suppressed.update({(prefix, why): count for prefix, why, count in counted})
             _log.warning("auth.failure_not_recorded", reason=reason, error=type(error).__name__)

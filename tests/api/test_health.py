@@ -14,10 +14,12 @@ import orjson
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cli.stack.ports import Ports
 from holdfast.actions.run_facts import RunReader
 from holdfast.vault import Vault
 from workers import broker as brokers
 
+from .sse import collect, events
 from .world import RunningApi, Tenant, World, problem, running_api, settings_for, until
 
 
@@ -131,3 +133,76 @@ async def test_the_vault_takes_and_never_gives(tenant: Tenant, other: Tenant, wo
         problem(await owner.put("/v1/vault/UPPER", json={"a": 1}), 422, "request.invalid")
         problem(await owner.put("/v1/vault/x", json={}), 422, "request.invalid")
     problem(await tenant.owner.get("/v1/vault"), 503, "service.unavailable")
+
+
+@asynccontextmanager
+async def forwarding(port: int, target: str) -> AsyncIterator[None]:
+    """Listens on a port and passes everything on to another address."""
+    host, _, target_port = target.rpartition(":")
+    pipes: set[asyncio.Task[None]] = set()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(host, int(target_port))
+        pipes.update((asyncio.create_task(pipe(reader, there_writer)), asyncio.create_task(pipe(there_reader, writer))))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in pipes:
+            task.cancel()
+        await asyncio.gather(*pipes, return_exceptions=True)
+
+
+async def test_when_temporal_comes_the_api_finds_it(tenant: Tenant, world: World) -> None:
+    port = Ports.free().temporal
+    settings = settings_for(world.stack, temporal_address=f"127.0.0.1:{port}")
+    async with running_api(settings) as api, api.client(tenant.keys["owner"]) as client:
+        assert (await client.get("/readyz")).json()["temporal"] == "unavailable"
+        async with forwarding(port, world.stack.urls.temporal):
+
+            async def is_ready() -> bool:
+                return (await client.get("/readyz")).status_code == 200
+
+            await until(is_ready)
+            run_id = (await client.post("/v1/runs", json={"agent": "desk", "input": "x"})).json()["run_id"]
+            assert (await client.get(f"/v1/runs/{run_id}")).json()["started_at"] is not None
+
+
+async def test_when_postgresql_is_killed_requests_are_refused_and_then_served_again(
+    tenant: Tenant, world: World
+) -> None:
+    run_id = await tenant.run()
+    got = []
+
+    async def follow() -> None:
+        async for event in events(tenant.owner, run_id):
+            got.append(event)
+
+    reading = asyncio.create_task(follow())
+
+    async def has_begun() -> bool:
+        return bool(got)
+
+    await until(has_begun)
+    await world.stack.kill("postgres", signal.SIGKILL)
+    statuses = set()
+
+    async def is_back() -> bool:
+        answer = await tenant.owner.get(f"/v1/runs/{run_id}")
+        statuses.add(answer.status_code)
+        return answer.status_code == 200
+
+    await until(is_back, timeout_s=60)
+    assert statuses <= {200, 503}
+    await world.stack.wait_ready("postgres")
+    await tenant.end(run_id)
+    await asyncio.wait_for(reading, 20)  # it either never noticed, or was ended in good order for its client to resume
+    got += await collect(tenant.owner, run_id, last_id=got[-1]["id"])
+    assert [event["type"] for event in got] == ["run.created", "run.ended"]
