@@ -74,12 +74,13 @@ _LOCK_TRY = text("""
 
 _LOCK_HOLD = text("SELECT state FROM holds WHERE tenant_id = :tenant_id AND hold_id = :hold_id FOR NO KEY UPDATE")
 
-_LOCK_APPROVAL = text(
-    "SELECT consumed_by FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id FOR UPDATE"
-)
+_LOCK_APPROVAL = text("""
+    SELECT consumed_by FROM approvals
+    WHERE tenant_id = :tenant_id AND approval_id = :approval_id AND run_id = :run_id AND step = :step FOR NO KEY UPDATE
+""")
 
 _STATE_OF_USE = text("""
-    SELECT h.state FROM decisions d JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
+    SELECT h.state, h.idempotent FROM decisions d JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
     WHERE d.tenant_id = :tenant_id AND d.decision_id = :decision_id
 """)
 
@@ -359,17 +360,27 @@ async def lock_try(connection: AsyncConnection, key: TryKey) -> Row[Any] | None:
     return row
 
 
-async def approval_is_free(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID) -> bool:
+async def approval_is_free(connection: AsyncConnection, key: TryKey, approval_id: UUID) -> bool:
     """Locks an approval and says whether it may be used.
 
     It is bound to one step and used up by the try that executes. A try that came to nothing, or whose idempotent action
     is repeated because its outcome was lost, leaves it for the next try of the same step.
     """
-    row = (await connection.execute(_LOCK_APPROVAL, {"tenant_id": tenant_id, "approval_id": approval_id})).one_or_none()
-    if row is None or row[0] is None:
+    parameters = {
+        "tenant_id": key.tenant_id,
+        "approval_id": approval_id,
+        "run_id": key.run_id,
+        "step": key.step,
+    }
+    row = (await connection.execute(_LOCK_APPROVAL, parameters)).one_or_none()
+    if row is None or row.consumed_by is None:
         return row is not None
-    state = await connection.scalar(_STATE_OF_USE, {"tenant_id": tenant_id, "decision_id": row[0]})
-    return state in ("voided", "expired", "unknown")
+    use = (
+        await connection.execute(_STATE_OF_USE, {"tenant_id": key.tenant_id, "decision_id": row.consumed_by})
+    ).one_or_none()
+    if use is None:
+        return False
+    return use.state in ("voided", "expired") or (use.state == "unknown" and use.idempotent)
 
 
 async def consume_approval(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID, decision_id: UUID) -> None:

@@ -250,7 +250,7 @@ async def _decide(
         refusal = core.refusal_for(caps, reservation.amounts, funded=reservation.funded)
         if refusal is not None:
             verdict, code, message, retryable = "deny", refusal.code, refusal.message, refusal.outstanding
-        elif consumes and not await repository.approval_is_free(connection, key.tenant_id, consumes):
+        elif consumes and not await repository.approval_is_free(connection, key, consumes):
             verdict, code, message = "deny", "approval.consumed", "the approval was used already"
     allowed, legs = verdict == "allow", list[core.Leg]()
     expires_at = now + timedelta(milliseconds=reservation.hold_ms)

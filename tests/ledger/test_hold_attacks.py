@@ -250,6 +250,34 @@ async def test_an_outcome_that_comes_after_an_unknown_hold_was_resolved_changes_
     assert await tenant.balances(cap) == (0, 10, 0)
 
 
+@pytest.mark.parametrize(("state", "stored"), [("voided", False), ("unknown", True)])
+async def test_an_outcome_waits_for_a_settlement_that_is_under_way(
+    tenant: Tenant, hold: HoldView, state: str, stored: bool
+) -> None:
+    token = (await tenant.redeem(hold)).lease_token
+    settling = await tenant.database.connect("governor")
+    try:
+        transaction = settling.transaction()
+        await transaction.start()
+        await settling.execute("SELECT set_config('holdfast.tenant_id', $1, true)", str(tenant.tenant_id))
+        await settling.execute(
+            "UPDATE holds SET state = $2, settled_at = CASE WHEN $2 = 'voided' THEN now() END WHERE hold_id = $1",
+            hold.hold_id,
+            state,
+        )
+        storing = asyncio.create_task(tenant.store(hold.hold_id, token))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'holdfast_executor' AND wait_event_type = 'Lock'"
+        )
+        await until(lambda: tenant.database.value(waiting))
+        await transaction.commit()
+        assert await storing is stored
+    finally:
+        await settling.close()
+    now = await tenant.hold(hold.hold_id)
+    assert (now.state, now.outcome is not None) == (state, stored)
+
+
 async def test_storing_races_becoming_unknown_and_the_outcome_is_never_lost(tenant: Tenant) -> None:
     await tenant.cap("tenant", 1_000_000)
     run = await tenant.run()

@@ -75,13 +75,21 @@ async def test_one_key_reserved_by_many_at_once_is_decided_once(tenant: Tenant) 
     assert await tenant.database.value("SELECT count(*) FROM decisions WHERE run_id = $1", run) == 1
 
 
+async def test_of_many_who_decide_on_the_same_facts_one_decides(tenant: Tenant) -> None:
+    """Also where no cap is in common: what one of them decided, the others had not read."""
+    run = await tenant.run()
+    asked = [await tenant.reservation(run, step, amounts={}) for step in range(20)]
+    answers = await asyncio.gather(*(tenant.ledger.reserve(one) for one in asked), return_exceptions=True)
+    assert Counter(type(answer) for answer in answers) == Counter({Decision: 1, FactsChanged: 19})
+
+
 async def test_an_approval_raced_for_is_used_once(tenant: Tenant) -> None:
     await tenant.cap("tenant", 1_000)
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=Verdict("needs_approval", "x", "x"), approval=request)
-    others = await tenant.runs(20)
-    answers = await asyncio.gather(*(tenant.reserve(other, consumes=request.approval_id) for other in others))
+    tries = range(2, 22)
+    answers = await asyncio.gather(*(tenant.reserve(run, 1, number, consumes=request.approval_id) for number in tries))
     assert Counter(answer.verdict for answer in answers) == Counter({"allow": 1, "deny": 19})
     assert {answer.code for answer in answers if answer.verdict == "deny"} == {"approval.consumed"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from uuid import UUID
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from holdfast.database.engine import transaction
 from holdfast.errors import RunUnknown
 from holdfast.ids import new_id
-from holdfast.ledger.types import Event, FactsChanged, FactVersions, Scope
+from holdfast.ledger.types import Event, FactsChanged, FactVersions, HoldView, Scope
 from holdfast.timeline import events
 from holdfast_verdict.decide import Verdict
 
@@ -249,6 +250,7 @@ async def test_amounts_beyond_all_bounds_are_refused_and_overflow_nothing(tenant
         "reserved = reserved + 1, debt = debt + 90",
         "reserved = -1",
         "ceiling = limit_amount - 1",
+        "limit_amount = 5, ceiling = 5",
     ],
 )
 async def test_not_even_a_faulty_program_overspends(tenant: Tenant, change: str) -> None:
@@ -297,6 +299,48 @@ async def test_an_approval_is_used_once(tenant: Tenant) -> None:
     again = await tenant.reserve(run, 1, 3, consumes=request.approval_id)
     assert (again.verdict, again.code) == ("deny", "approval.consumed")
     assert (await tenant.reserve(run, 1, 4, consumes=new_id())).verdict == "deny", "and one that is not there, never"
+
+
+async def _used_approval(tenant: Tenant, *, idempotent: bool = True) -> tuple[UUID, UUID, HoldView]:
+    """An approval, the run it was asked in, and the hold of the try that used it."""
+    await tenant.cap("tenant", 1_000)
+    run = await tenant.run()
+    request = approval_request(tenant)
+    await tenant.reserve(run, evaluated=ASK, approval=request)
+    used = await tenant.reserve(run, 1, 2, consumes=request.approval_id, idempotent=idempotent)
+    assert used.hold_id is not None
+    return request.approval_id, run, await tenant.hold(used.hold_id)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize(
+    "state", ["held", "executing", "outward", "executed", "committed", "voided", "expired", "unknown"]
+)
+async def test_an_approval_serves_again_only_if_its_use_came_to_nothing_or_may_be_repeated(
+    tenant: Tenant, state: str, idempotent: bool
+) -> None:
+    approval, run, hold = await _used_approval(tenant, idempotent=idempotent)
+    if state in ("executing", "outward", "unknown"):
+        token = (await tenant.redeem(hold)).lease_token
+        if state != "executing":
+            await tenant.begin(hold.hold_id, token)
+    if state in ("executed", "committed"):
+        await tenant.executed(hold)
+    if state in ("committed", "voided", "expired", "unknown"):
+        await tenant.settle(hold.hold_id, state)
+    again = await tenant.reserve(run, 1, 3, consumes=approval, idempotent=idempotent)
+    serves = state in ("voided", "expired") or (state == "unknown" and idempotent)
+    assert again.code == ("policy.permitted" if serves else "approval.consumed")
+
+
+async def test_an_approval_serves_its_own_step_of_its_own_run(tenant: Tenant) -> None:
+    await tenant.cap("tenant", 1_000)
+    run, other = await tenant.runs(2)
+    request = approval_request(tenant)
+    await tenant.reserve(run, evaluated=ASK, approval=request)
+    for where, step in ((other, 1), (run, 2)):
+        assert (await tenant.reserve(where, step, consumes=request.approval_id)).code == "approval.consumed"
+    assert (await tenant.reserve(run, 1, 2, consumes=request.approval_id)).verdict == "allow"
 
 
 async def test_a_refusal_by_a_cap_does_not_use_an_approval_up(tenant: Tenant) -> None:

@@ -192,6 +192,7 @@ class Tenant:
         lease_ms: int = 60_000,
         message: str = "",
         funded: bool = False,
+        idempotent: bool = True,
     ) -> Reservation:
         """Builds what the governor would ask, with the versions as they are now."""
         action: dict[str, JsonValue] = {"kind": "tool.call", "tool": "orders.read", "args": {"value": argument}}
@@ -206,7 +207,7 @@ class Tenant:
             digest=digest(action),
             kind="tool.call",
             tool="orders.read",
-            idempotent=True,
+            idempotent=idempotent,
             evaluated=evaluated,
             part_a=part_a(
                 subject={"run": str(run_id), "step": step, "try": try_number},
