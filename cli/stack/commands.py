@@ -153,7 +153,6 @@ def _announce(stack: Stack) -> None:
     if "api" in stack.parts:
         lines = {
             "API": stack.urls.api,
-            "Console": stack.urls.console,
             **lines,
             "API key": f"in {stack.secrets.bootstrap_key_file}",
             "Thinking": _thinking(stack),

@@ -96,6 +96,8 @@ class Environments:
             "API_PORT": str(self.ports.api),
             "BROKER_URL": f"http://{LOOPBACK}:{self.ports.broker}",
             "TEMPORAL_UI_URL": "" if self.headless else f"http://{LOOPBACK}:{self.ports.temporal_ui}",
+            # Temporal's UI in a browser on this machine shows payloads decrypted; it has no way to send an operator's key
+            "CODEC_ENDPOINT_OPEN": "false" if self.headless else "true",
         }
 
     def _governor(self) -> dict[str, str]:
