@@ -139,6 +139,7 @@ async def set_up(say: Callable[[str], None]) -> AsyncIterator[Setting]:
                 yield Setting(folder, stack, world, people, model, temporal, codec_key, provider)
             finally:
                 people.close()
+                stack.kill_all()  # its data is thrown away, so nobody has to put it in order first
     except Exception:
         kept = Path(tempfile.mkdtemp(prefix="holdfast-demo-logs-"))
         shutil.copytree(folder / "data" / "logs", kept, dirs_exist_ok=True)
