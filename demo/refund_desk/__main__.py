@@ -128,6 +128,8 @@ async def _main(arguments: argparse.Namespace) -> int:
         return 0 if await _demo(yes=arguments.yes, keep=arguments.keep) else 1
     except (HoldfastError, HoldfastSdkError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if remedy := getattr(error, "remedy", ""):
+            print(f"  to do: {remedy}", file=sys.stderr)
         return 1
 
 
