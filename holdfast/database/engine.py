@@ -44,6 +44,7 @@ def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) ->
         max_overflow=pool_size,
         pool_timeout=30,
         pool_use_lifo=True,  # few connections stay warm, with their prepared statements, rather than many lukewarm
+        hide_parameters=True,  # errors end up in logs, and parameters are prompts and arguments
         isolation_level="AUTOCOMMIT",  # transactions are begun by `transaction` below, and by nothing else
         connect_args={
             "timeout": 10,
