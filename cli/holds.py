@@ -42,6 +42,7 @@ def holds(
 ) -> None:
     """Lists holds, newest first; `--state unknown` are those that wait for a person."""
     if context.invoked_subcommand is not None:
+        _refuse_options(context)
         return
     found = session.client.holds(run_id=run, state=None if state is None else state.value, count=limit)
     rows = (
@@ -59,6 +60,14 @@ def holds(
     session.show_table(
         found, ["hold", "action", "state", "held", "cost", "since", "run, step.try"], rows, "there are no holds"
     )
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """An option before the subcommand would be lost, and the subcommand might go to another server than was meant."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`, not before it")
 
 
 @with_session

@@ -248,6 +248,13 @@ async def test_without_a_key_the_first_tenants_is_taken(desk: Desk, monkeypatch:
     assert "helper" in (await desk.bare("runs")).stdout
 
 
+async def test_options_before_a_subcommand_are_refused_rather_than_lost(desk: Desk) -> None:
+    arguments = ("resolve", str(new_id()), "--happened", "--reason", "x")
+    done = await desk.bare("holds", "--data-dir", str(desk.data), *arguments)
+    assert done.exit_code == 2
+    assert "options come after" in done.output
+
+
 def test_asking_for_help_loads_nothing_heavy() -> None:
     heavy = ["temporalio", "asyncpg", "sqlalchemy", "httpx", "pydantic", "sdk", "rich.table"]
     code = f"import sys, cli.main; print([name for name in {heavy} if name in sys.modules])"
