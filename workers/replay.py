@@ -60,7 +60,7 @@ async def replay(histories: Sequence[WorkflowHistory], codec_key: bytes) -> list
     replayer = Replayer(
         workflows=workflow_code.WORKFLOWS,
         interceptors=workflow_code.interceptors(),
-        workflow_runner=workflow_code.runner(),
+        workflow_runner=workflow_code.checking_runner(),
         data_converter=data_converter(codec_key),
     )
     results = []

@@ -1,4 +1,4 @@
-"""What runs workflow code, the same for the governor and for a replay: workflows, interceptors, sandbox."""
+"""Workflow code and what checks it, the same for the governor and for a replay: workflows, interceptors, sandbox."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ def interceptors() -> Sequence[Interceptor]:
     return [GateInterceptor()]
 
 
-def runner() -> SandboxedWorkflowRunner:
-    """Returns the sandbox in which workflow code runs."""
+def checking_runner() -> SandboxedWorkflowRunner:
+    """Returns the sandbox in which histories are replayed: it finds workflow code that is not deterministic.
+
+    The governor runs without it: the code is the same, every change of it is replayed in this sandbox before it ships, and the
+    sandbox would take a sixth of the governor's time.
+    """
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
