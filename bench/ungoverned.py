@@ -207,7 +207,13 @@ async def main(part: str) -> None:
     )
     if part == "workflows":
         committing = Committing(environment["BENCH_DATABASE_URL"])
-        worker = Worker(client, task_queue=WORKFLOWS_QUEUE, workflows=[BareRun], activities=[committing.plain_commit])
+        worker = Worker(
+            client,
+            task_queue=WORKFLOWS_QUEUE,
+            workflows=[BareRun],
+            activities=[committing.plain_commit],
+            workflow_runner=UnsandboxedWorkflowRunner(),  # as the governor
+        )
     else:
         publisher = Publisher(connect_redis(environment["HOLDFAST_REDIS_URL"]))
         executing = Executing(publisher, json.loads(environment["BENCH_CREDENTIALS"]))
