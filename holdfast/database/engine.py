@@ -22,7 +22,6 @@ _LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
 )
-_MOST_STALE: Final = 100  # more than any pool of ours keeps: after a restart, all of them are dead
 
 
 class DatabaseAway(Unavailable):
@@ -90,14 +89,14 @@ async def transaction(engine: AsyncEngine, tenant_id: UUID, *, durable: bool = T
 
 
 async def _begin(connection: AsyncConnection, statement: str) -> asyncpg.Connection:
-    """Begins on a pooled connection; those that died in the pool are replaced, for nothing has been asked of them yet."""
-    for left in reversed(range(_MOST_STALE)):
+    """Begins on a pooled connection; one that died in the pool is replaced, for nothing has been asked of it yet."""
+    for last in (False, True):
         raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
         try:
             await raw.execute(statement)
         except _LOST as error:
             await _throw_away(connection, raw)
-            if not left:
+            if last:
                 raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error
         except BaseException:
             # INVARIANT (LAW 5): cancelled here, a transaction may be open, with its tenant: nobody else gets this connection

@@ -146,10 +146,13 @@ async def test_after_a_restart_no_caller_meets_a_dead_connection_of_the_pool(
         await database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holdfast-test-single'"
         )
-        for number in range(8):
+
+        async def write(key: str) -> None:
             async with transaction(engine, tenant.tenant_id) as connection:
-                await _insert(connection, tenant.tenant_id, str(number))
-        assert len(await _keys(database, tenant)) == 8
+                await _insert(connection, tenant.tenant_id, key)
+
+        await asyncio.gather(*(write(str(number)) for number in range(20)))
+        assert len(await _keys(database, tenant)) == 20
     finally:
         await engine.dispose()
 
