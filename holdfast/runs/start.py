@@ -34,6 +34,7 @@ from holdfast.database.engine import transaction
 _log = structlog.get_logger(__name__)
 
 RPC_TIMEOUT: Final = timedelta(seconds=5)
+TASK_TIMEOUT: Final = timedelta(seconds=5)
 _REGISTRATION_TIMEOUT_S: Final = 15.0
 
 _READ = text("""
@@ -92,6 +93,8 @@ async def start_run(client: Client, engine: AsyncEngine, tenant_id: UUID, run_id
                 f"agent `{row.agent_name}` version {row.agent_version}, role `{row.role_name}` version {row.role_version}, "
                 f"user `{row.user_name}`"
             ),
+            # how soon another governor takes over when one dies in the middle of a workflow task
+            task_timeout=TASK_TIMEOUT,
             rpc_timeout=RPC_TIMEOUT,
         )
     except WorkflowAlreadyStartedError:
