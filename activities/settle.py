@@ -11,11 +11,12 @@ from activities.governor import Governor
 from holdfast import transcript
 from holdfast.actions.settling import Answer, answer_of, judge, proposed_call, tool_result
 from holdfast.contracts import names
-from holdfast.contracts.gate import ActionRef, NewHead, SettleReply, SettleRequest, WriteRefusal
+from holdfast.contracts.gate import NewHead, SettleReply, SettleRequest, WriteRefusal
 from holdfast.database.engine import transaction
 from holdfast.decisions.sentence import sentence_of
 from holdfast.errors import NotFound
 from holdfast.failpoint import failpoint
+from holdfast.ledger.repository import read_hold
 from holdfast.ledger.types import (
     NANO_USD,
     SETTLED_STATES,
@@ -40,9 +41,8 @@ class Settle:
         """Settles a hold, once; asked again, it answers the same (LAW 4)."""
         await failpoint("settle.before", request.action.kind)
         tenant_id, run_id = await self._governor.whose()
-        call_id = await self._call_id(tenant_id, run_id, request.action)
         while True:
-            hold = await self._governor.ledger.read_hold(tenant_id, UUID(request.hold_id))
+            hold, call_id = await self._read(tenant_id, run_id, request)
             if hold is None or hold.key.run_id != run_id:
                 raise ApplicationError(
                     f"run {run_id} has no hold {request.hold_id}", type=NotFound.code, non_retryable=True
@@ -56,12 +56,14 @@ class Settle:
         await failpoint("settle.after", request.action.kind)
         return _reply(hold, request, answer, state)
 
-    async def _call_id(self, tenant_id: UUID, run_id: UUID, action: ActionRef) -> str:
-        if action.kind != "tool.call":
-            return ""
+    async def _read(self, tenant_id: UUID, run_id: UUID, request: SettleRequest) -> tuple[HoldView | None, str]:
+        """Returns the hold, and under which id the model proposed the call."""
         async with transaction(self._governor.engine, tenant_id) as connection:
-            entry = await read_one(connection, tenant_id, run_id, bytes.fromhex(action.assistant))
-        return proposed_call(entry, action.call_index)[0]
+            hold = await read_hold(connection, tenant_id, UUID(request.hold_id))
+            if request.action.kind != "tool.call":
+                return hold, ""
+            entry = await read_one(connection, tenant_id, run_id, bytes.fromhex(request.action.assistant))
+        return hold, proposed_call(entry, request.action.call_index)[0]
 
     async def _move(self, hold: HoldView, request: SettleRequest, answer: Answer) -> str:
         """Moves the hold if it has somewhere to go, and returns the state it is in then."""
