@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from holdfast.database.engine import tenantless, transaction
 from holdfast.errors import Conflict, PermitUsed
 from holdfast.ids import new_id
-from holdfast.ledger.service import Redemption
+from holdfast.ledger.service import Redemption, settle_in
 from holdfast.ledger.types import FactsChanged, HoldView, Settlement
 
 from .world import Database, Tenant, new_tenant, until
@@ -250,32 +251,22 @@ async def test_an_outcome_that_comes_after_an_unknown_hold_was_resolved_changes_
     assert await tenant.balances(cap) == (0, 10, 0)
 
 
-@pytest.mark.parametrize(("state", "stored"), [("voided", False), ("unknown", True)])
+@pytest.mark.parametrize(("to", "stored"), [("voided", False), ("unknown", True)])
 async def test_an_outcome_waits_for_a_settlement_that_is_under_way(
-    tenant: Tenant, hold: HoldView, state: str, stored: bool
+    tenant: Tenant, hold: HoldView, to: Literal["voided", "unknown"], stored: bool
 ) -> None:
     token = (await tenant.redeem(hold)).lease_token
-    settling = await tenant.database.connect("governor")
-    try:
-        transaction = settling.transaction()
-        await transaction.start()
-        await settling.execute("SELECT set_config('holdfast.tenant_id', $1, true)", str(tenant.tenant_id))
-        await settling.execute(
-            "UPDATE holds SET state = $2, settled_at = CASE WHEN $2 = 'voided' THEN now() END WHERE hold_id = $1",
-            hold.hold_id,
-            state,
-        )
+    if to == "unknown":
+        await tenant.begin(hold.hold_id, token)
+    settlement = Settlement(tenant.tenant_id, hold.hold_id, "executing", False, to == "unknown", to, {}, "run", "test")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'holdfast_executor' AND wait_event_type = 'Lock'"
+    async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
+        await settle_in(connection, settlement)
         storing = asyncio.create_task(tenant.store(hold.hold_id, token))
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'holdfast_executor' AND wait_event_type = 'Lock'"
-        )
         await until(lambda: tenant.database.value(waiting))
-        await transaction.commit()
-        assert await storing is stored
-    finally:
-        await settling.close()
+    assert await storing is stored
     now = await tenant.hold(hold.hold_id)
-    assert (now.state, now.outcome is not None) == (state, stored)
+    assert (now.state, now.outcome is not None) == (to, stored)
 
 
 async def test_storing_races_becoming_unknown_and_the_outcome_is_never_lost(tenant: Tenant) -> None:

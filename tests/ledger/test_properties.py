@@ -345,4 +345,6 @@ async def test_whatever_many_do_at_once_and_whoever_dies_the_books_are_right(
     await crowd.finish()
     for cap in (await check_books(tenant, {row["hold_id"]: _actual(row["hold_id"]) for row in committed})).values():
         assert cap.reserved == 0
-    assert (await audit(database.engine("auditor"))).discrepancies == ()
+    assert (await audit(database.engine("auditor"))).discrepancies == (), (
+        "after all that the tests before this one did as well"
+    )
