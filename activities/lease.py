@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Protocol
 from uuid import UUID
@@ -51,7 +52,8 @@ class Lease:
 
     Attributes:
         began: Whether the request was allowed to begin.
-        withheld: Whether it was then stopped before its first byte, so that provably nothing went outside.
+        released: Whether its bytes were then let out.
+        withheld: Whether they were not, because the lease had run out: provably nothing went outside.
     """
 
     def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int, kind: str = "") -> None:
@@ -61,6 +63,7 @@ class Lease:
         self._kind = kind
         self._ends_at = time.monotonic() + lease_ms / 1000
         self.began = False
+        self.released = False
         self.withheld = False
 
     @property
@@ -93,13 +96,24 @@ class Lease:
         if not self.began or time.monotonic() >= self._ends_at:
             self.withheld = True
             raise LeaseLost("the lease ran out before the request was sent")
+        self.released = True
 
     async def store(self, outcome: OutcomeView) -> None:
         """Stores the outcome under the hold: the execution's last act (rule 3).
 
+        Whoever is cancelled meanwhile stores it all the same, and is cancelled then (LAW 4).
+
         Raises:
             LeaseLost: The hold was settled by somebody else, or holds another outcome.
         """
+        storing = asyncio.create_task(self._store(outcome))
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            await storing
+            raise
+
+    async def _store(self, outcome: OutcomeView) -> None:
         await failpoint("outcome.before", self._kind)
         stored: bool | None = False
         async for attempt in self._retrying():

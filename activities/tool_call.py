@@ -15,6 +15,7 @@ from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 from holdfast.errors import LeaseLost
 from holdfast.ledger.types import OutcomeView
+from holdfast.tools.registry import TOOLS
 from holdfast_verdict.canonical import JsonValue
 
 CONTENT_LENGTH_MAX = 200_000
@@ -76,9 +77,10 @@ async def _run(call: ToolInvocation, lease: Lease) -> ToolResult:
             return await run_tool(call)
     except TimeoutError:
         content = f"{call.tool} did not answer in time"
-        if lease.began and not lease.withheld:
+        # INVARIANT (LAW 4): a tool whose effect is outside has the lease looked at right before it writes
+        if lease.released or (lease.began and not TOOLS[call.tool].external):
             return ToolResult.unknown("tool.timeout", content, retryable=True)
-        return ToolResult.nothing("tool.timeout", content, retryable=True)
+        return ToolResult.nothing("tool.timeout", f"{content}; nothing was sent", retryable=True)
     except LeaseLost as error:
         if not lease.withheld:
             raise  # never begun: settling sees by itself that nothing went outside
