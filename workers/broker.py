@@ -52,7 +52,7 @@ log = structlog.get_logger("broker")
 
 _BODY_BYTES_MAX = 64 * 1024
 _READ_HELD = text("""
-    SELECT h.action, r.ended_at, r.agent_name, r.agent_version, t.slug AS tenant FROM holds h
+    SELECT h.action, r.ended_at, r.cancel_requested_at, r.agent_name, r.agent_version, t.slug AS tenant FROM holds h
     JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
     WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id AND h.run_id = :run_id AND h.state = 'held'
 """)
@@ -97,6 +97,8 @@ class Broker:
                 raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")
             if held.ended_at is not None:
                 raise PermitInvalid("the run has ended")
+            if held.cancel_requested_at is not None:
+                raise PermitInvalid("the run was cancelled")
             action: dict[str, JsonValue] = orjson.loads(held.action)
             material: ModelMaterial | None = None
             if permit.kind == "llm.call":
