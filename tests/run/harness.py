@@ -23,6 +23,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 
+from cli.stack.secrets import load_or_create
 from cli.stack.supervisor import Stack
 from demo.refund_desk.world.faults import Fault, Kind, Target
 from demo.refund_desk.world.servers import World
@@ -54,8 +55,8 @@ from .points import Points
 Record = Any
 
 HEARTBEAT_MS: Final = 1_500
-LEASE_TOOL_MS: Final = 6_000
-LEASE_LLM_MS: Final = 6_000
+LEASE_TOOL_MS: Final = 8_000
+LEASE_LLM_MS: Final = 8_000
 TASK_TIMEOUT: Final = timedelta(seconds=4)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
@@ -200,6 +201,8 @@ class Rig:
 
     async def all_up(self) -> None:
         """Waits until every process is up again."""
+        for engine in self.engines.values():
+            await engine.dispose()  # connections of the test's own may be of a PostgreSQL that is gone
         for restart in self.restarts.values():
             await restart
         self.restarts.clear()
@@ -478,10 +481,14 @@ class Run:
 
 
 @asynccontextmanager
-async def running_rig() -> AsyncIterator[Rig]:
+async def running_rig(*, codec_key: str = "") -> AsyncIterator[Rig]:
     """Starts a stack with all failpoints known, and a world, for as long as the block runs."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-run-"))
     folder.chmod(0o755)
+    if codec_key:
+        (folder / "data").mkdir()
+        made = load_or_create(folder / "data" / "secrets", data_exists=False)
+        made.codec_key_file.write_text(codec_key, encoding="ascii")
     points = Points(folder / "points")
     shared = {
         # compiled code is kept between restarts: processes are killed here all the time
