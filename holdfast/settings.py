@@ -31,7 +31,9 @@ class ApiSettings(CommonSettings):
     api_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_api")
     api_host: str = "127.0.0.1"
     api_port: int = 8080
-    temporal_ui_url: str = Field(default="", description="address of Temporal's UI, for links and as the codec's caller")
+    temporal_ui_url: str = Field(
+        default="", description="address of Temporal's UI, for links and as the codec's caller"
+    )
     broker_url: str = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
@@ -51,7 +53,9 @@ class GovernorSettings(CommonSettings):
     heartbeat_timeout_ms: int = Field(default=10_000, ge=500, description="an executor silent for longer is dead")
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
     lease_tool_ms: int = Field(default=60_000, ge=100, description="lease and hard deadline of a tool call")
-    unknown_deadline_ms: int = Field(default=86_400_000, ge=0, description="then an unknown hold commits its worst case")
+    unknown_deadline_ms: int = Field(
+        default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
+    )
     sweep_interval_ms: int = Field(default=1_000, ge=50)
 
 

@@ -36,9 +36,7 @@ class Vault:
         """Stores a credential, replacing the one of that name."""
         nonce = os.urandom(12)
         sealed = self._cipher.encrypt(nonce, orjson.dumps(dict(credential)), _bound_to(tenant_id, name))
-        await connection.execute(
-            _PUT, {"tenant_id": tenant_id, "name": name, "nonce": nonce, "ciphertext": sealed}
-        )
+        await connection.execute(_PUT, {"tenant_id": tenant_id, "name": name, "nonce": nonce, "ciphertext": sealed})
 
     async def open(self, connection: AsyncConnection, tenant_id: UUID, name: str) -> dict[str, JsonValue]:
         """Returns a credential.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.syntax import parsed
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("holdfast_verdict", "holdfast", "sandbox", "activities", "workflows", "workers", "api", "cli", "sdk")
 TEMPORAL_INSIDE = ("temporalio.workflow", "temporalio.activity", "temporalio.worker")
@@ -16,7 +18,7 @@ TEMPORAL_INSIDE = ("temporalio.workflow", "temporalio.activity", "temporalio.wor
 def imported(path: Path) -> set[str]:
     """Returns every dotted name that a file imports, with the names taken from a package."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

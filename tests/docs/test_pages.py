@@ -14,6 +14,7 @@ from docs import generate
 from holdfast.contracts.run import MarkRun
 from holdfast.providers.model import Channel
 from holdfast.timeline.follow import ALWAYS_SENT
+from tests.syntax import parsed
 
 from .known import variables
 from .pages import PAGES, ROOT, anchors, inline_code, links, prose
@@ -101,7 +102,7 @@ def _literals(node: ast.AST) -> Iterator[str]:
 def _sources() -> Iterator[ast.Module]:
     for room in ("holdfast", "holdfast_verdict", "activities", "workflows", "workers", "api"):
         for path in sorted((ROOT / room).rglob("*.py")):
-            yield ast.parse(path.read_text(encoding="utf-8"))
+            yield parsed(path)
 
 
 def test_the_events_that_are_listed_are_those_that_are_written() -> None:
@@ -124,7 +125,7 @@ def test_the_reason_codes_that_are_listed_are_those_that_are_given() -> None:
     literals = {text for tree in _sources() for text in _literals(tree)}
     from_states = {f"approval.{state}" for state in ("pending", "denied", "expired", "consumed")}
     assert by_hand <= literals | from_states
-    decided = ast.parse((ROOT / "holdfast_verdict" / "decide.py").read_text(encoding="utf-8"))
+    decided = parsed(ROOT / "holdfast_verdict" / "decide.py")
     codes = {text for text in _literals(decided) if re.fullmatch(r"(policy|action|approval|budget)\.[a-z_]+", text)}
     assert codes <= by_hand | {"policy.permitted"}
 

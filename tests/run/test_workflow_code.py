@@ -11,6 +11,7 @@ import pytest
 
 import workflows
 from holdfast.contracts import names
+from tests.syntax import parsed
 
 FOLDER: Final = Path(workflows.__path__[0])
 MODULES: Final = sorted(FOLDER.rglob("*.py"))
@@ -54,14 +55,14 @@ def names_used(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
 def test_only_the_gate_starts_activities(module: Path) -> None:
-    used = EXECUTES.intersection(names_used(ast.parse(module.read_text(encoding="utf-8"))))
+    used = EXECUTES.intersection(names_used(parsed(module)))
     allowed = {"start_activity", "start_local_activity"} if module.name == GATE else set()
     assert used == allowed
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
 def test_workflows_import_nothing_that_does_anything(module: Path) -> None:
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             imported = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -73,7 +74,7 @@ def test_workflows_import_nothing_that_does_anything(module: Path) -> None:
 
 
 def test_there_is_one_place_each_that_executes_and_that_decides() -> None:
-    tree = ast.parse((FOLDER / GATE).read_text(encoding="utf-8"))
+    tree = parsed(FOLDER / GATE)
     calls = [
         node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     ]
