@@ -169,6 +169,14 @@ class Rig:
 
         await until(waiting, what=f"{count} {state} calls of the model")
 
+    async def until_received(self, count: int) -> None:
+        """Waits until the model was called so many times."""
+
+        async def received() -> bool:
+            return len(await self.model_calls()) >= count
+
+        await until(received, what=f"{count} calls of the model")
+
     async def let_think(self) -> None:
         """Lets the model's calls go on that stand still."""
         await self.provider.post("/control/release")

@@ -12,7 +12,7 @@ from temporalio.common import RawValue, RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 
-SECONDS = timedelta(seconds=5)
+SECONDS = timedelta(seconds=3)
 
 
 @dataclass(frozen=True)
