@@ -12,7 +12,7 @@ import httpx
 import orjson
 from pydantic import BaseModel, ConfigDict, JsonValue
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from activities.execution import Execution
 from activities.lease import Lease
@@ -90,7 +90,7 @@ class BrokerClient:
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(httpx.ConnectError),  # nothing was sent: safe to ask again
-                wait=wait_exponential_jitter(initial=0.05, max=1.0),
+                wait=wait_random_exponential(multiplier=0.1, max=1.0),
                 stop=stop_after_delay(_WAIT_MAX_S),
                 reraise=True,
             ):

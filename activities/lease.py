@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from holdfast.database.engine import tenantless
 from holdfast.errors import LeaseLost, Unavailable
@@ -76,15 +77,8 @@ class Lease:
         if self.began:
             raise LeaseLost("this execution has gone outside already: one permit, one request")
         await failpoint("execute.before_outward", self._kind)
-        remaining_ms: int | None = None
-        async for attempt in self._retrying():
-            with attempt:
-                # INVARIANT (LAW 1, rule 7): PostgreSQL's clock, the hold's state and the fencing token decide, in one
-                # compare-and-set
-                async with tenantless(self._engine) as connection:
-                    remaining_ms = await connection.scalar(
-                        _BEGIN, {"hold_id": self._hold_id, "lease_token": self._token}
-                    )
+        # INVARIANT (LAW 1, rule 7): PostgreSQL's clock, the hold's state and the fencing token decide, in one compare-and-set
+        remaining_ms: int | None = await self._ask(_BEGIN, {})
         if remaining_ms is None:
             raise LeaseLost("the lease is lost: nothing is sent", remedy="the run will reserve anew")
         self._ends_at = min(self._ends_at, time.monotonic() + remaining_ms / 1000)
@@ -115,34 +109,42 @@ class Lease:
 
     async def _store(self, outcome: OutcomeView) -> None:
         await failpoint("outcome.before", self._kind)
-        stored: bool | None = False
-        async for attempt in self._retrying():
-            with attempt:
-                async with tenantless(self._engine) as connection:
-                    stored = await connection.scalar(
-                        _STORE,
-                        {
-                            "hold_id": self._hold_id,
-                            "lease_token": self._token,
-                            "ok": outcome.ok,
-                            "error_code": outcome.error_code,
-                            "retryable": outcome.retryable,
-                            "retry_after_ms": outcome.retry_after_ms,
-                            "cost_class": outcome.cost_class,
-                            "provider_request_id": outcome.provider_request_id,
-                            "simulated": outcome.simulated,
-                            "result": outcome.result,
-                        },
-                    )
-        if not stored:
+        parameters = {
+            "ok": outcome.ok,
+            "error_code": outcome.error_code,
+            "retryable": outcome.retryable,
+            "retry_after_ms": outcome.retry_after_ms,
+            "cost_class": outcome.cost_class,
+            "provider_request_id": outcome.provider_request_id,
+            "simulated": outcome.simulated,
+            "result": outcome.result,
+        }
+        if not await self._ask(_STORE, parameters):
             raise LeaseLost("the outcome came too late: its hold is settled")
         await failpoint("outcome.after", self._kind)
 
-    def _retrying(self) -> AsyncRetrying:
-        # a database that is away for some seconds must not cost an outcome: keep trying for as long as the lease lasts
-        return AsyncRetrying(
+    async def _ask(
+        self, function: TextClause, parameters: Mapping[str, object]
+    ) -> Any:  # rows of text() carry no types
+        """Calls one of the executor's two functions, which may be called again after a lost answer.
+
+        A database that is away for some seconds must not cost an outcome: it tries for as long as the lease lasts.
+
+        Raises:
+            Unavailable: It was away for longer.
+        """
+        retrying = AsyncRetrying(
             retry=retry_if_exception_type(_TRANSIENT),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
             stop=stop_after_delay(max(self.remaining_ms / 1000, 30)),
             reraise=True,
         )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    async with tenantless(self._engine) as connection:
+                        key = {"hold_id": self._hold_id, "lease_token": self._token}
+                        return await connection.scalar(function, {**key, **parameters})
+        except _TRANSIENT as error:
+            raise Unavailable(f"PostgreSQL does not answer ({type(error).__name__})") from error
+        raise AssertionError  # AsyncRetrying ends with an answer or an error

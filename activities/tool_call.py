@@ -64,7 +64,12 @@ class ToolCall:
             # bounds, so that its outcome is known. Whoever cancels a second time means it.
             if not lease.began:
                 running.cancel()
-            result = await running
+            try:
+                result = await running
+            except asyncio.CancelledError:
+                if lease.released:
+                    raise
+                result = ToolResult.nothing("run.cancelled", f"{call.tool} was stopped before anything was sent")
             await lease.store(_view(result))
             raise
         await lease.store(_view(result))

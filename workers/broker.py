@@ -36,6 +36,7 @@ from holdfast.errors import (
     PermitInvalid,
     PermitUsed,
     RequestInvalid,
+    Unavailable,
 )
 from holdfast.failpoint import failpoint
 from holdfast.ids import PLATFORM_TENANT_ID
@@ -82,6 +83,8 @@ class Broker:
             if names.EXECUTING_ACTIVITIES.get(permit.kind) != activity_type:
                 raise PermitInvalid(f"a permit for {permit.kind} does not allow {activity_type}")
             return await self._redeem(permit)
+        except Unavailable:
+            raise  # nothing was decided about the permit
         except HoldfastError as error:
             await self._record_refusal(permit, error, workflow_id, activity_type)
             raise

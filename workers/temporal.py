@@ -10,7 +10,7 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHistory
 from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from holdfast.codec import data_converter
 from holdfast.runs.start import ensure_search_attributes
@@ -29,7 +29,7 @@ async def connect(settings: CommonSettings) -> Client:
     runtime = Runtime(telemetry=TelemetryConfig())
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(RuntimeError),
-        wait=wait_exponential_jitter(initial=0.2, max=2.0),
+        wait=wait_random_exponential(multiplier=0.4, max=2.0),
         stop=stop_after_delay(_CONNECT_MAX_S),
         reraise=True,
     ):
@@ -58,7 +58,7 @@ async def prepare_namespace(client: Client) -> None:
     async for attempt in AsyncRetrying(
         # a new namespace takes a moment until every part of the server knows it
         retry=retry_if_exception_type(RPCError),
-        wait=wait_exponential_jitter(initial=0.2, max=1.0),
+        wait=wait_random_exponential(multiplier=0.4, max=1.0),
         stop=stop_after_delay(30),
         reraise=True,
     ):

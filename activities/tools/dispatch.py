@@ -11,7 +11,7 @@ import structlog
 
 from activities.tools import accounts, http_request, mail, orders, payments
 from activities.tools.invocation import ToolInvocation, ToolResult
-from holdfast.errors import HoldfastError, LeaseLost
+from holdfast.errors import HoldfastError, LeaseLost, Unavailable
 from holdfast.tools.registry import validate_arguments
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def run_tool(call: ToolInvocation) -> ToolResult:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run needs a result to settle
         if isinstance(error, HoldfastError) and not outward.begun:
-            return ToolResult.nothing(error.code, error.message)
+            return ToolResult.nothing(error.code, error.message, retryable=isinstance(error, Unavailable))
         _log.exception("tool failed", tool=call.tool, begun=outward.begun)
         content = f"{call.tool} failed inside ({type(error).__name__})"
         if not outward.begun:
