@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .points import PLACES
 
 GOVERNOR_PLACES: Final = ("reserve.before", "reserve.after", "redeem.in", "settle.before", "settle.after")
 EXECUTOR_PLACES: Final = (
@@ -118,6 +119,41 @@ async def resolve_and_check(rig: Rig, cells: Sequence[Cell], place: str) -> None
             [event for event in await cell.run.events("run.waiting") if event["data"]["code"] == "outcome.unknown"]
         )
         assert asked == (cell.kind == "mail" and place in LOST), f"{cell}: asked={asked}\n{await cell.run.story()}"
+
+
+async def test_killed_while_runs_finish_each_ends_once(rig: Rig, tenant: Tenant) -> None:
+    finishing = []
+    for place in ("finish.after", "finish.before"):
+        rig.points.park(place)
+        finishing.append(await tenant.start(task(say("done")), guaranteed=True))
+        await rig.points.until_parked(place)
+    await rig.kill("governor")
+    rig.points.clear()
+    for run in finishing:
+        assert await run.ended() == "succeeded"
+        assert len(await run.events("run.ended")) == len(await run.events("budget.returned")) == 1
+        assert await run.states() == ["committed"]
+    assert not await rig.value("SELECT sum(reserved) FROM caps WHERE tenant_id = $1", tenant.tenant_id)
+
+
+async def test_failing_once_at_every_place_a_run_comes_through(rig: Rig, tenant: Tenant) -> None:
+    for place in (
+        "finish.before",
+        "finish.after",
+        *(f"{place}:{kind}" for place in PLACES for kind in ("llm.call", "tool.call")),
+    ):
+        rig.points.fail(place)
+    cells = [
+        Cell(kind, False, await tenant.start(task(action, say("done")), max_tries=20), f"FAILING-{number}")
+        for number in range(6)
+        for kind, action in (("mail", mail(f"FAILING-{number}")), ("payment", refund(f"FAILING-{number}")))
+    ]
+    await asyncio.gather(*(look_outside(rig, cell) for cell in cells))
+    for cell in cells:
+        assert await cell.run.ended() == "succeeded", await cell.run.story()
+        assert cell.effects(rig) == 1, await cell.run.story()
+    never = [place for place in PLACES if rig.points.armed(f"{place}:tool.call", "error")]
+    assert never == ["execute.in_stream"]
 
 
 @pytest.mark.parametrize(

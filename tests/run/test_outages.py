@@ -81,6 +81,26 @@ async def test_what_temporal_could_not_be_told_is_delivered_later(rig: Rig, tena
     assert not rig.mails("told 4")
 
 
+async def test_an_executor_frozen_until_it_was_given_up_sends_nothing_when_it_wakes(rig: Rig, tenant: Tenant) -> None:
+    """Its own clock says that its lease is good; that its hold is void, only PostgreSQL knows."""
+    place = "execute.before_outward:tool.call"
+    rig.points.park(place)
+    run = await tenant.start(task(mail("given up"), say("done")), max_tries=20)
+    await rig.points.until_parked(place)
+    pid = rig.pid("executor-1")
+    os.kill(pid, signal.SIGSTOP)
+    rig.points.clear()
+    await run.until_hold("voided", tool="mail.send")
+    [hold] = await rig.rows(
+        "SELECT lease_expires_at > clock_timestamp() AS live FROM holds WHERE run_id = $1 AND step = 2 AND try = 1",
+        run.run_id,
+    )
+    assert hold["live"], "the test is too slow to show anything"
+    os.kill(pid, signal.SIGCONT)
+    assert await run.ended() == "succeeded"
+    assert len(rig.mails("given up")) == 1
+
+
 async def test_an_executor_frozen_past_its_lease_sends_nothing_when_it_wakes(rig: Rig, tenant: Tenant) -> None:
     places = ("outcome.before", "execute.after_outward", "execute.before_outward")
     frozen = {}

@@ -78,6 +78,22 @@ async def test_a_reset_run_buys_and_sends_nothing_again(rig: Rig, tenant: Tenant
         assert set(await run.states()) == {"committed"}, await run.story()
 
 
+async def test_a_reset_that_makes_a_run_take_another_way_is_refused_with_an_alarm(rig: Rig, tenant: Tenant) -> None:
+    """What was said later comes at the start when the run is replayed, so that its first step asks for something else."""
+    run = await tenant.start(task(mail("another way"), refund("WAY-1"), say("done")), rules=(*PERMIT_ALL, GATE))
+    await run.until_status("waiting")
+    await run.tell("followup", "and hurry")
+    calls, holds = len(await rig.model_calls()), await run.holds()
+    await reset_to_start(run)
+    assert await run.ended() == "failed hold.key_conflict"
+    [alarm] = await run.events("decision.alarm")
+    assert alarm["data"]["step"] == 1
+    assert len(await rig.model_calls()) == calls
+    assert [hold["hold_id"] for hold in await run.holds()] == [hold["hold_id"] for hold in holds]
+    assert len(rig.mails("another way")) == 1
+    assert not rig.refunds("WAY-1")
+
+
 async def test_a_terminated_run_holds_nothing(rig: Rig, tenant: Tenant) -> None:
     guaranteed = await tenant.start(task(refund("TERM-1")), rules=(*PERMIT_ALL, GATE), guaranteed=True)
     await guaranteed.until_status("waiting")
