@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ from holdfast.timeline.stream import Publisher, connect_redis
 from workers import workflow_code
 
 from .captured import permit_of, signing_key
-from .harness import Rig, Tenant, mail, say, task
+from .harness import Rig, Tenant, mail, say, task, until
 from .rogue import Rogue, Wish
 
 TOOL: Final = names.EXECUTE_TOOL_CALL
@@ -138,7 +139,19 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
             assert answer.status_code == 403, f"{what}: {answer.text}"
             assert "credential" not in answer.json()
         assert (await redeem(fresh, LLM)).json()["code"] == "permit.invalid"
-        together = await asyncio.gather(*(redeem(fresh) for _ in range(8)))
+        # all of them have read that it is held before the first one takes it
+        async with rig.database.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM holds WHERE hold_id = $1 FOR UPDATE", UUID(permit.hold_id))
+            redeeming = [asyncio.create_task(redeem(fresh)) for _ in range(8)]
+
+            async def all_wait() -> bool:
+                waiting = await rig.value(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast-broker' AND wait_event_type = 'Lock'"
+                )
+                return bool(waiting == len(redeeming))
+
+            await until(all_wait, what="eight redemptions at once")
+        together = await asyncio.gather(*redeeming)
         assert sorted(answer.status_code for answer in together) == [200] + [403] * 7
     assert await refusals(rig) == before + len(refused) + 1 + 7
     # whoever stole it has the lease now, and does nothing with it: the run's own try is refused, and it tries anew
@@ -163,8 +176,10 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
 )
 async def test_workflow_code_cannot_schedule_what_has_no_permit(rig: Rig, how: str, what: str) -> None:
     permit = "some permit" if how == "activity with retries" else "none"
+    before = await refusals(rig)
     code = await play_rogue(rig, how, what, names.TOOL_QUEUE, permit, workflow_code.interceptors())
     assert code == "permit.invalid"
+    assert await refusals(rig) == before, "it was never scheduled, so the broker was not asked"
 
 
 async def test_the_gates_activities_are_on_no_task_queue(rig: Rig) -> None:
