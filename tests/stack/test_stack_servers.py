@@ -103,7 +103,8 @@ async def test_a_killed_supervisor_leaves_nobody_behind_and_its_data_comes_up_ag
         await until(lambda: is_up(open_folder), within_s=60, what="the stack")
         pids = family(process.pid)
         programs = {psutil.Process(pid).name() for pid in pids}
-        assert {"postgres", "temporal"} <= programs
+        assert "postgres" in programs
+        assert any(program.startswith("temporal") for program in programs)  # the cached one has its version in its name
         process.kill()
         await until(lambda: not any(map(lives, pids)), what="the children's end")
     # its pid file is there, as after a power failure; now with the pid of a process that is no PostgreSQL
