@@ -57,7 +57,7 @@ Record = Any
 HEARTBEAT_MS: Final = 1_500
 LEASE_TOOL_MS: Final = 8_000
 LEASE_LLM_MS: Final = 8_000
-TASK_TIMEOUT: Final = timedelta(seconds=4)
+TASK_TIMEOUT: Final = timedelta(seconds=5)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
 PERMIT_ALL: Final = (Rule("think", "permit", "llm.call"), Rule("act", "permit", "tool.call", "*"))

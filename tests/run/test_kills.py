@@ -1,5 +1,6 @@
 """Each process killed with -9 before, in and after each step of an action's way: model, mail and payment, each with and without a
-steer in between, which changes the path that the workflow takes when it is replayed. Six cells a place, in six runs at once."""
+steer in between, which changes the path that the workflow takes when it is replayed. Six cells a place, each in a run of its own;
+one death takes all who stand at any of a process's places."""
 
 from __future__ import annotations
 
@@ -14,15 +15,11 @@ import pytest
 from .harness import Rig, Run, Tenant, mail, refund, say, task, until
 from .points import PLACES
 
-GOVERNOR_PLACES: Final = ("reserve.before", "reserve.after", "redeem.in", "settle.before", "settle.after")
+# Later places first: whoever is to stand at an earlier one passes none at which others stand.
+GOVERNOR_PLACES: Final = ("settle.after", "settle.before", "redeem.in", "reserve.after", "reserve.before")
 EXECUTOR_PLACES: Final = (
-    "redeem.before",
-    "redeem.after",
-    "execute.before_outward",
-    "execute.after_outward",
-    "execute.in",
-    "outcome.before",
-    "outcome.after",
+    ("outcome.after", "outcome.before", "execute.in"),
+    ("execute.after_outward", "execute.before_outward", "redeem.after", "redeem.before"),
 )
 NEVER_SENT: Final = frozenset({"reserve.before", "reserve.after"})
 """Places at which a steer can still make the workflow drop the action."""
@@ -34,47 +31,55 @@ BOUGHT_TWICE: Final = frozenset({"execute.in", "outcome.before"})
 
 @dataclass(frozen=True)
 class Cell:
-    """One action, taken by a run of its own."""
+    """One action, taken by a run of its own, and the place at which its process dies."""
 
     kind: str
+    place: str
     steered: bool
     run: Run
     token: str
 
     def __str__(self) -> str:
-        return f"{self.kind}{' with a steer' if self.steered else ''}"
+        return f"{self.kind} at {self.place}{' with a steer' if self.steered else ''}"
 
     def effects(self, rig: Rig) -> int:
         """How many exist in the world."""
         return len(rig.mails(self.token) if self.kind == "mail" else rig.refunds(self.token))
 
 
-async def stand_at(rig: Rig, tenant: Tenant, place: str) -> list[Cell]:
-    """Brings six runs to that place of their action, and leaves them standing there."""
+async def stand_at(rig: Rig, tenant: Tenant, places: Sequence[str]) -> list[Cell]:
+    """Brings six runs to each of the places of their action, and leaves them standing there."""
     cells: list[Cell] = []
 
-    async def begin(kind: str, steered: bool) -> None:
+    async def begin(kind: str, place: str, steered: bool) -> None:
         token = f"{place.replace('.', '-').replace('_', '-')}-{kind}-{'S' if steered else 'N'}".upper()
         action = {"mail": mail(token), "payment": refund(token), "model": say("thought")}[kind]
-        cells.append(Cell(kind, steered, await tenant.start(task(action, say("done"))), token))
+        cells.append(Cell(kind, place, steered, await tenant.start(task(action, say("done"))), token))
 
-    if place == "execute.in":
-        rig.fault("mail", "gate", times=2)
-        rig.fault("refunds", "gate", times=2)
-    else:
-        rig.points.park(f"{place}:tool.call")
-    await asyncio.gather(*(begin(kind, steered) for kind in ("mail", "payment") for steered in (False, True)))
-    if place == "execute.in":
-        await rig.until_held(4)
-        await rig.think_badly({"kind": "gate", "times": 2})
-    else:
-        await rig.points.until_parked(f"{place}:tool.call", 4)
-        rig.points.park(f"{place}:llm.call")
-    await asyncio.gather(*(begin("model", steered) for steered in (False, True)))
-    if place == "execute.in":
-        await rig.until_thinking(2)
-    else:
-        await rig.points.until_parked(f"{place}:llm.call", 2)
+    for place in places:
+        if place == "execute.in":
+            rig.fault("mail", "gate", times=2)
+            rig.fault("refunds", "gate", times=2)
+        else:
+            rig.points.park(f"{place}:tool.call")
+        await asyncio.gather(
+            *(begin(kind, place, steered) for kind in ("mail", "payment") for steered in (False, True))
+        )
+        if place == "execute.in":
+            await rig.until_held(4)
+        else:
+            await rig.points.until_parked(f"{place}:tool.call", 4)
+    # only now, for the runs above have thought before they acted
+    for place in places:
+        if place == "execute.in":
+            await rig.think_badly({"kind": "gate", "times": 2})
+        else:
+            rig.points.park(f"{place}:llm.call")
+        await asyncio.gather(*(begin("model", place, steered) for steered in (False, True)))
+        if place == "execute.in":
+            await rig.until_thinking(2)
+        else:
+            await rig.points.until_parked(f"{place}:llm.call", 2)
     return cells
 
 
@@ -92,33 +97,23 @@ async def look_outside(rig: Rig, cell: Cell) -> None:
     await until(answered_or_over, within_s=60.0, what=f"the end of {cell}")
 
 
-async def check(rig: Rig, cell: Cell, place: str) -> None:
+async def check(rig: Rig, cell: Cell) -> None:
     assert await cell.run.ended() == "succeeded", f"{cell}: {await cell.run.story()}"
     await cell.run.settled()
-    story = await cell.run.story()
+    story = f"{cell}\n{await cell.run.story()}"
     assert len(await cell.run.events("run.ended")) == 1, story
+    asked = [event for event in await cell.run.events("run.waiting") if event["data"]["code"] == "outcome.unknown"]
+    assert bool(asked) == (cell.kind == "mail" and cell.place in LOST), story
     if cell.kind == "model":
         keys = Counter(one["idempotency_key"] for one in await rig.model_calls())
         key = f"{cell.run.tenant.tenant_id}:{cell.run.run_id}:1"
-        assert keys[key] == (2 if place in BOUGHT_TWICE else 1), f"{cell}: {keys[key]} calls\n{story}"
+        assert keys[key] == (2 if cell.place in BOUGHT_TWICE else 1), story
         return
-    dropped = cell.steered and place in NEVER_SENT
+    dropped = cell.steered and cell.place in NEVER_SENT
     effects = cell.effects(rig)
-    states = await cell.run.states("tool.call")
     # exactly once, unless the person at the run's side said to do something else before anything was done
-    assert effects == states.count("committed"), f"{cell}: {effects} effects, {states}\n{story}"
-    assert effects == 1 or (dropped and effects == 0), f"{cell}: {effects} effects\n{story}"
-
-
-async def resolve_and_check(rig: Rig, cells: Sequence[Cell], place: str) -> None:
-    await asyncio.gather(*(look_outside(rig, cell) for cell in cells if cell.kind == "mail"))
-    for cell in cells:
-        await check(rig, cell, place)
-    for cell in cells:
-        asked = bool(
-            [event for event in await cell.run.events("run.waiting") if event["data"]["code"] == "outcome.unknown"]
-        )
-        assert asked == (cell.kind == "mail" and place in LOST), f"{cell}: asked={asked}\n{await cell.run.story()}"
+    assert effects == (await cell.run.states("tool.call")).count("committed"), story
+    assert effects == 1 or (dropped and effects == 0), story
 
 
 async def test_killed_while_runs_finish_each_ends_once(rig: Rig, tenant: Tenant) -> None:
@@ -144,7 +139,7 @@ async def test_failing_once_at_every_place_a_run_comes_through(rig: Rig, tenant:
     ):
         rig.points.fail(place)
     cells = [
-        Cell(kind, False, await tenant.start(task(action, say("done")), max_tries=20), f"FAILING-{number}")
+        Cell(kind, "", False, await tenant.start(task(action, say("done")), max_tries=20), f"FAILING-{number}")
         for number in range(6)
         for kind, action in (("mail", mail(f"FAILING-{number}")), ("payment", refund(f"FAILING-{number}")))
     ]
@@ -157,16 +152,19 @@ async def test_failing_once_at_every_place_a_run_comes_through(rig: Rig, tenant:
 
 
 @pytest.mark.parametrize(
-    ("process", "place"),
-    [("governor", place) for place in GOVERNOR_PLACES] + [("executor-1", place) for place in EXECUTOR_PLACES],
+    ("process", "places"),
+    [("governor", GOVERNOR_PLACES), *(("executor-1", places) for places in EXECUTOR_PLACES)],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 async def test_killed_at_any_place_nothing_is_lost_or_doubled(
-    rig: Rig, tenant: Tenant, process: str, place: str
+    rig: Rig, tenant: Tenant, process: str, places: Sequence[str]
 ) -> None:
-    cells = await stand_at(rig, tenant, place)
+    cells = await stand_at(rig, tenant, places)
     await asyncio.gather(*(cell.run.tell("steer", "hurry up") for cell in cells if cell.steered))
     await rig.kill(process)
     rig.points.clear()
     rig.world.faults.release()
     await rig.let_think()
-    await resolve_and_check(rig, cells, place)
+    await asyncio.gather(*(look_outside(rig, cell) for cell in cells if cell.kind == "mail"))
+    for cell in cells:
+        await check(rig, cell)
