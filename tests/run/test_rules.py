@@ -22,7 +22,7 @@ from holdfast.ids import new_id
 from workers.sweepers import history_digest
 
 from .captured import is_encrypted, payloads, permit_of
-from .harness import Rig, Tenant, mail, refund, say, task, until
+from .harness import Rig, Tenant, call, mail, refund, say, task, until
 
 PLATFORM: Final = UUID(int=0)
 
@@ -161,6 +161,7 @@ async def test_rule_8_history_tells_nothing_to_whoever_lacks_the_key(rig: Rig, t
         "steer": "whisper it",
         "tool": "made.up.tool.name",
         "refusal": "not an argument of it",
+        "argument": "their_diagnosis",
     }
     rig.fault("mail", "gate")
     run = await tenant.start(
@@ -168,6 +169,7 @@ async def test_rule_8_history_tells_nothing_to_whoever_lacks_the_key(rig: Rig, t
             mail(said["subject"]),
             refund(said["order"]),
             {"tool": said["tool"], "arguments": {"x": said["order"]}},
+            call("mail.list", their_diagnosis="x"),
             say(said["answer"]),
             words=said["prompt"],
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
+import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
 from holdfast.contracts import names
 from holdfast.contracts.run import InputSignal
 from holdfast_verdict.decide import Rule
 
-from .harness import PERMIT_ALL, Rig, Run, Tenant, calls, mail, refund, say, task, until
+from .captured import scheduled
+from .harness import PERMIT_ALL, TASK_TIMEOUT, Rig, Run, Tenant, calls, mail, refund, say, task, until
 
 GATE = Rule("consent", "gate", "tool.call", "payments.refund")
 
@@ -23,10 +27,27 @@ async def results(run: Run) -> list[str]:
     return [entry["content"] for entry in await run.transcript() if entry["kind"] == "tool_result"]
 
 
+async def refused(run: Run) -> bool:
+    return "permit.invalid" in await run.codes()
+
+
+async def heard(run: Run, since: datetime) -> bool:
+    """Whether the run's execution has sent a heartbeat since then."""
+    [pending] = (await run.handle.describe()).raw_description.pending_activities
+    return pending.last_heartbeat_time.ToDatetime(UTC) > since
+
+
+async def told(run: Run) -> bool:
+    """Whether the run's workflow has had a task since it was asked to cancel."""
+    types = [event.event_type for event in (await run.history()).events]
+    asked = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
+    return asked in types and EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED in types[types.index(asked) :]
+
+
 async def test_cancelled_in_any_phase_a_run_starts_nothing_more_and_holds_nothing(rig: Rig, tenant: Tenant) -> None:
-    async def run_at(place: str, subject: str) -> Run:
+    async def run_at(place: str, subject: str, task_timeout: timedelta = TASK_TIMEOUT) -> Run:
         rig.points.park(place)
-        run = await tenant.start(task(mail(subject), mail(f"{subject} again")))
+        run = await tenant.start(task(mail(subject), mail(f"{subject} again")), task_timeout=task_timeout)
         await rig.points.until_parked(place)
         return run
 
@@ -40,7 +61,8 @@ async def test_cancelled_in_any_phase_a_run_starts_nothing_more_and_holds_nothin
     await rig.until_held()
     settling = await run_at("settle.before:tool.call", "cancel settling")
     redeeming = await run_at("redeem.before:tool.call", "cancel redeeming")
-    reserving = await run_at("reserve.after:tool.call", "cancel reserving")
+    # so short a task tells the workflow of the cancellation while it still reserves
+    reserving = await run_at("reserve.after:tool.call", "cancel reserving", timedelta(seconds=1))
     await rig.think_badly({"kind": "status", "status": 429, "retry_after": "30"})
     backing_off = await tenant.start(task(mail("cancel waiting")))
     await backing_off.until_hold("voided")
@@ -48,9 +70,16 @@ async def test_cancelled_in_any_phase_a_run_starts_nothing_more_and_holds_nothin
     thinking = await tenant.start(task(mail("cancel thinking")))
     await rig.until_thinking()
     every = [sending, asking, consenting, settling, redeeming, reserving, backing_off, thinking]
+    # Temporal hears of this one later: from now on the broker gives it nothing
+    await redeeming.cancel(deliver=False)
+    rig.points.release("redeem.before:tool.call")
+    await until(lambda: refused(redeeming), what="the broker's refusal")
     await asyncio.gather(*(run.cancel() for run in every))
+    cancelled_at = datetime.now(UTC)
     # the executor hears of it with its next heartbeat
     assert await thinking.ended() == "cancelled run.cancelled"
+    await until(lambda: heard(sending, cancelled_at), what="a heartbeat that comes back with the cancellation")
+    await until(lambda: told(reserving), what="a workflow task that comes with the cancellation")
     rig.points.clear()
     rig.world.faults.release()
     await rig.let_think()
@@ -62,6 +91,8 @@ async def test_cancelled_in_any_phase_a_run_starts_nothing_more_and_holds_nothin
     assert await settling.states("tool.call") == ["committed"]
     assert await redeeming.states("tool.call") == ["voided"]
     assert await reserving.states("tool.call") == ["voided"]
+    with pytest.raises(AssertionError, match="never scheduled"):
+        await scheduled(reserving, "step-2-try-1")
     assert await backing_off.states() == ["voided"]
     for subject, count in {
         "sending": 1,
