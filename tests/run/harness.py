@@ -130,6 +130,10 @@ class Rig:
     async def value(self, sql: str, *arguments: object) -> Record:
         return await self.database.fetchval(sql, *arguments)
 
+    async def refusals(self) -> int:
+        """How many times the broker has refused a permit."""
+        return cast(int, await self.value("SELECT count(*) FROM decisions WHERE kind = 'permit' AND verdict = 'deny'"))
+
     # The outside ----------------------------------------------------------------------------------------------------
 
     def fault(self, target: Target, kind: Kind, *, times: int = 1) -> None:

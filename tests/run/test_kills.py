@@ -104,6 +104,7 @@ async def check(rig: Rig, cell: Cell) -> None:
     assert len(await cell.run.events("run.ended")) == 1, story
     asked = [event for event in await cell.run.events("run.waiting") if event["data"]["code"] == "outcome.unknown"]
     assert bool(asked) == (cell.kind == "mail" and cell.place in LOST), story
+    assert cell.steered or "superseded" not in await cell.run.states(), story
     if cell.kind == "model":
         keys = Counter(one["idempotency_key"] for one in await rig.model_calls())
         key = f"{cell.run.tenant.tenant_id}:{cell.run.run_id}:1"

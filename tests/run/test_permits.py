@@ -80,11 +80,6 @@ async def play_rogue(
     return "done"
 
 
-async def refusals(rig: Rig) -> int:
-    count: int = await rig.value("SELECT count(*) FROM decisions WHERE kind = 'permit' AND verdict = 'deny'")
-    return count
-
-
 async def test_a_permit_is_worth_nothing_to_anybody_else(rig: Rig, tenant: Tenant) -> None:
     used_run = await tenant.start(task(mail("permit used"), say("done")))
     assert await used_run.ended() == "succeeded"
@@ -93,7 +88,7 @@ async def test_a_permit_is_worth_nothing_to_anybody_else(rig: Rig, tenant: Tenan
     run = await tenant.start(task(mail("permit fresh"), say("done")))
     await rig.points.until_parked("settle.before:tool.call")
     fresh = await permit_of(rig, run, "step-2-try-1")
-    before = await refusals(rig)
+    before = await rig.refusals()
     attempts = {
         "none at all": ("none", TOOL, names.TOOL_QUEUE),
         "empty": ("", TOOL, names.TOOL_QUEUE),
@@ -106,7 +101,7 @@ async def test_a_permit_is_worth_nothing_to_anybody_else(rig: Rig, tenant: Tenan
     }
     for what, (permit, body, queue) in attempts.items():
         assert await play_rogue(rig, "activity", body, queue, permit) == "permit.invalid", what
-    assert await refusals(rig) == before + len(attempts)
+    assert await rig.refusals() == before + len(attempts)
     rig.points.release("settle.before:tool.call")
     assert await run.ended() == "succeeded"
     assert (len(rig.mails("permit used")), len(rig.mails("permit fresh"))) == (1, 1)
@@ -119,7 +114,7 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
     fresh = await permit_of(rig, run, "step-2-try-1")
     other = await tenant.admit(task(say("idle")))
     permit = opened(rig, fresh)
-    before = await refusals(rig)
+    before = await rig.refusals()
     refused = {
         "altered": altered(fresh),
         "other arguments": signed(rig, permit, digest="00" * 32),
@@ -153,7 +148,7 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
             await until(all_wait, what="eight redemptions at once")
         together = await asyncio.gather(*redeeming)
         assert sorted(answer.status_code for answer in together) == [200] + [403] * 7
-    assert await refusals(rig) == before + len(refused) + 1 + 7
+    assert await rig.refusals() == before + len(refused) + 1 + 7
     # whoever stole it has the lease now, and does nothing with it: the run's own try is refused, and it tries anew
     rig.points.release("redeem.before:tool.call")
     assert await run.ended() == "succeeded"
@@ -176,10 +171,10 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
 )
 async def test_workflow_code_cannot_schedule_what_has_no_permit(rig: Rig, how: str, what: str) -> None:
     permit = "some permit" if how == "activity with retries" else "none"
-    before = await refusals(rig)
+    before = await rig.refusals()
     code = await play_rogue(rig, how, what, names.TOOL_QUEUE, permit, workflow_code.interceptors())
     assert code == "permit.invalid"
-    assert await refusals(rig) == before, "it was never scheduled, so the broker was not asked"
+    assert await rig.refusals() == before, "it was never scheduled, so the broker was not asked"
 
 
 async def test_the_gates_activities_are_on_no_task_queue(rig: Rig) -> None:

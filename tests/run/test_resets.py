@@ -51,7 +51,7 @@ async def test_a_reset_run_buys_and_sends_nothing_again(rig: Rig, tenant: Tenant
     ended = await tenant.start(task(mail("reset 3"), say("done")))
     assert await ended.ended() == "succeeded"
     before = {run.run_id: await run.holds() for run in (waiting, ended)}
-    calls = len(await rig.model_calls())
+    calls, refusals = len(await rig.model_calls()), await rig.refusals()
 
     for run in (waiting, sending, ended):
         await reset_to_start(run)
@@ -74,6 +74,7 @@ async def test_a_reset_run_buys_and_sends_nothing_again(rig: Rig, tenant: Tenant
     for subject in ("reset 1", "reset 2", "reset 3"):
         assert len(rig.mails(subject)) == 1, subject
     assert len(rig.refunds("RESET-1")) == len(rig.refunds("RESET-2")) == 1
+    assert await rig.refusals() == refusals, "no permit was tried that had been used"
     for run in (waiting, sending):
         assert set(await run.states()) == {"committed"}, await run.story()
 
