@@ -21,6 +21,8 @@ from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, Unavai
 from holdfast.failpoint import failpoint
 from holdfast.permits import Permit
 from holdfast.providers.model import ModelRequest, ToolSpec, Wire
+from holdfast.tools.definition import OwnTool, ToolForm
+from holdfast.tools.toolset import BUILTIN, Tool
 from holdfast.transcript import verify
 from holdfast_verdict.canonical import JsonValue as Json
 from holdfast_verdict.canonical import canonical_bytes
@@ -50,6 +52,7 @@ class RedeemReply(BaseModel):
     idempotency_key: str
     credential: dict[str, JsonValue]
     material: ModelMaterial | None = None
+    tool: ToolForm | None = None
 
 
 _REFUSALS: dict[str, type[PermitInvalid | CredentialMissing]] = {
@@ -119,7 +122,21 @@ class BrokerClient:
         lease = Lease(self._engine, UUID(permit.hold_id), token, reply.lease_ms, permit.kind)
         request = None if reply.material is None else _request(action, reply.material)
         credential = cast("dict[str, Json]", reply.credential)  # the same values under pydantic's name
-        return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request)
+        tool = None if permit.kind != "tool.call" else _tool(action, reply.tool)
+        return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request, tool)
+
+
+def _tool(action: Mapping[str, Json], form: ToolForm | None) -> Tool:
+    name = str(action["tool"])
+    if form is None:
+        if name not in BUILTIN or "definition" in action:
+            raise PermitInvalid(f"the definition of {name} did not come with the permit")
+        return BUILTIN[name]
+    tool = OwnTool(name, 0, form)
+    # INVARIANT (LAW 1): the definition is the one that was decided on, whatever came over the wire
+    if tool.digest != action.get("definition"):
+        raise PermitInvalid(f"the definition of {name} is not the one the permit was given for")
+    return tool
 
 
 def _request(action: Mapping[str, Json], material: ModelMaterial) -> ModelRequest:

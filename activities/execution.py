@@ -10,6 +10,7 @@ from activities.lease import Lease
 from holdfast.errors import PermitInvalid
 from holdfast.permits import Permit
 from holdfast.providers.model import ModelRequest
+from holdfast.tools.toolset import Tool
 from holdfast_verdict.canonical import JsonValue
 
 
@@ -25,6 +26,7 @@ class Execution:
         tenant: The tenant's slug.
         idempotency_key: The same for all tries of the step, so that the outside can tell a repetition.
         request: For `llm.call`, the whole request, checked against the action's digests.
+        tool: For `tool.call`, the definition, checked against the action's digest.
     """
 
     permit: Permit
@@ -34,6 +36,7 @@ class Execution:
     tenant: str
     idempotency_key: str
     request: ModelRequest | None = None
+    tool: Tool | None = None
 
 
 _current: ContextVar[Execution | None] = ContextVar("execution", default=None)

@@ -92,7 +92,7 @@ class Reserve:
                 approval, edited = await _read_approval(connection, tenant_id, run_id, request)
             try:
                 if edited is not None:
-                    action = build.edited_action(run.agent, edited)
+                    action = build.edited_action(run.agent, run.tools, edited)
                 else:
                     action = await build.build(connection, run, request.action)
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:

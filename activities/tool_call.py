@@ -15,7 +15,6 @@ from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 from holdfast.errors import LeaseLost
 from holdfast.ledger.types import OutcomeView
-from holdfast.tools.registry import TOOLS
 from holdfast_verdict.canonical import JsonValue
 
 CONTENT_LENGTH_MAX = 200_000
@@ -48,8 +47,10 @@ class ToolCall:
         lease = current.lease
         arguments = current.action["args"]
         assert isinstance(arguments, dict)  # the action's digest was checked, and build() makes them an object
+        assert current.tool is not None  # the broker's client checked that the definition came along
         call = ToolInvocation(
             tool=str(current.action["tool"]),
+            definition=current.tool,
             arguments=arguments,
             credential=dict(current.credential),
             tenant=current.tenant,
@@ -83,7 +84,7 @@ async def _run(call: ToolInvocation, lease: Lease) -> ToolResult:
     except TimeoutError:
         content = f"{call.tool} did not answer in time"
         # INVARIANT (LAW 4): a tool whose effect is outside has the lease looked at right before it writes
-        if lease.released or (lease.began and not TOOLS[call.tool].external):
+        if lease.released or (lease.began and not call.definition.external):
             return ToolResult.unknown("tool.timeout", content, retryable=True)
         return ToolResult.nothing("tool.timeout", f"{content}; nothing was sent", retryable=True)
     except LeaseLost as error:

@@ -107,6 +107,7 @@ class Executing:
         """Runs the tool and returns what the model is shown."""
         invocation = ToolInvocation(
             call.tool,
+            TOOLS[call.tool],
             call.arguments,
             self._credentials["mail"],
             "bench",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sdk.client import Holdfast
 from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
 from sdk.types import (
+    Agent,
     Approval,
     ApprovalToken,
     Cap,
@@ -15,14 +16,17 @@ from sdk.types import (
     Event,
     Hold,
     Identity,
+    Role,
     Run,
     RunInput,
     SentInput,
     StoredVersion,
+    Tool,
     VaultEntry,
 )
 
 __all__ = [
+    "Agent",
     "AnswerUnreadable",
     "Approval",
     "ApprovalToken",
@@ -38,9 +42,11 @@ __all__ = [
     "HoldfastSdkError",
     "Identity",
     "NoAnswer",
+    "Role",
     "Run",
     "RunInput",
     "SentInput",
     "StoredVersion",
+    "Tool",
     "VaultEntry",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from sdk import events
 from sdk.transport import Transport
 from sdk.types import (
+    Agent,
     Approval,
     ApprovalToken,
     Cap,
@@ -20,10 +21,12 @@ from sdk.types import (
     Hold,
     Identity,
     Json,
+    Role,
     Run,
     RunInput,
     SentInput,
     StoredVersion,
+    Tool,
     VaultEntry,
     Verdict,
     read_answer,
@@ -265,7 +268,35 @@ class Holdfast:
         query = {"run": run_id, "verdict": verdict, "kind": kind, "code": code}
         return self._list(Decision, "/v1/decisions", query, count)
 
-    # Agents and roles ---------------------------------------------------------------------------------------------------
+    # Agents, tools and roles --------------------------------------------------------------------------------------------
+
+    def tools(self, *, count: int | None = None) -> list[Tool]:
+        """Returns the newest version of each tool of the tenant's own."""
+        return self._list(Tool, "/v1/tools", {}, count)
+
+    def tool(self, name: str) -> Tool:
+        """Returns the newest version of a tool of the tenant's own."""
+        return read_answer(Tool, self._transport.request("GET", f"/v1/tools/{name}"))
+
+    def put_tool(self, name: str, definition: Mapping[str, Any]) -> Tool:  # Any: JSON that the server checks
+        """Stores a new version of a tool, or returns the newest one if nothing is changed; new runs use it."""
+        return read_answer(Tool, self._transport.request("PUT", f"/v1/tools/{name}", body=definition))
+
+    def agents(self, *, count: int | None = None) -> list[Agent]:
+        """Returns the newest version of each agent."""
+        return self._list(Agent, "/v1/agents", {}, count)
+
+    def agent(self, name: str) -> Agent:
+        """Returns the newest version of an agent."""
+        return read_answer(Agent, self._transport.request("GET", f"/v1/agents/{name}"))
+
+    def roles(self, *, count: int | None = None) -> list[Role]:
+        """Returns the newest version of each role."""
+        return self._list(Role, "/v1/roles", {}, count)
+
+    def role(self, name: str) -> Role:
+        """Returns the newest version of a role."""
+        return read_answer(Role, self._transport.request("GET", f"/v1/roles/{name}"))
 
     def put_agent(self, name: str, definition: Mapping[str, Any]) -> StoredVersion:  # Any: JSON that the server checks
         """Stores a new version of an agent; new runs use it."""

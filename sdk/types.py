@@ -279,6 +279,38 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """The newest version of an agent."""
+
+    name: str
+    version: int
+    created_at: datetime
+    definition: dict[str, Any]  # Any: JSON as it was put, with all fields
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """The newest version of a role; decision records cite `policy_hash`."""
+
+    name: str
+    version: int
+    created_at: datetime
+    policy_hash: str
+    rules: list[dict[str, Any]]  # Any: JSON as it was put, with all fields
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A version of a tool of the tenant's own; actions that call it cite `digest`."""
+
+    name: str
+    version: int
+    created_at: datetime
+    digest: str
+    definition: dict[str, Any]  # Any: JSON as it was put, with all fields
+
+
+@dataclass(frozen=True, slots=True)
 class StoredVersion:
     """A new version of an agent or a role."""
 

@@ -45,7 +45,8 @@ from holdfast.permits import Permit
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tenancy.keys import authenticate
 from holdfast.tenancy.principals import Principal
-from holdfast.tools.registry import TOOLS
+from holdfast.tools.definition import OwnTool
+from holdfast.tools.toolset import Toolset
 from holdfast.vault import Vault
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
 
@@ -53,7 +54,7 @@ log = structlog.get_logger("broker")
 
 _BODY_BYTES_MAX = 64 * 1024
 _READ_HELD = text("""
-    SELECT h.action, r.ended_at, r.cancel_requested_at, r.agent_name, r.agent_version, t.slug AS tenant FROM holds h
+    SELECT h.action, r.ended_at, r.cancel_requested_at, r.agent_name, r.agent_version, r.tools, t.slug AS tenant FROM holds h
     JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
     WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id AND h.run_id = :run_id AND h.state = 'held'
 """)
@@ -103,12 +104,16 @@ class Broker:
             if held.cancel_requested_at is not None:
                 raise PermitInvalid("the run was cancelled")
             action: dict[str, JsonValue] = orjson.loads(held.action)
+            tools = await self.reader.tools(connection, tenant_id, held.tools)
             material: ModelMaterial | None = None
+            own: OwnTool | None = None
             if permit.kind == "llm.call":
                 agent = await self.reader.agent(connection, tenant_id, held.agent_name, held.agent_version)
-                material, credential_name = await _material(connection, tenant_id, run_id, agent, action)
+                material, credential_name = await _material(connection, tenant_id, run_id, agent, tools, action)
             else:
-                credential_name = TOOLS[str(action["tool"])].credential or ""
+                tool = tools[str(action["tool"])]
+                credential_name = tool.credential or ""
+                own = tool if isinstance(tool, OwnTool) else None
             credential = await self.vault.open(connection, tenant_id, credential_name) if credential_name else {}
             # last, so that whatever is missing above leaves the hold as it was
             redemption = await redeem_in(connection, tenant_id, hold_id, bytes.fromhex(permit.digest))
@@ -122,6 +127,7 @@ class Broker:
             idempotency_key=f"{permit.tenant_id}:{permit.run_id}:{permit.step}",
             credential=credential,
             material=material,
+            tool=None if own is None else own.form,
         )
 
     async def _record_refusal(
@@ -151,13 +157,14 @@ async def _material(
     tenant_id: UUID,
     run_id: UUID,
     agent: AgentDefinition,
+    tools: Toolset,
     action: Mapping[str, JsonValue],
 ) -> tuple[ModelMaterial, str]:
     """Returns the texts of a model call, and the name of the credential it needs."""
     args = action["args"]
     assert isinstance(args, dict)  # an llm.call that build() made, by its digest
     head = bytes.fromhex(str(args["transcript"]))
-    request = await build.model_request(connection, tenant_id, run_id, agent, head)
+    request = await build.model_request(connection, tenant_id, run_id, agent, tools, head)
     material = ModelMaterial(
         system=request.system,
         tools=[

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from activities.tools import accounts, http_request, mail, orders, payments
+from activities.tools import accounts, http_request, mail, openapi_request, orders, payments, python_function, sql_query
 from activities.tools.invocation import ToolInvocation, ToolResult
 from holdfast.errors import HoldfastError, LeaseLost, Unavailable
-from holdfast.tools.registry import validate_arguments
+from holdfast.tools.definition import OwnTool
 
 if TYPE_CHECKING:
     from activities.lease import Outward
@@ -30,6 +30,15 @@ _RUNNERS: Final[Mapping[str, Callable[[ToolInvocation], Awaitable[ToolResult]]]]
         "account.delete": accounts.run,
     }
 )
+_OWN_RUNNERS: Final[Mapping[str, Callable[[ToolInvocation], Awaitable[ToolResult]]]] = MappingProxyType(
+    {"openapi": openapi_request.run, "python": python_function.run, "sql": sql_query.run}
+)
+
+
+def _runner(call: ToolInvocation) -> Callable[[ToolInvocation], Awaitable[ToolResult]] | None:
+    if isinstance(call.definition, OwnTool):
+        return _OWN_RUNNERS.get(call.definition.form.binding.source)
+    return _RUNNERS.get(call.tool)
 
 
 class _CountedOutward:
@@ -60,9 +69,9 @@ async def run_tool(call: ToolInvocation) -> ToolResult:
     """
     outward = _CountedOutward(call.outward)
     try:
-        if validate_arguments(call.tool, call.arguments) != call.arguments:
+        if call.definition.validate(call.arguments) != call.arguments:
             return ToolResult.nothing("tool.arguments_altered", "the arguments are not in the form that was decided")
-        runner = _RUNNERS.get(call.tool)
+        runner = _runner(call)
         if runner is None:
             return ToolResult.nothing("tool.unknown", f"there is no tool {call.tool}")
         return await runner(replace(call, outward=outward))

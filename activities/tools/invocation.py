@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from holdfast.errors import CredentialMissing
+from holdfast.tools.toolset import Tool
 from holdfast_verdict.canonical import JsonValue
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class ToolInvocation:
 
     Attributes:
         tool: Dotted name.
+        definition: What is known of the tool, exactly as it was decided on.
         arguments: Exactly the arguments that were decided.
         credential: The vault entry that came with the permit.
         tenant: Slug of the run's tenant, from the run's row.
@@ -37,6 +39,7 @@ class ToolInvocation:
     """
 
     tool: str
+    definition: Tool
     arguments: dict[str, JsonValue]
     credential: dict[str, JsonValue]
     tenant: str

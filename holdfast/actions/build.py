@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -16,7 +15,7 @@ from holdfast.contracts.gate import ActionRef
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.providers.model import ModelRequest, ToolSpec
 from holdfast.runs.definition import AgentDefinition
-from holdfast.tools.registry import TOOLS, json_schema, validate_arguments
+from holdfast.tools.toolset import Tool, Toolset
 from holdfast.transcript.entries import read_one
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 
@@ -54,18 +53,17 @@ class Action:
     request: ModelRequest | None = None
 
 
-def tool_specs(agent: AgentDefinition) -> list[ToolSpec]:
+def tool_specs(agent: AgentDefinition, tools: Toolset) -> list[ToolSpec]:
     """Returns the agent's tools as a model is shown them."""
-    return [_tool_spec(name) for name in agent.tools if name in TOOLS]
+    return [_tool_spec(tools[name]) for name in agent.tools if name in tools]
 
 
-@lru_cache(maxsize=512)
-def _tool_spec(name: str) -> ToolSpec:
-    return ToolSpec(name, TOOLS[name].description, json_schema(name))
+def _tool_spec(tool: Tool) -> ToolSpec:
+    return ToolSpec(tool.name, tool.description, tool.schema())
 
 
 async def model_request(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, agent: AgentDefinition, head: bytes
+    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, agent: AgentDefinition, tools: Toolset, head: bytes
 ) -> ModelRequest:
     """Returns the request that continues the conversation up to `head`."""
     contents = await transcript.read(connection, tenant_id, run_id, head)
@@ -75,7 +73,7 @@ async def model_request(
         max_tokens=agent.max_tokens,
         system=agent.instructions,
         entries=[orjson.loads(content) for content in contents],
-        tools=tool_specs(agent),
+        tools=tool_specs(agent, tools),
     )
 
 
@@ -106,7 +104,7 @@ async def build(connection: AsyncConnection, run: RunFacts, reference: ActionRef
     """
     if reference.kind == "llm.call":
         head = bytes.fromhex(reference.head)
-        request = await model_request(connection, run.tenant_id, run.run_id, run.agent, head)
+        request = await model_request(connection, run.tenant_id, run.run_id, run.agent, run.tools, head)
         value = llm_action(request, head)
         canonical = canonical_bytes(value)
         return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, request)
@@ -115,32 +113,37 @@ async def build(connection: AsyncConnection, run: RunFacts, reference: ActionRef
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
         raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes no call {reference.call_index}")
     call = calls[reference.call_index]
-    return tool_action(run.agent, str(call["tool"]), call["arguments"], str(call["raw_arguments"]))
+    return tool_action(run.agent, run.tools, str(call["tool"]), call["arguments"], str(call["raw_arguments"]))
 
 
-def tool_action(agent: AgentDefinition, tool: str, arguments: object, raw_arguments: str = "") -> Action:
+def tool_action(
+    agent: AgentDefinition, tools: Toolset, tool: str, arguments: object, raw_arguments: str = ""
+) -> Action:
     """Builds a `tool.call` in canonical form; arguments that the tool does not take make it malformed, not an error."""
-    known = tool in agent.tools and tool in TOOLS
+    definition = tools.get(tool) if tool in agent.tools else None
     malformed = ""
     normal: dict[str, JsonValue] = {}
-    if known:
+    if definition is not None:
         if isinstance(arguments, dict):
             try:
-                normal = validate_arguments(tool, arguments)
+                normal = definition.validate(arguments)
             except RequestInvalid as error:
                 malformed = error.message
         else:
             malformed = f"the arguments of {tool} are not a JSON object"
-    if not known or malformed:
+    if definition is None or malformed:
         # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
         normal = {"raw_digest": hashlib.sha256(raw_arguments.encode(errors="replace")).hexdigest()}
     value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
-    definition = TOOLS.get(tool)
-    idempotent = definition is not None and known and not malformed and definition.is_idempotent(normal)
+    if definition is not None and definition.digest:
+        # INVARIANT (LAW 1): what runs is the very definition that was decided on, whatever is put meanwhile
+        value["definition"] = definition.digest
+    known = definition is not None
+    idempotent = definition is not None and not malformed and definition.is_idempotent(normal)
     return Action(value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent)
 
 
-def edited_action(agent: AgentDefinition, canonical: bytes) -> Action:
+def edited_action(agent: AgentDefinition, tools: Toolset, canonical: bytes) -> Action:
     """Builds the action that an approver put in the place of the proposed one."""
     value = orjson.loads(canonical)
-    return tool_action(agent, str(value.get("tool", "")), value.get("args"))
+    return tool_action(agent, tools, str(value.get("tool", "")), value.get("args"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -15,6 +16,9 @@ from holdfast.database.engine import tenantless
 from holdfast.errors import RunUnknown
 from holdfast.ledger.types import FactVersions, Scope
 from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.definition import OwnTool
+from holdfast.tools.toolset import Toolset, toolset
+from holdfast.tools.versions import read_version
 from holdfast_verdict.decide import Rule, rule_from_json
 
 _KEPT_MAX = 2_048
@@ -26,7 +30,7 @@ _LOCATE = text("SELECT locate_run(:run_id)")
 
 _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
-           r.agent_name, r.agent_version, r.role_name, r.role_version, r.status, r.ended_at, r.deadline_at, r.history_version,
+           r.agent_name, r.agent_version, r.role_name, r.role_version, r.status, r.tools, r.ended_at, r.deadline_at, r.history_version,
            r.timeline_seq, r.budget_hold_id, clock_timestamp() AS now,
            (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
     FROM runs r
@@ -72,6 +76,7 @@ class RunFacts:
     funded: bool
     inputs: int
     agent: AgentDefinition
+    tools: Toolset
     policy: RolePolicy
 
     @property
@@ -105,11 +110,12 @@ def _keep(kept: OrderedDict[KeyT, ValueT], key: KeyT, value: ValueT) -> None:
 
 
 class RunReader:
-    """Reads runs. A run's tenant and versions of agents and roles never change, so they are kept."""
+    """Reads runs. A run's tenant and versions of agents, tools and roles never change, so they are kept."""
 
     def __init__(self) -> None:
         self._tenants: OrderedDict[UUID, UUID] = OrderedDict()
         self._agents: OrderedDict[tuple[UUID, str, int], AgentDefinition] = OrderedDict()
+        self._tools: OrderedDict[tuple[UUID, str, int], OwnTool] = OrderedDict()
         self._policies: OrderedDict[tuple[UUID, str, int], RolePolicy] = OrderedDict()
 
     async def locate(self, engine: AsyncEngine, run_id: UUID) -> UUID:
@@ -154,6 +160,7 @@ class RunReader:
             funded=row.budget_hold_id is not None,
             inputs=row.inputs,
             agent=await self.agent(connection, tenant_id, row.agent_name, row.agent_version),
+            tools=await self.tools(connection, tenant_id, row.tools),
             policy=await self._policy(connection, tenant_id, row.role_name, row.role_version),
         )
 
@@ -166,6 +173,16 @@ class RunReader:
             )
             _keep(self._agents, key, AgentDefinition.model_validate(definition))
         return self._agents[key]
+
+    async def tools(self, connection: AsyncConnection, tenant_id: UUID, pins: Mapping[str, int]) -> Toolset:
+        """Returns the tools of a run that is pinned to these versions."""
+        own = []
+        for name, version in pins.items():
+            key = (tenant_id, name, version)
+            if key not in self._tools:
+                _keep(self._tools, key, await read_version(connection, tenant_id, name, version))
+            own.append(self._tools[key])
+        return toolset(own)
 
     async def _policy(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> RolePolicy:
         key = (tenant_id, name, version)

@@ -26,7 +26,8 @@ from holdfast.ledger.types import Event
 from holdfast.runs.versions import role_version
 from holdfast.tenancy.principals import Principal
 from holdfast.timeline import events
-from holdfast.tools.registry import validate_arguments
+from holdfast.tools.toolset import BUILTIN
+from holdfast.tools.versions import read_version
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 from holdfast_verdict.decide import approval_binding
 
@@ -40,7 +41,7 @@ _FIND = text("SELECT run_id FROM approvals WHERE tenant_id = :tenant_id AND appr
 
 # Lock order: the run, then the approval.
 _LOCK_RUN = text("""
-    SELECT ended_at IS NOT NULL AS ended, role_name, role_version FROM runs
+    SELECT ended_at IS NOT NULL AS ended, role_name, role_version, tools FROM runs
     WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
 """)
 _LOCK = text("""
@@ -136,7 +137,7 @@ async def decide(
         async with transaction(engine, tenant_id) as connection:
             run, approval = await _lock(connection, tenant_id, approval_id)
             _check_eligible(principal, approval)
-            edited = _edited(approval, verdict, edited_arguments)
+            edited = await _edited(connection, tenant_id, run, approval, verdict, edited_arguments)
             if approval.verdict is not None:
                 return _again(approval, verdict, edited)
             _check_open(run, approval)
@@ -280,7 +281,14 @@ def _check_open(run: _Row, approval: _Row) -> None:
         raise ApprovalExpired("the approval has expired", remedy="the run asks again when the step is tried again")
 
 
-def _edited(approval: _Row, verdict: Verdict, arguments: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+async def _edited(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    run: _Row,
+    approval: _Row,
+    verdict: Verdict,
+    arguments: Mapping[str, JsonValue] | None,
+) -> dict[str, JsonValue] | None:
     """Returns the edited action in canonical form, or None if nothing is edited."""
     if arguments is None:
         return None
@@ -289,7 +297,9 @@ def _edited(approval: _Row, verdict: Verdict, arguments: Mapping[str, JsonValue]
     action: dict[str, JsonValue] = orjson.loads(approval.action)
     if action.get("kind") != "tool.call":
         raise RequestInvalid(f"edited_arguments: {action.get('kind')} has no arguments that can be edited")
-    normal = validate_arguments(str(action["tool"]), dict(arguments))
+    name = str(action["tool"])
+    tool = BUILTIN.get(name) or await read_version(connection, tenant_id, name, run.tools[name])
+    normal = tool.validate(arguments)
     return None if normal == action.get("args") else {**action, "args": normal}
 
 

@@ -16,6 +16,7 @@ from holdfast.pricing.estimate import USEFUL_MAX_TOKENS_MIN, estimate_llm
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.toolset import Toolset
 
 AFFORDABLE: Final = "admission.affordable"
 BUDGET_INSUFFICIENT: Final = "budget.insufficient"
@@ -41,7 +42,7 @@ class Economics:
         return self.code == AFFORDABLE
 
 
-def smallest_useful_call_nano_usd(agent: AgentDefinition, content: str, at: datetime) -> int:
+def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, content: str, at: datetime) -> int:
     """Returns the worst case of the agent's first call with the least output that is of use.
 
     Raises:
@@ -53,13 +54,14 @@ def smallest_useful_call_nano_usd(agent: AgentDefinition, content: str, at: date
         max_tokens=min(agent.max_tokens, USEFUL_MAX_TOKENS_MIN),
         system=agent.instructions,
         entries=[{"kind": "user", "text": content}],
-        tools=tool_specs(agent),
+        tools=tool_specs(agent, tools),
     )
     return estimate_llm(request, price_of(agent.model.wire, agent.model.name, at)).max_cost_nano_usd
 
 
 def judge(
     agent: AgentDefinition,
+    tools: Toolset,
     content: str,
     at: datetime,
     caps: Sequence[CapView],
@@ -71,6 +73,7 @@ def judge(
 
     Args:
         agent: What is to run.
+        tools: The tools of the run.
         content: Its input.
         at: Time of the prices.
         caps: Money caps that would apply, as they stand.
@@ -78,7 +81,7 @@ def judge(
         guaranteed: Whether the caps have to give the run's whole cap at once.
     """
     try:
-        floor = smallest_useful_call_nano_usd(agent, content, at)
+        floor = smallest_useful_call_nano_usd(agent, tools, content, at)
     except PriceUnknown as unknown:
         return Economics(unknown.code, unknown.message, 0)
     if run_cap_nano_usd < floor:

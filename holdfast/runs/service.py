@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -26,6 +28,9 @@ from holdfast.tenancy.idempotency import Claim
 from holdfast.tenancy.principals import ADMIN, OWNER, Principal
 from holdfast.tenancy.service import find_project
 from holdfast.timeline import events
+from holdfast.tools.definition import OwnTool
+from holdfast.tools.toolset import toolset
+from holdfast.tools.versions import newest_of, pins
 from holdfast_verdict.canonical import JsonValue
 
 InputMode = Literal["followup", "steer", "pause", "resume"]
@@ -35,8 +40,10 @@ INPUTS_MAX = 5_000
 
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
-    INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, deadline_at)
+    INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
+                      deadline_at)
     VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
+            CAST(:tools AS jsonb),
             now() + CAST(:deadline_s AS bigint) * interval '1 second')
     RETURNING created_at, deadline_at
 """)
@@ -106,6 +113,7 @@ class _Prepared:
 
     request: RunRequest
     agent: AgentVersion
+    tools: Sequence[OwnTool]
     role: RoleVersion
     project_id: UUID
     project: str
@@ -132,6 +140,7 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
         at: datetime = (await connection.execute(_NOW)).scalar_one()
         economics = judge(
             prepared.agent.definition,
+            toolset(prepared.tools),
             request.content,
             at,
             caps,
@@ -153,6 +162,7 @@ async def _prepare(connection: AsyncConnection, principal: Principal, request: R
     tenant_id = principal.tenant_id
     agent = await newest_agent(connection, tenant_id, request.agent)
     role = await newest_role(connection, tenant_id, agent.definition.role)
+    tools = await newest_of(connection, tenant_id, agent.definition.tools)
     project_id, project = principal.project_id, principal.project
     if request.project is not None and request.project != project:
         principal.require(OWNER, ADMIN)
@@ -167,7 +177,7 @@ async def _prepare(connection: AsyncConnection, principal: Principal, request: R
     deadline_s = limits.deadline_s if request.deadline_s is None else request.deadline_s
     if deadline_s > limits.deadline_s:
         raise RequestInvalid(f"deadline_s: agent {agent.name} allows a run {limits.deadline_s} s at most")
-    return _Prepared(request, agent, role, project_id, project, cap_nano_usd, deadline_s)
+    return _Prepared(request, agent, tools, role, project_id, project, cap_nano_usd, deadline_s)
 
 
 def _scopes(principal: Principal, prepared: _Prepared) -> tuple[Scope, ...]:
@@ -213,6 +223,7 @@ async def _admit(
                 "agent_version": prepared.agent.version,
                 "role_name": prepared.role.name,
                 "role_version": prepared.role.version,
+                "tools": orjson.dumps(pins(prepared.tools)).decode(),
                 "deadline_s": prepared.deadline_s,
             },
         )
@@ -276,6 +287,7 @@ async def _record(
         "subject": subject_of(principal),
         "agent": prepared.agent.name,
         "agent_version": prepared.agent.version,
+        "tools": {tool.name: tool.digest for tool in prepared.tools},
         "role": prepared.role.name,
         "role_version": prepared.role.version,
         "project": prepared.project,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self, cast
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast.runs.definition import AgentDefinition
-from holdfast.tools.registry import TOOLS
+from holdfast.tools.versions import newest_of
 from holdfast_verdict.canonical import JsonValue as Canonical
 from holdfast_verdict.canonical import NotCanonical, canonical_bytes
 from holdfast_verdict.decide import Condition, Effect, Operator, Rule, policy_hash, rule_from_json, rule_to_json
@@ -111,8 +112,8 @@ class RuleForm(BaseModel):
 
     @model_validator(mode="after")
     def _speaks_of_something(self) -> Self:
-        if self.kind == "tool.call" and self.tool != "*" and self.tool not in TOOLS:
-            raise ValueError(f"there is no tool {self.tool!r}; the tools are {', '.join(TOOLS)}, or `*` for all")
+        if self.kind == "tool.call" and not self.tool:
+            raise ValueError("a rule about `tool.call` names a tool, or `*` for all")
         if self.kind == "llm.call" and self.tool:
             raise ValueError("a rule about `llm.call` names no tool")
         return self
@@ -173,8 +174,7 @@ async def put_agent(
     Raises:
         RequestInvalid: It names a tool twice or one that does not exist, or a role that the tenant does not have.
     """
-    if unknown := [tool for tool in definition.tools if tool not in TOOLS]:
-        raise RequestInvalid(f"tools: there is no tool {unknown[0][:100]!r}", remedy=f"choose from {', '.join(TOOLS)}")
+    await _check_tools(connection, tenant_id, "tools", definition.tools)
     if len(set(definition.tools)) != len(definition.tools):
         raise RequestInvalid("tools: a tool is named twice")
     try:
@@ -192,15 +192,23 @@ async def put_agent(
     return AgentVersion(name, row.version, row.created_at, definition)
 
 
+async def _check_tools(connection: AsyncConnection, tenant_id: UUID, where: str, names: Sequence[str]) -> None:
+    try:
+        await newest_of(connection, tenant_id, names)
+    except RequestInvalid as error:
+        raise RequestInvalid(f"{where}: {error.message}", remedy=error.remedy) from None
+
+
 async def put_role(connection: AsyncConnection, tenant_id: UUID, name: str, rules: tuple[Rule, ...]) -> RoleVersion:
     """Stores a new version of a role.
 
     Raises:
-        RequestInvalid: Two rules have the same id.
+        RequestInvalid: Two rules have the same id, or a rule names a tool that does not exist.
     """
     ids = [rule.rule_id for rule in rules]
     if doubled := [rule_id for rule_id in ids if ids.count(rule_id) > 1]:
         raise RequestInvalid(f"rules: two rules are called {doubled[0]!r}", remedy="give each rule an id of its own")
+    await _check_tools(connection, tenant_id, "rules", [rule.tool for rule in rules if rule.tool not in ("", "*")])
     hash_ = policy_hash(rules)
     await connection.execute(_LOCK, {"name": f"{tenant_id} role {name}"})
     row = (

@@ -1,13 +1,14 @@
-"""The tools: their typed arguments and what is known of their effects.
+"""The tools that Holdfast brings along: their typed arguments and what is known of their effects.
 
-`validate_arguments` is the only way from what a model wrote to what is decided. Its result is what policy evaluates,
-what an approver reads, what the permit is for and what the executor runs.
+A tool's `validate` is the only way from what a model wrote to what is decided. Its result is what policy evaluates, what an
+approver reads, what the permit is for and what the executor runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, Self
 
@@ -148,9 +149,33 @@ class ToolDefinition:
     credential: str | None
     idempotent_for: Callable[[Mapping[str, JsonValue]], bool] | None = None
 
+    @property
+    def digest(self) -> str:
+        """Empty: these are part of the program, and change only with it."""
+        return ""
+
     def is_idempotent(self, arguments: Mapping[str, JsonValue]) -> bool:
         """Says whether this call may be tried again while the outcome of an earlier try is unknown."""
         return self.idempotent if self.idempotent_for is None else self.idempotent_for(arguments)
+
+    def schema(self) -> dict[str, JsonValue]:
+        """Returns the JSON Schema of its arguments, as models are shown it."""
+        return _schema(self.arguments)
+
+    def validate(self, given: Mapping[str, object]) -> dict[str, JsonValue]:
+        """Checks a model's arguments and brings them to the one form that is decided and executed.
+
+        The form is a fixed point: validating it again changes nothing.
+
+        Raises:
+            RequestInvalid: They are not what it takes; the message is one that a model can act on.
+        """
+        try:
+            checked = self.arguments.model_validate(dict(given))
+        except ValidationError as error:
+            raise RequestInvalid(_explain(self, error), remedy="correct the arguments and call again") from None
+        normal: dict[str, JsonValue] = checked.model_dump(mode="json")
+        return normal
 
 
 _DEFINITIONS = (
@@ -232,6 +257,21 @@ TOOLS: Final[Mapping[str, ToolDefinition]] = MappingProxyType(
 )
 
 
+@lru_cache
+def _schema(arguments: type[Arguments]) -> dict[str, JsonValue]:
+    schema = arguments.model_json_schema()
+    properties = {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in schema["properties"].items()
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(schema.get("required", ())),
+        "additionalProperties": False,
+    }
+
+
 def find_tool(name: str) -> ToolDefinition:
     """Returns a tool's definition.
 
@@ -245,40 +285,21 @@ def find_tool(name: str) -> ToolDefinition:
 
 
 def json_schema(tool: str) -> dict[str, JsonValue]:
-    """Returns the JSON Schema of a tool's arguments, as models are shown it.
+    """Returns the JSON Schema of a tool's arguments; see `ToolDefinition.schema`.
 
     Raises:
         RequestInvalid: There is no such tool.
     """
-    schema = find_tool(tool).arguments.model_json_schema()
-    properties = {
-        name: {key: value for key, value in field.items() if key != "title"}
-        for name, field in schema["properties"].items()
-    }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(schema.get("required", ())),
-        "additionalProperties": False,
-    }
+    return find_tool(tool).schema()
 
 
 def validate_arguments(tool: str, arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Checks a model's arguments and brings them to the one form that is decided and executed.
-
-    The form is a fixed point: validating it again changes nothing.
+    """Checks the arguments of a tool; see `ToolDefinition.validate`.
 
     Raises:
-        RequestInvalid: There is no such tool, or the arguments are not what it takes; the message is one that a
-            model can act on.
+        RequestInvalid: There is no such tool, or the arguments are not what it takes.
     """
-    definition = find_tool(tool)
-    try:
-        checked = definition.arguments.model_validate(dict(arguments))
-    except ValidationError as error:
-        raise RequestInvalid(_explain(definition, error), remedy="correct the arguments and call again") from None
-    normal: dict[str, JsonValue] = checked.model_dump(mode="json")
-    return normal
+    return find_tool(tool).validate(arguments)
 
 
 def _explain(definition: ToolDefinition, error: ValidationError) -> str:

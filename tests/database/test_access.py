@@ -54,6 +54,7 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO transcript_entries VALUES ($1, $2, sha256('x'), NULL, 1, 'x')", (run,)),
         ("INSERT INTO approval_tokens VALUES ($1, sha256($2), $3, $4, 'approved', now(), now())", (mine.bytes, approval, user)),
         ("INSERT INTO vault_entries VALUES ($1, 'tool.mail', substr(sha256('x'), 1, 12), 'x')", ()),
+        ("INSERT INTO tools VALUES ($1, 'crm.lookup', 1, '{}', sha256('x'))", ()),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
     ):  # fmt: skip
         await tenant.database.execute(statement, mine, *arguments)

@@ -14,7 +14,7 @@ from activities.tools.invocation import ToolInvocation
 from holdfast.contracts import names
 from holdfast.errors import LeaseLost
 from holdfast.ledger.types import OutcomeView
-from holdfast.tools.registry import validate_arguments
+from holdfast.tools.registry import find_tool
 
 from .captured import permit_of
 from .harness import LEASE_TOOL_MS, Rig, Run, Tenant, mail, say, task
@@ -72,8 +72,10 @@ async def test_whoever_is_late_by_its_own_clock_lets_nothing_out(rig: Rig, tenan
     """The process was frozen between asking PostgreSQL and writing."""
     run, hold_id, token = await stolen_lease(rig, tenant, "too late")
     lease = Lease(rig.engine("executor"), hold_id, token, 1)  # a millisecond: over before any connection is made
-    arguments = validate_arguments("mail.send", {"to": ["jo@customer.example"], "subject": "too late", "body": "x"})
-    call = ToolInvocation("mail.send", arguments, rig.world.credentials()["tool.mail"], tenant.slug, "key", lease)
+    definition = find_tool("mail.send")
+    arguments = definition.validate({"to": ["jo@customer.example"], "subject": "too late", "body": "x"})
+    credential = rig.world.credentials()["tool.mail"]
+    call = ToolInvocation("mail.send", definition, arguments, credential, tenant.slug, "key", lease)
     with pytest.raises(LeaseLost):
         await run_tool(call)
     assert lease.began

@@ -9,7 +9,7 @@ from activities.tools.invocation import ToolInvocation
 from cli.stack.supervisor import Stack
 from demo.refund_desk.world.orders import create_orders
 from demo.refund_desk.world.servers import World
-from holdfast.tools.registry import validate_arguments
+from holdfast.tools.registry import find_tool
 from holdfast_verdict.canonical import JsonValue
 
 from .live_lease import LiveLease
@@ -34,7 +34,8 @@ def invoke(lease: LiveLease) -> Invoke:
         tenant: str = "acme",
         key: str = "acme:run:1",
     ) -> ToolInvocation:
-        return ToolInvocation(tool, validate_arguments(tool, arguments), credential, tenant, key, lease)
+        definition = find_tool(tool)
+        return ToolInvocation(tool, definition, definition.validate(arguments), credential, tenant, key, lease)
 
     return make
 

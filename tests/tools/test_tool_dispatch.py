@@ -37,7 +37,7 @@ async def test_arguments_in_another_form_than_decided_do_not_run(
     result = await run_tool(replace(call, arguments=missing))
     assert (result.error_code, result.cost) == ("tool.arguments_altered", "nothing")
     unknown = await run_tool(replace(call, tool="mail.burn"))
-    assert (unknown.error_code, unknown.cost) == ("request.invalid", "nothing")
+    assert (unknown.error_code, unknown.cost) == ("tool.unknown", "nothing")
     assert lease.begun == 0
 
 
