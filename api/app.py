@@ -15,7 +15,22 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from temporalio.service import RPCError
 
-from api import agents, approvals, caps, codec, decisions, events, health, holds, keys, runs, tenants, tools, vault
+from api import (
+    agents,
+    approvals,
+    caps,
+    codec,
+    decisions,
+    estimate,
+    events,
+    health,
+    holds,
+    keys,
+    runs,
+    tenants,
+    tools,
+    vault,
+)
 from api.context import Context
 from api.middleware import BodyMiddleware, RequestMiddleware
 from api.problems import RESPONSES, Problem, for_holdfast_error, for_http_exception, for_validation_error
@@ -32,7 +47,7 @@ Bodies are JSON of at most 1 MiB, nested at most 64 deep, without unknown or dou
 Another tenant's things look as if they were not there. `503` comes with `Retry-After`: nothing was decided or executed.
 """
 
-_NOUNS = (runs, events, approvals, agents, tools, caps, holds, decisions, keys, tenants, vault)
+_NOUNS = (runs, estimate, events, approvals, agents, tools, caps, holds, decisions, keys, tenants, vault)
 _FLUSH_INTERVAL_S = 1.0
 _REGISTER_INTERVAL_S = 5.0
 

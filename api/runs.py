@@ -40,7 +40,8 @@ from holdfast.timeline.follow import Follower, Position
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 _log = structlog.get_logger("api.runs")
 
-_STARTERS = (OWNER, ADMIN, DEVELOPER, AGENT)
+STARTERS = (OWNER, ADMIN, DEVELOPER, AGENT)
+"""Roles that may start, steer and cancel runs."""
 _WAIT_DEFAULT_S = 30
 
 Status = Literal[
@@ -172,7 +173,7 @@ async def create_run(
 
     402 if nothing useful could be afforded. The same Idempotency-Key with the same body admits one run.
     """
-    caller.require(*_STARTERS)
+    caller.require(*STARTERS)
     claim = claim_for(caller, "POST /v1/runs", idempotency_key, body.model_dump(mode="json"))
     request = service.RunRequest(
         agent=body.agent,
@@ -236,7 +237,7 @@ async def get_run(run_id: UUID, caller: Caller, parts: Parts) -> RunDetail:
 @router.post("/{run_id}/cancel", status_code=202, summary="Cancel a run")
 async def cancel_run(run_id: UUID, caller: Caller, parts: Parts) -> Run:
     """Asks the run to stop: what it has begun is settled, nothing new begins. Asking again changes nothing."""
-    caller.require(*_STARTERS)
+    caller.require(*STARTERS)
     seq = await service.request_cancel(parts.engine, caller, run_id)
     await parts.publisher.poke(caller.tenant_id, run_id, seq)
     await hear(parts, "cancel", signals.deliver_cancel(parts.temporal, parts.engine, caller.tenant_id, run_id))
@@ -248,7 +249,7 @@ async def send_input(
     run_id: UUID, body: SendInput, caller: Caller, parts: Parts, idempotency_key: IdempotencyKey = None
 ) -> SentInput:
     """Adds a message, or makes the run stand still or go on. What is accepted reaches the run, or the answer is 409."""
-    caller.require(*_STARTERS)
+    caller.require(*STARTERS)
     operation = f"POST /v1/runs/{run_id}/input"
     claim = claim_for(caller, operation, idempotency_key, body.model_dump(mode="json"))
     answer, newest = await service.add_input(parts.engine, caller, run_id, body.mode, body.content, claim)

@@ -13,20 +13,27 @@ from sdk.types import (
     Approval,
     ApprovalToken,
     Cap,
+    CapShare,
     CreatedKey,
     CreatedRun,
     CreatedTenant,
     Decision,
+    DecisionDetail,
+    Estimate,
     Event,
     Hold,
     Identity,
     Json,
+    Key,
+    Project,
     Role,
     Run,
     RunInput,
     SentInput,
     StoredVersion,
+    Tenant,
     Tool,
+    User,
     VaultEntry,
     Verdict,
     read_answer,
@@ -104,6 +111,14 @@ class Holdfast:
         }
         answer = self._transport.request("POST", "/v1/runs", body=body, idempotency_key=idempotency_key)
         return read_answer(CreatedRun, answer)
+
+    def estimate(
+        self, agent: str, text: str, *, project: str | None = None, cap_usd: str | None = None, guaranteed: bool = False
+    ) -> Estimate:
+        """Returns what a run's first call would hold and whether each cap affords it; the arguments are `create_run`'s."""
+        body = {"agent": agent, "input": text, "project": project, "cap_usd": cap_usd, "guaranteed": guaranteed}
+        answer: Json = self._transport.request("POST", "/v1/estimate", body=body)
+        return read_answer(Estimate, {**answer, "caps": [read_answer(CapShare, one) for one in answer["caps"]]})
 
     def runs(self, *, status: str | None = None, agent: str | None = None, count: int | None = None) -> list[Run]:
         """Returns runs, newest first; all of them if no count is given."""
@@ -268,6 +283,11 @@ class Holdfast:
         query = {"run": run_id, "verdict": verdict, "kind": kind, "code": code}
         return self._list(Decision, "/v1/decisions", query, count)
 
+    def decision(self, decision_id: str) -> DecisionDetail:
+        """Returns a decision with both parts of its record."""
+        answer: Json = self._transport.request("GET", f"/v1/decisions/{decision_id}")
+        return read_answer(DecisionDetail, {**answer, "decision": read_answer(Decision, answer["decision"])})
+
     # Agents, tools and roles --------------------------------------------------------------------------------------------
 
     def tools(self, *, count: int | None = None) -> list[Tool]:
@@ -331,13 +351,33 @@ class Holdfast:
         answer: Json = self._transport.request("POST", "/v1/tenants", body=body, repeatable=False)
         return CreatedTenant(answer["tenant_id"], answer["slug"], read_answer(CreatedKey, answer["key"]))
 
+    def tenants(self) -> list[Tenant]:
+        """Returns all tenants, for the platform's operator."""
+        return [read_answer(Tenant, one) for one in self._transport.request("GET", "/v1/tenants")["items"]]
+
+    def users(self, *, count: int | None = None) -> list[User]:
+        """Returns users, by name."""
+        return self._list(User, "/v1/users", {}, count)
+
     def create_user(self, name: str) -> str:
         """Makes a user and returns the id."""
         return str(self._transport.request("POST", "/v1/users", body={"name": name}, repeatable=False)["id"])
 
+    def projects(self, *, count: int | None = None) -> list[Project]:
+        """Returns projects, by slug."""
+        return self._list(Project, "/v1/projects", {}, count)
+
     def create_project(self, slug: str) -> str:
         """Makes a project and returns the id."""
         return str(self._transport.request("POST", "/v1/projects", body={"slug": slug}, repeatable=False)["id"])
+
+    def keys(self, *, count: int | None = None) -> list[Key]:
+        """Returns keys by what may be shown of them, revoked ones too."""
+        return self._list(Key, "/v1/keys", {}, count)
+
+    def revoke_key(self, key_id: str) -> Key:
+        """Revokes a key: the next request with it is refused. Revoking again changes nothing."""
+        return read_answer(Key, self._transport.request("DELETE", f"/v1/keys/{key_id}"))
 
     def create_key(
         self, user: str, project: str, roles: Sequence[str], *, expires_in_s: int | None = None

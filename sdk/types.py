@@ -241,7 +241,11 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A limit and what is used of it, in its unit; reserved + committed + debt never exceeds the limit by a grant."""
+    """A limit and what is used of it, in its unit; reserved + committed + debt never exceeds the limit by a grant.
+
+    Attributes:
+        available: What a new hold could take; None if unlimited.
+    """
 
     cap_id: str
     scope_kind: str
@@ -254,6 +258,57 @@ class Cap:
     reserved: int
     committed: int
     debt: int
+    available: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CapShare:
+    """What a run's first call would take from one cap, in its unit.
+
+    Attributes:
+        limit_amount: None if unlimited.
+        available: What a new hold could take now; None if unlimited.
+        needed: What the call would hold here.
+    """
+
+    cap_id: str
+    scope_kind: str
+    scope_name: str
+    unit: str
+    limit_amount: int | None
+    available: int | None
+    needed: int
+    affords: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run's first call would hold, and whether the run would be admitted now. Nothing was reserved.
+
+    Attributes:
+        code: `admission.affordable`, or why it would not be admitted.
+        first_call_nano_usd: None if the model has no known price.
+        floor_nano_usd: Worst case of a smallest useful call, which admission asks for.
+    """
+
+    agent: str
+    agent_version: int
+    role: str
+    role_version: int
+    project: str
+    user: str
+    wire: str
+    model: str
+    admitted: bool
+    code: str
+    message: str
+    input_tokens_bound: int | None
+    output_tokens_bound: int | None
+    first_call_nano_usd: int | None
+    floor_nano_usd: int
+    run_cap_nano_usd: int
+    run_affords: bool
+    caps: list[CapShare]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +331,17 @@ class Decision:
     superseded_at: datetime | None
     leaf_index: int | None
     record_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDetail:
+    """A recorded verdict with both parts of its record: to read, and byte for byte as they were hashed."""
+
+    decision: Decision
+    part_a: Json
+    part_b: Json
+    part_a_base64: str
+    part_b_base64: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +391,49 @@ class VaultEntry:
 
     name: str
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it may be shown."""
+
+    key_id: str
+    prefix: str
+    user: str
+    project: str
+    roles: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project; its name is its slug."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant."""
+
+    tenant_id: str
+    slug: str
+    name: str
+    time_zone: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True, repr=False)

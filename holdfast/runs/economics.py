@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -10,9 +10,9 @@ from typing import Final
 from holdfast.actions.build import tool_specs
 from holdfast.errors import PriceUnknown
 from holdfast.ledger import core
-from holdfast.ledger.types import NANO_USD, CapView
+from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
 from holdfast.money import format_usd
-from holdfast.pricing.estimate import USEFUL_MAX_TOKENS_MIN, estimate_llm
+from holdfast.pricing.estimate import USEFUL_MAX_TOKENS_MIN, Estimate, estimate_llm
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast.runs.definition import AgentDefinition
@@ -42,8 +42,32 @@ class Economics:
         return self.code == AFFORDABLE
 
 
-def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, content: str, at: datetime) -> int:
-    """Returns the worst case of the agent's first call with the least output that is of use.
+@dataclass(frozen=True, slots=True)
+class CapShare:
+    """What a first call would take from one cap that applies.
+
+    Attributes:
+        cap: The cap as it stands.
+        needed: What the call would hold there, in the cap's unit.
+    """
+
+    cap: CapView
+    needed: int
+
+    @property
+    def available(self) -> int | None:
+        """What a new hold could take; None if the cap is unlimited."""
+        cap = self.cap
+        return None if cap.unlimited else max(cap.limit_amount - cap.reserved - cap.committed - cap.debt, 0)
+
+    @property
+    def affords(self) -> bool:
+        """Whether the cap could give that much now."""
+        return self.available is None or self.needed <= self.available
+
+
+def first_call(agent: AgentDefinition, tools: Toolset, content: str, at: datetime, max_tokens: int) -> Estimate:
+    """Returns the worst case of the agent's first call, with that much output.
 
     Raises:
         PriceUnknown: The agent's model has no known price.
@@ -51,12 +75,28 @@ def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, conten
     request = ModelRequest(
         wire=agent.model.wire,
         model=agent.model.name,
-        max_tokens=min(agent.max_tokens, USEFUL_MAX_TOKENS_MIN),
+        max_tokens=max_tokens,
         system=agent.instructions,
         entries=[{"kind": "user", "text": content}],
         tools=tool_specs(agent, tools),
     )
-    return estimate_llm(request, price_of(agent.model.wire, agent.model.name, at)).max_cost_nano_usd
+    return estimate_llm(request, price_of(agent.model.wire, agent.model.name, at))
+
+
+def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, content: str, at: datetime) -> int:
+    """Returns the worst case of the agent's first call with the least output that is of use.
+
+    Raises:
+        PriceUnknown: The agent's model has no known price.
+    """
+    max_tokens = min(agent.max_tokens, USEFUL_MAX_TOKENS_MIN)
+    return first_call(agent, tools, content, at, max_tokens).max_cost_nano_usd
+
+
+def shares(caps: Sequence[CapView], call: Estimate) -> list[CapShare]:
+    """Returns what a call would take from each cap: the amounts are those that a reserve asks for."""
+    amounts: Mapping[str, int] = {NANO_USD: call.max_cost_nano_usd, TOKENS: call.max_tokens_total, CALLS: 1}
+    return [CapShare(cap, amounts[cap.unit]) for cap in caps if cap.unit in amounts]
 
 
 def judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -19,9 +19,10 @@ from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown
 from holdfast.ids import new_id
 from holdfast.ledger import budget
 from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
+from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView, Event, Scope
 from holdfast.money import format_usd
-from holdfast.runs.economics import Economics, judge
+from holdfast.pricing.estimate import Estimate
+from holdfast.runs.economics import CapShare, Economics, first_call, judge, shares
 from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
 from holdfast.tenancy import idempotency
 from holdfast.tenancy.idempotency import Claim
@@ -108,6 +109,27 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a run would be admitted with, and what its first call would hold. Nothing is reserved by asking.
+
+    Attributes:
+        economics: Whether it would be admitted now, and why not.
+        first_call: The worst case of its first call; None if the model has no known price.
+        shares: What that call would take from each cap above the run.
+        scope_names: Names of these caps' scopes, as people use them.
+    """
+
+    agent: AgentVersion
+    role: RoleVersion
+    project: str
+    cap_nano_usd: int
+    economics: Economics
+    first_call: Estimate | None
+    shares: Sequence[CapShare]
+    scope_names: Mapping[Scope, str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """Everything that admission judges."""
 
@@ -156,6 +178,40 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
     if economics.code == PriceUnknown.code:
         raise PriceUnknown(economics.message)
     raise BudgetInsufficient(economics.message, remedy="raise the cap, or ask for less")
+
+
+async def estimate(engine: AsyncEngine, principal: Principal, request: RunRequest) -> RunEstimate:
+    """Says what a run's first call would hold, and whether the run would be admitted now. It writes and locks nothing.
+
+    Raises:
+        NotFound: There is no such agent or project.
+        RequestInvalid: The request asks for more than the agent's limits.
+    """
+    tenant_id = principal.tenant_id
+    async with transaction(engine, tenant_id) as connection:
+        prepared = await _prepare(connection, principal, request)
+        scopes = _scopes(principal, prepared)
+        caps = await budget.read_applicable_caps(connection, tenant_id, scopes, [NANO_USD, TOKENS, CALLS])
+        at: datetime = (await connection.execute(_NOW)).scalar_one()
+    definition, tools = prepared.agent.definition, toolset(prepared.tools)
+    money = [cap for cap in caps if cap.unit == NANO_USD]
+    guaranteed, cap_nano_usd = request.guaranteed, prepared.cap_nano_usd
+    economics = judge(definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed)
+    try:
+        call = first_call(definition, tools, request.content, at, definition.max_tokens)
+    except PriceUnknown:
+        call = None
+    names = (principal.tenant, prepared.project, principal.user, prepared.role.name)
+    return RunEstimate(
+        agent=prepared.agent,
+        role=prepared.role,
+        project=prepared.project,
+        cap_nano_usd=cap_nano_usd,
+        economics=economics,
+        first_call=call,
+        shares=[] if call is None else shares(caps, call),
+        scope_names=dict(zip(scopes, (*names, f"{principal.user}/{prepared.project}"), strict=True)),
+    )
 
 
 async def _prepare(connection: AsyncConnection, principal: Principal, request: RunRequest) -> _Prepared:
