@@ -23,7 +23,14 @@ from cli.terminal import ExitCode
 from holdfast.errors import HoldfastError
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
 from holdfast.runs.versions import ConditionForm, RuleForm
-from holdfast.settings import ApiSettings, CommonSettings, ExecutorSettings, GovernorSettings
+from holdfast.settings import (
+    ApiSettings,
+    BrokerSettings,
+    CommonSettings,
+    ExecutorSettings,
+    GovernorSettings,
+    ProcessSettings,
+)
 from holdfast.tenancy.bootstrap import BootstrapSettings
 from holdfast.tools.registry import TOOLS
 
@@ -31,9 +38,11 @@ FOLDER: Final = Path(__file__).parent
 ROOMS_WITH_ERRORS: Final = ("holdfast", "activities", "cli")
 SETTINGS: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
     {
+        "api, governor, broker, executor": ProcessSettings,
         "api, governor, executor": CommonSettings,
         "api": ApiSettings,
         "governor": GovernorSettings,
+        "broker": BrokerSettings,
         "executor": ExecutorSettings,
         "bootstrap": BootstrapSettings,
     }
@@ -102,7 +111,7 @@ def settings() -> str:
     words = dict(_WORDS)
     for process, kind in SETTINGS.items():
         for name, field in kind.model_fields.items():
-            if kind is CommonSettings or name not in CommonSettings.model_fields:
+            if name in kind.__annotations__:
                 processes.setdefault(name, []).append(process)
                 defaults.setdefault(name, _default(field.default))
                 if field.description:

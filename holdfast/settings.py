@@ -13,16 +13,21 @@ from holdfast.errors import ConfigurationInvalid
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
-class CommonSettings(BaseSettings):
-    """What every long-running process needs."""
+class ProcessSettings(BaseSettings):
+    """What every long-running process may be told."""
 
     model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="ignore", frozen=True)
+
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+
+
+class CommonSettings(ProcessSettings):
+    """What every process needs that takes part in runs: the way to Temporal and to the live streams."""
 
     temporal_address: str = Field(default="127.0.0.1:7233", description="host:port of Temporal's frontend")
     temporal_namespace: str = Field(default="holdfast", description="Temporal namespace of all runs")
     redis_url: SecretStr = Field(description="Redis or Valkey, for live streams")
     codec_key_file: Path = Field(description="AES-256 key of the payload codec, 64 hex digits")
-    log_level: str = Field(default="info", description="debug, info, warning or error")
 
 
 class ApiSettings(CommonSettings):
@@ -41,15 +46,11 @@ class ApiSettings(CommonSettings):
 
 
 class GovernorSettings(CommonSettings):
-    """Settings of the governor: workflows, reserve and settle, with broker and sweepers in the same process."""
+    """Settings of the governor: workflows, reserve and settle, with the sweepers. It has no way to any credential."""
 
     governor_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_governor")
-    broker_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_broker")
     sweeper_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_sweeper")
     permit_key_file: Path = Field(description="Ed25519 private key that signs permits, 64 hex digits")
-    vault_key_file: Path = Field(description="AES-256 master key of the vault, 64 hex digits")
-    broker_host: str = "127.0.0.1"
-    broker_port: int = 8081
     heartbeat_timeout_ms: int = Field(default=10_000, ge=500, description="an executor silent for longer is dead")
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
     lease_tool_ms: int = Field(default=60_000, ge=100, description="lease and hard deadline of a tool call")
@@ -57,6 +58,16 @@ class GovernorSettings(CommonSettings):
         default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
     )
     sweep_interval_ms: int = Field(default=1_000, ge=50)
+
+
+class BrokerSettings(ProcessSettings):
+    """Settings of the broker. It verifies permits and cannot make any; it reaches neither Temporal nor Redis."""
+
+    broker_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_broker")
+    vault_key_file: Path = Field(description="AES-256 master key of the vault, 64 hex digits")
+    permit_public_key_file: Path = Field(description="Ed25519 public key of permits, 64 hex digits")
+    broker_host: str = "127.0.0.1"
+    broker_port: int = 8081
 
 
 class ExecutorSettings(CommonSettings):

@@ -1,18 +1,23 @@
-"""The broker: redeems a permit and hands out, for that one execution, the credential it names. It alone holds the vault's key."""
+"""`python -m workers.broker`: redeems a permit and hands out, for that one execution, the credential it names.
+
+It alone holds the vault's key. It has the public key of permits only: it can verify one, and make none.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import socket
+import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 import orjson
 import structlog
 import uvicorn
+import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -22,11 +27,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from activities.broker import ModelMaterial, RedeemReply
-from holdfast import permits
+from holdfast import logs, permits
 from holdfast.actions import build
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
-from holdfast.database.engine import transaction
+from holdfast.database.engine import create_engine, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import (
     ConfigurationInvalid,
@@ -43,16 +48,19 @@ from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.service import redeem_in
 from holdfast.permits import Permit
 from holdfast.runs.definition import AgentDefinition
+from holdfast.settings import BrokerSettings, load, read_key_file
 from holdfast.tenancy.keys import authenticate
 from holdfast.tenancy.principals import Principal
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.toolset import Toolset
 from holdfast.vault import Vault
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
+from workers.process import run_until_stopped
 
 log = structlog.get_logger("broker")
 
 _BODY_BYTES_MAX = 64 * 1024
+_BACKLOG = 2048
 _READ_HELD = text("""
     SELECT h.action, r.ended_at, r.cancel_requested_at, r.agent_name, r.agent_version, r.tools, t.slug AS tenant FROM holds h
     JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
@@ -268,16 +276,8 @@ def application(broker: Broker) -> Starlette:
     )
 
 
-def server(broker: Broker, host: str, port: int) -> uvicorn.Server:
-    """Builds the HTTP server; the caller runs it in its own loop and handles signals."""
-    config = uvicorn.Config(
-        application(broker), host=host, port=port, log_config=None, access_log=False, lifespan="off"
-    )
-    return _Server(config)
-
-
 class _Server(uvicorn.Server):
-    """A server that leaves the process's signals alone: they belong to the worker beside it."""
+    """A server that leaves the process's signals alone: they belong to the process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -285,22 +285,71 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(http: uvicorn.Server) -> None:
-    """Serves until `should_exit` is set.
+class BrokerServer:
+    """The broker's HTTP server, a part of a process. It listens from the beginning, and answers once it runs.
+
+    Args:
+        broker: What it serves.
+        host: Where to listen.
+        port: Where to listen; 0 takes a free one.
 
     Raises:
-        ConfigurationInvalid: The port is taken.
+        ConfigurationInvalid: It cannot listen there.
     """
+
+    def __init__(self, broker: Broker, host: str, port: int) -> None:
+        try:
+            self._socket = socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ConfigurationInvalid(
+                f"the broker cannot listen on {host}:{port}: {error.strerror}", remedy="is the port taken?"
+            ) from None
+        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self._http = _Server(uvicorn.Config(application(broker), log_config=None, access_log=False, lifespan="off"))
+
+    async def run(self) -> None:
+        """Serves until stopped."""
+        await self._http.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Lets requests end, and takes no more."""
+        self._http.should_exit = True
+
+
+@asynccontextmanager
+async def brokering(settings: BrokerSettings) -> AsyncIterator[BrokerServer]:
+    """Yields the broker, listening; it serves while its `run` does.
+
+    Raises:
+        ConfigurationInvalid: A key file is wrong, or the port is taken.
+    """
+    vault = Vault(read_key_file(settings.vault_key_file))
+    permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
+    engine = create_engine(settings.broker_database_url, process="broker")
     try:
-        await http.serve()
-    except SystemExit:
-        # uvicorn's way of saying that it cannot bind
-        raise ConfigurationInvalid(
-            f"the broker cannot listen on {http.config.host}:{http.config.port}", remedy="is the port taken?"
-        ) from None
+        yield BrokerServer(
+            Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key),
+            settings.broker_host,
+            settings.broker_port,
+        )
+    finally:
+        await engine.dispose()
 
 
-async def started(http: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    """Returns when the server listens, or has given up."""
-    while not http.started and not serving.done():  # noqa: ASYNC110 (uvicorn offers a flag, not an event)
-        await asyncio.sleep(0.02)
+async def main() -> int:
+    """Runs until a signal to stop."""
+    settings = load(BrokerSettings)
+    logs.configure("broker", settings.log_level)
+    async with brokering(settings) as broker:
+        log.info("ready", address=broker.address)
+        return await run_until_stopped(broker)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(uvloop.run(main()))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)

@@ -1,9 +1,10 @@
-"""`python -m workers.governor`: decides. Workflows with reserve and settle; broker and sweepers beside them."""
+"""`python -m workers.governor`: decides. Workflows with reserve and settle, and the sweepers beside them."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
@@ -23,9 +24,8 @@ from holdfast.errors import HoldfastError
 from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file
 from holdfast.timeline.stream import Publisher, connect_redis
-from holdfast.vault import Vault
-from workers import broker, temporal, workflow_code
-from workers.process import stop_signal
+from workers import temporal, workflow_code
+from workers.process import run_until_stopped
 from workers.sweepers import Sweepers
 
 log = structlog.get_logger("governor")
@@ -59,51 +59,42 @@ def build_worker(client: Client, governor: Governor) -> Worker:
     )
 
 
-async def main() -> int:
-    """Runs until a signal to stop."""
-    settings = load(GovernorSettings)
-    logs.configure("governor", settings.log_level)
+@asynccontextmanager
+async def governing(settings: GovernorSettings) -> AsyncIterator[Sweepers]:
+    """Runs the worker while the block does; yields the sweepers, which sweep while their `run` does."""
+    permit_key = permits.private_key(read_key_file(settings.permit_key_file))
     engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
-    broker_engine = create_engine(settings.broker_database_url, process="broker")
     sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
     redis = connect_redis(settings.redis_url)
-    permit_key = permits.private_key(read_key_file(settings.permit_key_file))
+    publisher = Publisher(redis)
     governor = Governor(
         engine=engine,
         ledger=Ledger(engine),
         reader=RunReader(),
-        publisher=Publisher(redis),
+        publisher=publisher,
         permit_key=permit_key,
         heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
         lease_llm_ms=settings.lease_llm_ms,
         lease_tool_ms=settings.lease_tool_ms,
     )
-    redeemer = broker.Broker(
-        engine=broker_engine,
-        reader=RunReader(),
-        vault=Vault(read_key_file(settings.vault_key_file)),
-        permit_key=permit_key.public_key(),
-    )
-    client = await temporal.connect(settings)
-    await temporal.prepare_namespace(client)
-    http = broker.server(redeemer, settings.broker_host, settings.broker_port)
-    sweepers = Sweepers(sweeper_engine, client, Publisher(redis), settings)
-    async with build_worker(client, governor):
-        tasks = [asyncio.create_task(broker.serve(http)), asyncio.create_task(sweepers.run())]
-        stopping = asyncio.create_task(stop_signal())
-        await broker.started(http, tasks[0])
-        log.info("ready", queue=names.GOVERNOR_QUEUE, broker=f"{settings.broker_host}:{settings.broker_port}")
-        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        log.info("stopping")
-        http.should_exit = True
-        sweepers.stop()
-    await asyncio.gather(*tasks)
-    for task in done:
-        task.result()  # a broker or sweeper that failed fails the process, and its supervisor starts it anew
-    await redis.aclose()
-    for each in (engine, broker_engine, sweeper_engine):
-        await each.dispose()
-    return 0 if stopping.done() else 1
+    try:
+        client = await temporal.connect(settings)
+        await temporal.prepare_namespace(client)
+        async with build_worker(client, governor):
+            yield Sweepers(sweeper_engine, client, publisher, settings)
+    finally:
+        await redis.aclose()
+        for each in (engine, sweeper_engine):
+            await each.dispose()
+
+
+async def main() -> int:
+    """Runs until a signal to stop."""
+    settings = load(GovernorSettings)
+    logs.configure("governor", settings.log_level)
+    async with governing(settings) as sweepers:
+        log.info("ready", queue=names.GOVERNOR_QUEUE)
+        return await run_until_stopped(sweepers)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -34,7 +34,8 @@ from workers import temporal
 
 log = structlog.get_logger("sweepers")
 
-_LOCK_KEY = 0x737765657073  # "sweeps"
+LOCK_KEY: Final = 0x737765657073
+"""Whoever holds this advisory lock sweeps; the number spells "sweeps"."""
 _BATCH_MAX = 100
 _LOOK_AT_RUNS_EVERY = 5
 
@@ -82,7 +83,7 @@ class Sweepers:
         while not self._stopping.is_set():
             try:
                 async with self._engine.connect() as connection:
-                    if await connection.scalar(_TRY_LOCK, {"key": _LOCK_KEY}):
+                    if await connection.scalar(_TRY_LOCK, {"key": LOCK_KEY}):
                         await connection.commit()
                         await self._sweep_while_elected(connection)
             except _AWAY as error:

@@ -101,12 +101,14 @@ class Environments:
         }
 
     def _governor(self) -> dict[str, str]:
+        """Governor and broker, which are one process here."""
         return {
             **self._common(),
             "GOVERNOR_DATABASE_URL": self.database_urls["holdfast_governor"],
             "BROKER_DATABASE_URL": self.database_urls["holdfast_broker"],
             "SWEEPER_DATABASE_URL": self.database_urls["holdfast_sweeper"],
             "PERMIT_KEY_FILE": str(self.secrets.permit_key_file),
+            "PERMIT_PUBLIC_KEY_FILE": str(self.secrets.permit_public_key_file),
             "VAULT_KEY_FILE": str(self.secrets.vault_key_file),
             "BROKER_HOST": LOOPBACK,
             "BROKER_PORT": str(self.ports.broker),

@@ -343,7 +343,7 @@ class Stack:
         if "provider" in self.parts and self.simulated:
             argv = [sys.executable, "-m", "cli.simulated_provider", "--port", str(self.ports.provider)]
             layers.append([self._process("provider", [*argv, "--brain", self._brain] if self._brain else argv)])
-        for part, module in (("governor", "workers.governor"), ("executor", "workers.executor"), ("api", "api")):
+        for part, module in (("governor", "workers.embedded"), ("executor", "workers.executor"), ("api", "api")):
             if part in self.parts:
                 names = [f"executor-{n + 1}" for n in range(self._executors)] if part == "executor" else [part]
                 layers.append([self._process(name, [sys.executable, "-m", module]) for name in names])

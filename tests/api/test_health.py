@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
-import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cli.stack.ports import Ports
@@ -102,15 +101,10 @@ async def running_broker(world: World) -> AsyncIterator[str]:
         vault=Vault(bytes(32)),
         permit_key=Ed25519PrivateKey.generate().public_key(),
     )
-    server: uvicorn.Server = brokers.server(parts, "127.0.0.1", 0)
-    serving = asyncio.create_task(server.serve())
-
-    async def started() -> bool:
-        return server.started
-
-    await until(started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
+    server = brokers.BrokerServer(parts, "127.0.0.1", 0)
+    serving = asyncio.create_task(server.run())
+    yield f"http://{server.address}"
+    server.stop()
     await serving
 
 

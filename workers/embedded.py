@@ -1,0 +1,38 @@
+"""`python -m workers.embedded`: governor, broker and sweepers in one process, for a stack on one machine.
+
+The seams are those of the processes apart: executors reach the broker over HTTP, and each part has a database role of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+import uvloop
+
+from holdfast import logs
+from holdfast.contracts import names
+from holdfast.errors import HoldfastError
+from holdfast.settings import BrokerSettings, GovernorSettings, load
+from workers.broker import brokering
+from workers.governor import governing
+from workers.process import run_until_stopped
+
+log = structlog.get_logger("governor")
+
+
+async def main() -> int:
+    """Runs until a signal to stop."""
+    settings, broker_settings = load(GovernorSettings), load(BrokerSettings)
+    logs.configure("governor", settings.log_level)
+    async with brokering(broker_settings) as broker, governing(settings) as sweepers:
+        log.info("ready", queue=names.GOVERNOR_QUEUE, broker=broker.address)
+        return await run_until_stopped(broker, sweepers)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(uvloop.run(main()))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)
