@@ -46,9 +46,11 @@ class Governor:
         """
         try:
             run_id = UUID(activity.info().workflow_id)
-            return await self.reader.locate(self.engine, run_id), run_id
+            tenant_id = await self.reader.locate(self.engine, run_id)
         except (ValueError, RunUnknown) as error:
             raise ApplicationError(str(error), type=RunUnknown.code, non_retryable=True) from None
+        structlog.contextvars.bind_contextvars(tenant_id=str(tenant_id))
+        return tenant_id, run_id
 
     async def poke(self, tenant_id: UUID, run_id: UUID, seq: int) -> None:
         """Tells followers that the timeline has grown; best effort, they look for themselves, too."""

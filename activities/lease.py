@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import asyncpg
+import structlog
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,6 +19,8 @@ from holdfast.database.engine import tenantless
 from holdfast.errors import LeaseLost, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.ledger.types import OutcomeView
+
+_log = structlog.get_logger("executor")
 
 _BEGIN = text("SELECT begin_outward(:hold_id, :lease_token)")
 
@@ -121,6 +124,9 @@ class Lease:
         }
         if not await self._ask(_STORE, parameters):
             raise LeaseLost("the outcome came too late: its hold is settled")
+        _log.info(
+            "outcome.stored", kind=self._kind, ok=outcome.ok, cost=outcome.cost_class, error_code=outcome.error_code
+        )
         await failpoint("outcome.after", self._kind)
 
     async def _ask(

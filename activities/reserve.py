@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
-from activities.governor import Governor
+from activities.governor import Governor, log
 from holdfast import permits
 from holdfast.actions import build
 from holdfast.actions.build import Action, ActionUnbuildable
@@ -80,6 +80,13 @@ class Reserve:
             break
         else:
             raise FactsChanged(f"the facts of run {run_id} changed {_CHANGES_MAX} times")
+        log.info(
+            "action.decided",
+            kind=request.action.kind,
+            verdict=decision.verdict,
+            code=decision.code,
+            hold_id=str(decision.hold_id or ""),
+        )
         await failpoint("reserve.after", request.action.kind)
         await self._governor.poke(tenant_id, run_id, decision.timeline_seq)
         return self._reply(asked, request, decision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
@@ -78,6 +79,7 @@ class RunState:
         except (ValueError, RunUnknown):
             await self._refuse()
             return RunContext(admitted=False, refusal=RunUnknown.code)
+        structlog.contextvars.bind_contextvars(tenant_id=str(tenant_id))
         async with transaction(governor.engine, tenant_id) as connection:
             run = await governor.reader.read(connection, tenant_id, run_id)
             status = await connection.scalar(_START, {"tenant_id": tenant_id, "run_id": run_id})
@@ -92,6 +94,7 @@ class RunState:
         limits = run.agent.limits
         return RunContext(
             admitted=True,
+            tenant_id=str(tenant_id),
             tenant=run.tenant,
             project=run.project,
             user=run.user,
@@ -109,7 +112,7 @@ class RunState:
 
     async def _refuse(self) -> None:
         workflow_id = activity.info().workflow_id or ""
-        log.warning("run.refused", workflow_id=workflow_id, code=RunUnknown.code)
+        log.warning("run.refused", code=RunUnknown.code)
         async with transaction(self._governor.engine, PLATFORM_TENANT_ID) as connection:
             await record_event(
                 connection,

@@ -7,7 +7,7 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.governor import Governor
+from activities.governor import Governor, log
 from holdfast import transcript
 from holdfast.actions.settling import Answer, answer_of, judge, proposed_call, tool_result
 from holdfast.contracts import names
@@ -53,6 +53,7 @@ class Settle:
             except FactsChanged:
                 continue
             break
+        log.info("action.settled", kind=hold.kind, state=state, ok=answer.ok, error_code=answer.error_code)
         await failpoint("settle.after", request.action.kind)
         return _reply(hold, request, answer, state)
 

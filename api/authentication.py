@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
+from uuid import UUID
 
 import structlog
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.context import Parts
@@ -18,8 +20,14 @@ bearer = HTTPBearer(
 )
 
 
+def _bind_run(request: Request) -> None:
+    """Lets every line about this request name the run that it asks for; what is no id is nothing to log."""
+    with suppress(ValueError):
+        structlog.contextvars.bind_contextvars(run_id=str(UUID(request.path_params.get("run_id", ""))))
+
+
 async def principal_of(
-    parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+    request: Request, parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Principal:
     """Returns who calls.
 
@@ -34,7 +42,10 @@ async def principal_of(
     except KeyRefused as refused:
         await parts.failures.note(refused)
         raise
-    structlog.contextvars.bind_contextvars(tenant=principal.tenant, key_id=str(principal.key_id))
+    structlog.contextvars.bind_contextvars(
+        tenant_id=str(principal.tenant_id), tenant=principal.tenant, key_id=str(principal.key_id)
+    )
+    _bind_run(request)
     return principal
 
 

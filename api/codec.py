@@ -97,7 +97,7 @@ async def _check_access(
     if not _origin_allowed(parts, request):
         raise NotPermitted("only Temporal's UI may call this from a page")
     if credentials is not None:
-        (await principal_of(parts, credentials)).require(OPERATOR)
+        (await principal_of(request, parts, credentials)).require(OPERATOR)
     elif not (parts.settings.codec_endpoint_open and _is_loopback(request)):
         raise NotAuthenticated("this needs the key of an operator", remedy="send `Authorization: Bearer hf_…`")
 

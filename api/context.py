@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import HTTPConnection
 from temporalio.client import Client
 
+from holdfast import temporal_logs
 from holdfast.codec import EncryptingCodec, data_converter
 from holdfast.database.engine import create_engine
 from holdfast.settings import ApiSettings, read_key_file
@@ -64,6 +65,7 @@ class Context:
                 namespace=settings.temporal_namespace,
                 data_converter=data_converter(codec_key),
                 lazy=True,
+                runtime=temporal_logs.runtime(),
             ),
             # no proxy of the environment: callers' keys go to the broker and nowhere else
             broker=httpx.AsyncClient(base_url=settings.broker_url, timeout=_BROKER_TIMEOUT_S, trust_env=False),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -22,8 +20,6 @@ BODY_BYTES_MAX: Final = 1_048_576
 CODEC_BODY_BYTES_MAX: Final = 16_777_216
 """Temporal's UI sends a page of a history at once."""
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
-_TRACE_FRAMES_MAX: Final = 20
-_ROOMS: Final = f"{Path(__file__).parent.parent}/"
 
 
 class RequestMiddleware:
@@ -57,14 +53,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 (whatever breaks is logged here and answered without details)
-            # Only places: the messages of database errors quote parameters, and those are prompts and arguments.
-            frames = [
-                f
-                for f in traceback.extract_tb(error.__traceback__)
-                if f.filename.startswith(_ROOMS) and "/site-packages/" not in f.filename
-            ]
-            places = [f"{f.filename.removeprefix(_ROOMS)}:{f.lineno} {f.name}" for f in frames[-_TRACE_FRAMES_MAX:]]
-            _log.error("request.failed", error=type(error).__qualname__, places=places)
+            _log.error("request.failed", exc_info=error)
             if status == 0:
                 await for_unexpected(request_id, error)(scope, receive, send_with_id)
         finally:

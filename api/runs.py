@@ -184,6 +184,7 @@ async def create_run(
         deadline_s=body.deadline_s,
     )
     admitted = await service.admit(parts.engine, caller, request, claim)
+    structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))
     await parts.publisher.poke(caller.tenant_id, admitted.run_id, admitted.timeline_seq)
     await hear(parts, "start", start_run(parts.temporal, parts.engine, caller.tenant_id, admitted.run_id))
     response.headers["location"] = f"/v1/runs/{admitted.run_id}"

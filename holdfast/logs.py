@@ -1,11 +1,20 @@
-"""Logs: JSON lines on stderr, one form for our own and for libraries' messages, with secrets taken out."""
+"""Logs: JSON lines on stderr, one form for our own and for libraries' messages, with secrets taken out.
+
+What stands in a line: who (`process`, `logger`), when, how serious, what (`event`), the ids of what it is about (`request_id`,
+`run_id`, `tenant_id`, `step`, `hold_id`), and of a failure its type, code and places. Never what a failure says: messages of
+tools, providers and databases quote what they were given.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 import orjson
@@ -51,7 +60,12 @@ _IN_TEXT: Final = (
     (re.compile(r"\bsk-[\w-]{8,}"), REDACTED),  # a provider's key
 )
 # They log every request they make, with its URL; what matters of it is in our own events.
-_QUIET: Final = ("httpx", "httpcore", "httpx2", "anthropic", "openai", "asyncio")
+_QUIET: Final = ("httpx", "httpcore", "httpx2", "anthropic", "openai", "asyncio", "sqlalchemy", "uvicorn")
+# What it says for debugging are whole messages of Temporal's, some of them decrypted: permits are among them.
+_NEVER_DEBUG: Final = ("temporalio",)
+_ROOT: Final = f"{Path(__file__).parent.parent}/"
+_PLACES_MAX: Final = 20
+_CAUSES_MAX: Final = 8
 
 
 def _is_sensitive(key: str) -> bool:
@@ -90,6 +104,95 @@ def _name_process(process: str) -> Processor:
     return add
 
 
+def _code_of(error: BaseException) -> str:
+    """Returns the stable code of an error: ours, the type that it has in Temporal, or PostgreSQL's."""
+    for name in ("code", "type", "sqlstate"):
+        value = getattr(error, name, None)
+        if isinstance(value, str) and value:
+            return value[:80]
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    for _ in range(_CAUSES_MAX):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    path = frame.filename.removeprefix(_ROOT).rpartition("site-packages/")[2]
+    return f"{path}:{frame.lineno} {frame.name}"
+
+
+def describe_failure(error: BaseException) -> dict[str, object]:
+    """Returns what a log may say of a failure: types, codes and places; no message, and no line of code."""
+    chain = list(_causes(error))
+    described: dict[str, object] = {"error": type(error).__qualname__}
+    if code := next(filter(None, map(_code_of, chain)), ""):
+        described["error_code"] = code
+    if len(chain) > 1:
+        described["causes"] = [type(cause).__qualname__ for cause in chain[1:]]
+    innermost = next((cause for cause in reversed(chain) if cause.__traceback__ is not None), error)
+    frames = [*traceback.extract_tb(error.__traceback__)]
+    if innermost is not error:
+        frames += traceback.extract_tb(innermost.__traceback__)
+    described["places"] = [_place(frame) for frame in frames[-_PLACES_MAX:]]
+    return described
+
+
+def _describe_failures(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    information = event.pop("exc_info", None)
+    if information is True:
+        information = sys.exc_info()
+    error = information[1] if isinstance(information, tuple) else information
+    if isinstance(error, BaseException):
+        for name, value in describe_failure(error).items():
+            event.setdefault(name, value)
+    event.pop("stack_info", None)
+    return event
+
+
+def _tame_library(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Of a library's message only the first line stays: what follows shows objects, and those show what they hold."""
+    text = str(event.get("event", ""))
+    event["event"] = text.strip().partition("\n")[0]
+    record = event.get("_record")
+    for details in (getattr(record, "temporal_workflow", None), getattr(record, "temporal_activity", None)):
+        if isinstance(details, dict):
+            event.setdefault("run_id", details.get("workflow_id"))
+            for name in ("activity_type", "attempt"):
+                if name in details:
+                    event.setdefault(name, details[name])
+    for name, value in getattr(record, "holdfast", {}).items():
+        event.setdefault(name, value)
+    return event
+
+
+def _log_uncaught() -> None:
+    """Puts into the log what would otherwise stand on stderr with its message: what ends a thread or the process."""
+    log = structlog.get_logger("uncaught")
+
+    def crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        log.critical("process.crashed", exc_info=error)
+
+    def thread_crashed(failure: threading.ExceptHookArgs) -> None:
+        log.error("thread.crashed", exc_info=failure.exc_value)
+
+    def unraisable(failure: sys.UnraisableHookArgs) -> None:
+        log.error("failure.unraisable", exc_info=failure.exc_value)
+
+    sys.excepthook = crashed
+    threading.excepthook = thread_crashed
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(True)
+
+
 def _render() -> Callable[[WrappedLogger, str, EventDict], str]:
     def render(_: WrappedLogger, __: str, event: EventDict) -> str:
         # what is no JSON value is shown as text; a log line never fails
@@ -124,8 +227,7 @@ def configure(process: str, level: str = "info") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
         _name_process(process),
     ]
-    # Tracebacks as text, without local variables: those hold keys, prompts and arguments.
-    finish: list[Processor] = [structlog.processors.format_exc_info, _redact]
+    finish: list[Processor] = [_describe_failures, _redact]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -141,7 +243,7 @@ def configure(process: str, level: str = "info") -> None:
     handler.addFilter(lambda record: record.levelno >= threshold or _says_ready(record))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, _tame_library],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish, _render()],
         )
     )
@@ -151,3 +253,6 @@ def configure(process: str, level: str = "info") -> None:
     logging.getLogger(process).setLevel(min(threshold, logging.INFO))
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in _NEVER_DEBUG:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+    _log_uncaught()

@@ -87,16 +87,25 @@ class Broker:
         try:
             # by this process's clock, to refuse early; the hold's own expiry is checked again by PostgreSQL's (rule 7)
             permit = permits.verify(token, self.permit_key, now_ms=int(time.time() * 1000))
+            structlog.contextvars.bind_contextvars(
+                tenant_id=permit.tenant_id,
+                run_id=permit.run_id,
+                step=permit.step,
+                try_number=permit.try_number,
+                hold_id=permit.hold_id,
+            )
             if permit.run_id != workflow_id:
                 raise PermitInvalid("the permit belongs to another run")
             if names.EXECUTING_ACTIVITIES.get(permit.kind) != activity_type:
                 raise PermitInvalid(f"a permit for {permit.kind} does not allow {activity_type}")
-            return await self._redeem(permit)
+            reply = await self._redeem(permit)
         except Unavailable:
             raise  # nothing was decided about the permit
         except HoldfastError as error:
             await self._record_refusal(permit, error, workflow_id, activity_type)
             raise
+        log.info("permit.redeemed", kind=permit.kind)
+        return reply
 
     async def _redeem(self, permit: Permit) -> RedeemReply:
         tenant_id, run_id, hold_id = UUID(permit.tenant_id), UUID(permit.run_id), UUID(permit.hold_id)
@@ -141,7 +150,7 @@ class Broker:
     async def _record_refusal(
         self, permit: Permit | None, error: HoldfastError, workflow_id: str, activity_type: str
     ) -> None:
-        log.warning("permit.refused", code=error.code, workflow_id=workflow_id, activity_type=activity_type)
+        log.warning("permit.refused", code=error.code, workflow_id=workflow_id[:200], activity_type=activity_type[:200])
         # a permit that does not verify names no tenant that could be believed
         tenant_id = UUID(permit.tenant_id) if permit else PLATFORM_TENANT_ID
         facts: dict[str, JsonValue] = {"workflow_id": workflow_id[:200], "activity_type": activity_type[:200]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, NoReturn
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload
@@ -40,6 +41,18 @@ def _refuse(error: HoldfastError) -> NoReturn:
     raise ApplicationError(error.message, type=error.code, non_retryable=True) from None
 
 
+def _bind_ids(input: ExecuteActivityInput) -> None:  # noqa: A002 (the SDK's name)
+    """Lets every line that this activity logs name what it is about; an activity has a context of its own."""
+    info, request = activity.info(), input.args[0] if input.args else None
+    asked = {name: getattr(request, name, None) for name in ("step", "try_number", "hold_id")}
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(
+        run_id=info.workflow_id,
+        activity_type=info.activity_type,
+        **{name: value for name, value in asked.items() if value},
+    )
+
+
 class PermitInterceptor(Interceptor):
     """For executors: redeems the permit of every activity before it runs."""
 
@@ -61,6 +74,7 @@ class _PermitInbound(ActivityInboundInterceptor):
         self._permit_key = permit_key
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        _bind_ids(input)
         # from the very start, for the broker may be away for longer than an executor may be silent
         async with beating():
             execution.enter(await self._redeem(input))
@@ -79,6 +93,9 @@ class _PermitInbound(ActivityInboundInterceptor):
         try:
             try:
                 permit = permits.verify(token, self._permit_key, now_ms=int(time.time() * 1000))
+                structlog.contextvars.bind_contextvars(
+                    tenant_id=permit.tenant_id, step=permit.step, try_number=permit.try_number, hold_id=permit.hold_id
+                )
             except PermitInvalid:
                 await self._broker.redeem(
                     token, None, workflow_id=info.workflow_id or "", activity_type=info.activity_type
@@ -107,6 +124,7 @@ class _LocalInbound(ActivityInboundInterceptor):
     """Tells Temporal which errors of the gate pass: what is unavailable is tried again, what cannot be is not."""
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 (the SDK's names and types)
+        _bind_ids(input)
         try:
             return await super().execute_activity(input)
         except Unavailable as error:

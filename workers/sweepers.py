@@ -61,6 +61,12 @@ _ENDED_AS = {
 }
 
 
+def _ids_of(row: Row[Any]) -> dict[str, str]:  # rows of text() carry no types
+    """Returns the ids that every line about this row names."""
+    found = row._mapping
+    return {name: str(found[name]) for name in ("tenant_id", "run_id", "hold_id") if name in found}
+
+
 class Sweepers:
     """All sweepers of one process."""
 
@@ -127,7 +133,8 @@ class Sweepers:
             rows = list(await connection.execute(due, parameters))
         for row in rows:
             try:
-                await work(row)
+                with structlog.contextvars.bound_contextvars(**_ids_of(row)):
+                    await work(row)
             except RPCError as error:
                 log.warning("sweepers.temporal_away", work=work.__name__, status=error.status.name)
                 return rows
@@ -137,7 +144,7 @@ class Sweepers:
                 if isinstance(error, DBAPIError) and error.connection_invalidated:
                     raise
                 # it stays due, and this line repeats until somebody looks at it
-                log.exception("sweepers.failed", work=work.__name__, run=str(row.run_id))
+                log.exception("sweepers.failed", work=work.__name__, **_ids_of(row))
         return rows
 
     async def _settle(self, row: Row[Any]) -> None:  # rows of text() carry no types
@@ -183,7 +190,7 @@ class Sweepers:
                 seq = await settle_and_return(connection, settlement, row.run_id)
         except FactsChanged:
             return  # somebody else moved it; if it is still due, the next sweep sees it
-        log.info("hold.swept", hold=str(hold.hold_id), state=settlement.to, reason=judgement.reason)
+        log.info("hold.swept", state=settlement.to, reason=judgement.reason)
         await self._publisher.poke(row.tenant_id, row.run_id, seq)
         if hold.state == "unknown" and not row.run_ended:
             # best effort: a run that waits for this looks by itself after a while
@@ -191,7 +198,7 @@ class Sweepers:
 
     async def _start(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if await start_run(self._client, self._engine, row.tenant_id, row.run_id):
-            log.info("run.started_late", run=str(row.run_id))
+            log.info("run.started_late")
 
     async def _signal(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if row.kind == "approval":
@@ -208,7 +215,7 @@ class Sweepers:
         except RPCError as error:
             if error.status != RPCStatusCode.NOT_FOUND:
                 raise
-            log.warning("run.workflow_missing", run=str(row.run_id))
+            log.warning("run.workflow_missing")
             return
         ended_as = _ENDED_AS.get(described.status) if described.status is not None else None
         if ended_as is None:
@@ -217,7 +224,7 @@ class Sweepers:
         async with transaction(self._engine, row.tenant_id) as connection:
             seq = await end_run(connection, row.tenant_id, row.run_id, status=status, code=code)
         if seq:
-            log.warning("run.ended_by_sweeper", run=str(row.run_id), status=status, code=code)
+            log.warning("run.ended_by_sweeper", status=status, code=code)
             await self._publisher.poke(row.tenant_id, row.run_id, seq)
 
     async def _digest_history(self, row: Row[Any]) -> None:  # rows of text() carry no types
@@ -239,7 +246,7 @@ class Sweepers:
                     facts={"digest": digest.hex(), "executions": executions},
                     run_id=row.run_id,
                 )
-        log.info("run.digested", run=str(row.run_id), took_ms=int((time.monotonic() - started) * 1000))
+        log.info("run.digested", took_ms=int((time.monotonic() - started) * 1000))
 
 
 async def history_digest(client: Client, workflow_id: str) -> tuple[bytes | None, int]:

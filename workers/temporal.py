@@ -8,10 +8,10 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHistory
-from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.service import RPCError, RPCStatusCode
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from holdfast import temporal_logs
 from holdfast.codec import data_converter
 from holdfast.runs.start import ensure_search_attributes
 from holdfast.settings import CommonSettings, read_key_file
@@ -26,7 +26,7 @@ async def connect(settings: CommonSettings) -> Client:
     Raises:
         RuntimeError: It did not answer within a minute.
     """
-    runtime = Runtime(telemetry=TelemetryConfig())
+    runtime = temporal_logs.runtime()
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(RuntimeError),
         wait=wait_random_exponential(multiplier=0.4, max=2.0),

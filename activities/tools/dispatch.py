@@ -80,7 +80,7 @@ async def run_tool(call: ToolInvocation) -> ToolResult:
     except Exception as error:  # noqa: BLE001 - whatever a tool raises, the run needs a result to settle
         if isinstance(error, HoldfastError) and not outward.begun:
             return ToolResult.nothing(error.code, error.message, retryable=isinstance(error, Unavailable))
-        _log.exception("tool failed", tool=call.tool, begun=outward.begun)
+        _log.exception("tool.failed", tool=call.tool, begun=outward.begun)
         content = f"{call.tool} failed inside ({type(error).__name__})"
         if not outward.begun:
             return ToolResult.nothing("tool.failed", f"{content}; nothing was done")

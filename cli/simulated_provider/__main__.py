@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 import uvicorn
 
 from cli.simulated_provider.brain import default_brain, load_brain
 from cli.simulated_provider.server import Pacing, SimulatedProvider, registering_protocol
+from holdfast import logs
 from holdfast.errors import ConfigurationInvalid
+
+_log = structlog.get_logger("provider")
 
 
 def _arguments() -> argparse.Namespace:
@@ -59,20 +63,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
         lifespan="off",
         proxy_headers=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         timeout_graceful_shutdown=1,
     )
     host, port = listener.getsockname()[:2]
     # The socket listens already: whoever connects from now on is answered as soon as the loop runs.
-    ready = {"event": "ready", "process": "simulated_provider", "host": host, "port": port, "simulated": True}
-    sys.stderr.write(json.dumps(ready) + "\n")
-    sys.stderr.flush()
+    _log.info("ready", host=host, port=port, simulated=True)
     await _Server(config).serve(sockets=[listener])
 
 
 def main() -> None:
     """Runs the server."""
     try:
+        logs.configure("provider", os.environ.get("HOLDFAST_LOG_LEVEL", "info"))
         asyncio.run(_serve(_arguments()))
     except (ConfigurationInvalid, OSError) as error:
         sys.exit(f"the simulated provider cannot start: {error}")

@@ -98,6 +98,11 @@ class EmbeddedPostgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %u@%d ",
+            # no statement and no detail: both quote values, and values are prompts and arguments
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
+            "log_parameter_max_length": "0",
+            "log_parameter_max_length_on_error": "0",
             "fsync": "on",
             "full_page_writes": "on",
             "synchronous_commit": "on",

@@ -61,6 +61,7 @@ class RunContext(Message):
 
     admitted: bool
     refusal: str = ""
+    tenant_id: str = ""
     tenant: str = ""
     project: str = ""
     user: str = ""

@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast import logs
 from holdfast.database.engine import create_engine
 from holdfast.errors import ConfigurationInvalid, HoldfastError
 
@@ -71,6 +72,7 @@ async def _main() -> int:
 
 if __name__ == "__main__":
     try:
+        logs.configure("migrations", os.environ.get("HOLDFAST_LOG_LEVEL", "info"))
         sys.exit(asyncio.run(_main()))
     except HoldfastError as error:
         print(f"error: {error.message}. {error.remedy}", file=sys.stderr)

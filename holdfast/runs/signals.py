@@ -117,4 +117,4 @@ def _pass_if_gone(error: RPCError, run_id: UUID) -> None:
     """A workflow that has ended needs no signal any more; anything else is the caller's to try again."""
     if error.status != RPCStatusCode.NOT_FOUND:
         raise error
-    _log.info("run.signal_too_late", run=str(run_id))
+    _log.info("run.signal_too_late", run_id=str(run_id))

@@ -98,7 +98,7 @@ async def start_run(client: Client, engine: AsyncEngine, tenant_id: UUID, run_id
             rpc_timeout=RPC_TIMEOUT,
         )
     except WorkflowAlreadyStartedError:
-        _log.info("run.started_before", run=str(run_id))
+        _log.info("run.started_before", run_id=str(run_id))
     async with transaction(engine, tenant_id) as connection:
         await connection.execute(_MARK_STARTED, {"tenant_id": tenant_id, "run_id": run_id})
     return True

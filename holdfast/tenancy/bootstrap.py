@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from holdfast import logs
 from holdfast.database.engine import create_engine, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import CredentialMissing, HoldfastError
@@ -208,6 +209,7 @@ async def _run(settings: BootstrapSettings) -> None:
 
 if __name__ == "__main__":
     try:
+        logs.configure("bootstrap", os.environ.get("HOLDFAST_LOG_LEVEL", "info"))
         asyncio.run(_run(load(BootstrapSettings)))
     except HoldfastError as problem:
         print(f"error: {problem.message}. {problem.remedy}", file=sys.stderr)

@@ -266,6 +266,6 @@ class Follower:
 
     def _pause_redis(self, error: Exception) -> None:
         if self._redis_pause_until == 0:
-            _log.warning("redis.unavailable", run=str(self.run_id), error=type(error).__name__, effect="polling")
+            _log.warning("redis.unavailable", run_id=str(self.run_id), error=type(error).__name__, effect="polling")
         self._redis_pause_until = time.monotonic() + _REDIS_PAUSE_S
         self._polled_at = 0

@@ -9,12 +9,13 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 
 from cli.stack.secrets import load_or_create
-from cli.stack.supervisor import Stack
+from cli.stack.supervisor import Part, Stack
 from demo.refund_desk.world.faults import Fault, Kind, Target
 from demo.refund_desk.world.servers import World
 from demo.refund_desk.world.smtp_server import stored_mails
@@ -493,7 +494,13 @@ class Run:
 
 
 @asynccontextmanager
-async def running_rig(*, codec_key: str = "") -> AsyncIterator[Rig]:
+async def running_rig(
+    *,
+    codec_key: str = "",
+    more_parts: Collection[Part] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    executors: int = 1,
+) -> AsyncIterator[Rig]:
     """Starts a stack with all failpoints known, and a world, for as long as the block runs."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-run-"))
     folder.chmod(0o755)
@@ -507,6 +514,7 @@ async def running_rig(*, codec_key: str = "") -> AsyncIterator[Rig]:
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
         **points.environment,
+        **environment,
     }
     governor = {
         "HOLDFAST_HEARTBEAT_TIMEOUT_MS": str(HEARTBEAT_MS),
@@ -520,10 +528,11 @@ async def running_rig(*, codec_key: str = "") -> AsyncIterator[Rig]:
             Stack(
                 folder / "data",
                 ports="free",
-                parts={"postgres", "valkey", "temporal", "migrations", "provider", "governor", "executor"},
+                parts={"postgres", "valkey", "temporal", "migrations", "provider", "governor", "executor", *more_parts},
+                executors=executors,
                 provider="simulated",
                 headless=True,
-                extra_env={"governor": {**shared, **governor}, "executor": shared},
+                extra_env={"governor": {**shared, **governor}, "executor": shared, "api": shared, "provider": shared},
             ) as stack,
             httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
             asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,

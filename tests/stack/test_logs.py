@@ -22,19 +22,32 @@ structlog.contextvars.bind_contextvars(run_id="r-1")
 early.info("ready", port=80, api_key="sk-ant-0123456789", input_tokens=12, nested={"password": "p", "ok": [1, {"token": "t"}]})
 log.debug("not shown")
 logging.getLogger("library").warning("connect to %s", "postgresql://me:hunter2@db/holdfast")
+class Refused(Exception):
+    code = "thing.refused"
 try:
-    secret_local = "in a local variable"
-    raise ValueError("bad")
-except ValueError:
+    try:
+        secret_local = "in a local variable"
+        raise ValueError("hunter2")
+    except ValueError as error:
+        raise Refused("hunter2 again") from error
+except Refused:
     log.exception("failed", value=object)
 log.info("two\\nlines")
+import asyncio, gc
+async def fails(): raise ValueError("hunter2")
+async def forgets():
+    asyncio.create_task(fails())
+    await asyncio.sleep(0.01)
+    gc.collect()
+asyncio.run(forgets())
+raise RuntimeError("hunter2")
 """
 
 
 def test_every_line_is_json_with_who_when_and_what() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert not done.stdout
-    ready, library, failed, two = (json.loads(line) for line in done.stderr.splitlines())
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    ready, library, failed, two, task, crashed = (json.loads(line) for line in done.stderr.splitlines())
     assert ready == {
         "event": "ready",
         "level": "info",
@@ -49,9 +62,12 @@ def test_every_line_is_json_with_who_when_and_what() -> None:
     }
     assert ready["timestamp"].endswith("Z")
     assert (library["logger"], library["event"]) == ("library", f"connect to postgresql://me:{REDACTED}@db/holdfast")
-    assert failed["exception"].splitlines()[-1] == "ValueError: bad"
-    assert "in a local variable" not in failed["exception"].replace('secret_local = "in a local variable"', "")
+    assert (failed["error"], failed["error_code"], failed["causes"]) == ("Refused", "thing.refused", ["ValueError"])
+    assert failed["places"] == ["<string>:18 <module>", "<string>:16 <module>"]
     assert two["event"] == "two\nlines"
+    assert (task["logger"], task["event"]) == ("asyncio", "Task exception was never retrieved")
+    assert (crashed["level"], crashed["event"], crashed["error"]) == ("critical", "process.crashed", "RuntimeError")
+    assert "hunter2" not in done.stderr
 
 
 SECRET_NAMES = (
