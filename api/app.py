@@ -20,6 +20,7 @@ from api import (
     approvals,
     caps,
     codec,
+    codes,
     decisions,
     estimate,
     events,
@@ -41,7 +42,8 @@ from holdfast.settings import ApiSettings
 _log = structlog.get_logger("api")
 
 _DESCRIPTION = """
-No agent action runs without a hold. Every error is a problem (RFC 9457) with a stable `code`, a sentence and a `request_id`.
+No agent action runs without a hold. Every error is a problem (RFC 9457) with a stable `code`, a sentence and a `request_id`;
+its `type` leads to what the code means.
 
 Bodies are JSON of at most 1 MiB, nested at most 64 deep, without unknown or doubled keys. Lists are paged by `cursor`.
 Another tenant's things look as if they were not there. `503` comes with `Retry-After`: nothing was decided or executed.
@@ -109,6 +111,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for noun in _NOUNS:
         app.include_router(noun.router, responses=RESPONSES)
     app.include_router(codec.router, responses=RESPONSES)
+    app.include_router(codes.router, responses={404: RESPONSES[404]})
     app.include_router(health.router)
     app.add_middleware(BodyMiddleware)
     app.add_middleware(RequestMiddleware)

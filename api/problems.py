@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from temporalio.service import RPCError
 
+from holdfast.codes.catalogue import CATALOGUE
 from holdfast.errors import HoldfastError, RequestInvalid, Unavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -36,11 +37,14 @@ class FieldProblem(BaseModel):
 class Problem(BaseModel):
     """An error."""
 
-    type: str = Field(description="the code as a URI reference", examples=["/problems/budget.insufficient"])
+    type: str = Field(
+        description="where the code is explained, as a URI reference", examples=["/problems/budget.insufficient"]
+    )
     title: str = Field(description="the HTTP status in words")
     status: int
     code: str = Field(description="stable dotted code", examples=["budget.insufficient"])
     detail: str = Field(description="what was wrong and what to do")
+    remedy: str = Field(description="what to do about it")
     request_id: str
     errors: list[FieldProblem] = Field(default=[], description="for `request.invalid`: each field that is wrong")
 
@@ -78,22 +82,31 @@ def problem_response(
     code: str,
     detail: str,
     *,
+    remedy: str = "",
     errors: Sequence[FieldProblem] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Builds the response of an error."""
+    """Builds the response of an error; `remedy` is that of the code, unless this case has one of its own."""
     problem = Problem(
         type=f"/problems/{code}",
         title=_TITLES.get(status, "Error"),
         status=status,
         code=code,
         detail=detail,
+        remedy=remedy or _remedy_of(code),
         request_id=request_id,
         errors=list(errors),
     )
     body = orjson.dumps(problem.model_dump(exclude=None if errors else {"errors"}))
     more = {"retry-after": _RETRY_AFTER_S} if status == Unavailable.status else {}
     return Response(body, status, headers={**more, **(headers or {})}, media_type=MEDIA_TYPE)
+
+
+def _remedy_of(code: str) -> str:
+    known = CATALOGUE.get(
+        code
+    )  # all are there, as a test sees to; an error's answer must not fail should one be missing
+    return known.remedy if known is not None else ""
 
 
 def request_id_of(request: Request) -> str:
@@ -110,7 +123,9 @@ def for_holdfast_error(request: Request, error: Exception) -> Response:
     """Answers an error that Holdfast raises on purpose."""
     assert isinstance(error, HoldfastError)  # registered for these only
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else None  # noqa: PLR2004 (HTTP status)
-    return problem_response(request_id_of(request), error.status, error.code, sentence(error), headers=headers)
+    return problem_response(
+        request_id_of(request), error.status, error.code, sentence(error), remedy=error.remedy, headers=headers
+    )
 
 
 def for_http_exception(request: Request, error: Exception) -> Response:

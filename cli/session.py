@@ -190,7 +190,10 @@ def api_errors() -> Iterator[None]:
     try:
         yield
     except HoldfastApiError as error:
-        raise HoldfastError(f"{error.detail} ({error.code}, request {error.request_id})") from None
+        raise HoldfastError(
+            f"{error.detail} ({error.code}, request {error.request_id})",
+            remedy="" if error.remedy in error.detail else error.remedy,
+        ) from None
     except NoAnswer as error:
         raise NotRunning(str(error), remedy="is it up? see `holdfast status`, or name another with --url") from None
     except AnswerUnreadable as error:

@@ -30,9 +30,10 @@ EXIT_CODES_HELP: Final = (
     "Exit codes: 0 done, 1 failed (what and why stands on stderr), 2 wrong usage, 3 nothing runs there, "
     "4 it runs there already."
 )
-_EXIT_CODES: Final[Mapping[str, ExitCode]] = MappingProxyType(
+EXIT_CODES: Final[Mapping[str, ExitCode]] = MappingProxyType(
     {"stack.not_running": ExitCode.NOT_RUNNING, "stack.already_running": ExitCode.ALREADY_RUNNING}
 )
+"""Codes of errors that have an exit code of their own; all others end with 1."""
 
 output = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,4 +55,4 @@ def reported() -> Iterator[None]:
         errors.print(f"error: {error.message}", markup=False, style="red")
         if error.remedy:
             errors.print(f"  to do: {error.remedy}", markup=False)
-        raise typer.Exit(_EXIT_CODES.get(error.code, ExitCode.FAILED)) from None
+        raise typer.Exit(EXIT_CODES.get(error.code, ExitCode.FAILED)) from None

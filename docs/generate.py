@@ -5,12 +5,9 @@ A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,8 +16,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from cli.terminal import ExitCode
-from holdfast.errors import HoldfastError
+from cli.terminal import EXIT_CODES, ExitCode
+from holdfast.codes.catalogue import GROUPS
+from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
 from holdfast.runs.versions import ConditionForm, RuleForm
 from holdfast.settings import (
@@ -35,7 +33,6 @@ from holdfast.tenancy.bootstrap import BootstrapSettings
 from holdfast.tools.registry import TOOLS
 
 FOLDER: Final = Path(__file__).parent
-ROOMS_WITH_ERRORS: Final = ("holdfast", "activities", "cli")
 SETTINGS: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
     {
         "api, governor, broker, executor": ProcessSettings,
@@ -123,31 +120,23 @@ def settings() -> str:
     return _table(("variable", "process", "default", "what it is"), rows)
 
 
-def _import_all(rooms: Iterable[str]) -> None:
-    for room in rooms:
-        package = importlib.import_module(room)
-        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
-            if not module.name.endswith("__main__") and ".migrations" not in module.name:
-                importlib.import_module(module.name)
+def _where(code: Code) -> str:
+    """Returns where a code appears, with the HTTP status and the verdict that go with it."""
+    words = {
+        Place.API: f"API {code.status}",
+        Place.DECISION: f"decision: {code.verdict}" if code.verdict else "decision",
+    }
+    exit_code = EXIT_CODES.get(code.code, ExitCode.FAILED)
+    words[Place.COMMAND] = f"command, exit code {exit_code.value}"
+    return ", ".join(words.get(place, place.value) for place in code.places)
 
 
-def _subclasses(kind: type[HoldfastError]) -> Iterator[type[HoldfastError]]:
-    yield kind
-    for each in kind.__subclasses__():
-        yield from _subclasses(each)
+def _codes(group: str) -> Callable[[], str]:
+    def table() -> str:
+        rows = ((f"`{code.code}`", _where(code), code.cause, code.remedy) for code in GROUPS[group])
+        return _table(("code", "where", "what is so", "what to do"), rows)
 
-
-def errors() -> str:
-    """Returns the table of error codes: one line for each class of the hierarchy that has a code of its own."""
-    _import_all(ROOMS_WITH_ERRORS)
-    found: dict[str, tuple[str, str, str]] = {}
-    for kind in _subclasses(HoldfastError):
-        if "code" in vars(kind) and kind.__module__.partition(".")[0] in ROOMS_WITH_ERRORS:
-            sentence = (inspect.getdoc(kind) or "").partition("\n")[0]
-            meaning = "An error that nobody foresaw." if kind is HoldfastError else sentence
-            status = str(kind.status) if kind.__module__.partition(".")[0] == "holdfast" else "–"
-            found[kind.code] = (f"`{kind.code}`", status, meaning)
-    return _table(("code", "HTTP", "when"), (found[code] for code in sorted(found)))
+    return table
 
 
 def _type(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes it
@@ -216,7 +205,7 @@ def exit_codes() -> str:
 TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         "settings": settings,
-        "errors": errors,
+        **{f"codes-{group}": _codes(group) for group in GROUPS},
         "rule": _fields(RuleForm),
         "condition": _fields(ConditionForm),
         "agent": _fields(AgentDefinition),

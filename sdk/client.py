@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 
 from sdk import events
 from sdk.transport import Transport
@@ -14,6 +15,7 @@ from sdk.types import (
     ApprovalToken,
     Cap,
     CapShare,
+    CodeMeaning,
     CreatedKey,
     CreatedRun,
     CreatedTenant,
@@ -76,6 +78,14 @@ class Holdfast:
     def me(self) -> Identity:
         """Returns who the key stands for."""
         return read_answer(Identity, self._transport.request("GET", "/v1/me"))
+
+    def explain(self, code: str) -> CodeMeaning:
+        """Returns what a stable code means and what to do about it.
+
+        Raises:
+            HoldfastApiError: There is no such code; its remedy names the nearest.
+        """
+        return read_answer(CodeMeaning, self._transport.request("GET", f"/problems/{quote(code, safe='')}"))
 
     # Runs ---------------------------------------------------------------------------------------------------------------
 

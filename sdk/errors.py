@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 
 class HoldfastSdkError(Exception):
@@ -14,8 +14,11 @@ class NoAnswer(HoldfastSdkError):
     """Holdfast could not be reached, or its answer was lost.
 
     Attributes:
+        code: Stable dotted code.
         sent: Whether the request may have arrived.
     """
+
+    code: ClassVar[str] = "client.no_answer"
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -25,6 +28,8 @@ class NoAnswer(HoldfastSdkError):
 class AnswerUnreadable(HoldfastSdkError):
     """Something answered, but not as Holdfast does: perhaps the address is another program's, or a proxy stands between."""
 
+    code: ClassVar[str] = "client.answer_unreadable"
+
 
 class HoldfastApiError(HoldfastSdkError):
     """Holdfast refused, and says why.
@@ -33,6 +38,8 @@ class HoldfastApiError(HoldfastSdkError):
         code: Stable dotted code, such as `budget.insufficient`.
         status: HTTP status.
         detail: A sentence that says what was wrong and what to do.
+        remedy: What to do about it.
+        help_path: Where the server explains the code: a path on the same server, such as `/problems/budget.insufficient`.
         request_id: Names this request in the server's log.
         fields: For `request.invalid`, what is wrong with which field.
         retry_after_s: When the same request may fare better, if the server named a time.
@@ -45,6 +52,8 @@ class HoldfastApiError(HoldfastSdkError):
         detail: str,
         request_id: str,
         *,
+        remedy: str = "",
+        help_path: str = "",
         fields: Mapping[str, str] | None = None,
         retry_after_s: float | None = None,
     ) -> None:
@@ -53,6 +62,8 @@ class HoldfastApiError(HoldfastSdkError):
         self.status = status
         self.detail = detail
         self.request_id = request_id
+        self.remedy = remedy
+        self.help_path = help_path
         self.fields = dict(fields or {})
         self.retry_after_s = retry_after_s
 
@@ -70,6 +81,8 @@ class HoldfastApiError(HoldfastSdkError):
             status,
             str(problem.get("detail", "")),
             str(problem.get("request_id", "")),
+            remedy=str(problem.get("remedy", "")),
+            help_path=str(problem.get("type", "")),
             fields=fields,
             retry_after_s=retry_after_s,
         )

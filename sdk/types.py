@@ -386,6 +386,18 @@ class StoredVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeMeaning:
+    """What a stable code means; `status` is 0 and `verdict` empty where none goes with it."""
+
+    code: str
+    cause: str
+    remedy: str
+    places: list[str]
+    status: int
+    verdict: Literal["", "allow", "deny", "needs_approval"]
+
+
+@dataclass(frozen=True, slots=True)
 class VaultEntry:
     """A credential by its name; what it says is never read back."""
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cli.stack.ports import Ports
 from holdfast.actions.run_facts import RunReader
+from holdfast.codes.catalogue import CATALOGUE
 from holdfast.vault import Vault
 from workers import broker as brokers
 
@@ -31,6 +32,18 @@ async def test_health_and_the_page_at_the_root(world: World) -> None:
         assert "openapi.json" in page
         assert "http://" not in page
         assert (await client.get("/openapi.json")).status_code == 200
+
+
+async def test_the_type_of_a_problem_leads_to_what_it_means(world: World) -> None:
+    async with world.api.client() as client:
+        refused = problem(await client.get("/v1/me"), 401, "auth.not_authenticated")
+        meaning = (await client.get(refused["type"])).json()
+        assert (meaning["code"], meaning["status"]) == (refused["code"], 401)
+        assert meaning["remedy"] == CATALOGUE[refused["code"]].remedy
+        missing = problem(await client.get("/problems/budget.cap_exceded"), 404, "resource.not_found")
+        assert "budget.cap_exceeded" in missing["remedy"]
+        listed = (await client.get("/problems")).json()["codes"]
+        assert [one["code"] for one in listed] == sorted(CATALOGUE)
 
 
 async def test_without_what_it_needs_it_is_alive_but_not_ready(world: World) -> None:

@@ -306,5 +306,6 @@ def problem(answer: httpx.Response, status: int, code: str) -> Json:
     assert (body["status"], body["code"]) == (status, code), body
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["detail"]
+    assert body["remedy"]
     assert "Traceback" not in answer.text
     return body

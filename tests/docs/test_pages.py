@@ -119,17 +119,6 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
     assert listed - _ENVELOPE == written
 
 
-def test_the_reason_codes_that_are_listed_are_those_that_are_given() -> None:
-    page = (_REFERENCE / "errors.md").read_text(encoding="utf-8")
-    by_hand = set(_ROW.findall(page.partition("## Reason codes")[2]))
-    literals = {text for tree in _sources() for text in _literals(tree)}
-    from_states = {f"approval.{state}" for state in ("pending", "denied", "expired", "consumed")}
-    assert by_hand <= literals | from_states
-    decided = parsed(ROOT / "holdfast_verdict" / "decide.py")
-    codes = {text for text in _literals(decided) if re.fullmatch(r"(policy|action|approval|budget)\.[a-z_]+", text)}
-    assert codes <= by_hand | {"policy.permitted"}
-
-
 def test_prose_says_nothing_of_where_it_was_written() -> None:
     for page in PAGES:
         assert not re.search(r"/(work|tmp|home|root)/", prose(page)), page

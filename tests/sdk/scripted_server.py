@@ -38,7 +38,8 @@ def answer(value: Any, status: int = 200, **headers: str) -> Reply:
 
 def problem(status: int, code: str, **headers: str) -> Reply:
     """A problem, as the API answers."""
-    return answer({"status": status, "code": code, "detail": f"because {code}", "request_id": "r-1"}, status, **headers)
+    body = {"status": status, "code": code, "detail": f"because {code}", "request_id": "r-1"}
+    return answer({**body, "type": f"/problems/{code}", "remedy": f"mend {code}"}, status, **headers)
 
 
 LOST = Reply(0, cut=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sdk import AnswerUnreadable, Holdfast, HoldfastApiError, NoAnswer
+from sdk import AnswerUnreadable, CodeMeaning, Holdfast, HoldfastApiError, NoAnswer
 from sdk import events as sdk_events
 from tests.stack.places import ROOT
 
@@ -30,6 +30,14 @@ MADE = {
     "created_at": "2026-06-01T10:00:00Z",
     "deadline_at": "2026-06-01T10:00:00Z",
     "what_a_newer_server_adds": True,
+}
+MEANING = {
+    "code": "budget.insufficient",
+    "cause": "because",
+    "remedy": "mend it",
+    "places": ["API"],
+    "status": 402,
+    "verdict": "deny",
 }
 KEY = {"key_id": "k", "prefix": "hf_x", "user": "u", "project": "p", "roles": ["viewer"], "key": "hf_secret"}
 
@@ -83,15 +91,19 @@ def test_what_cannot_be_repeated_is_not() -> None:
 
 def test_an_unavailable_server_is_asked_again_and_a_refusal_is_not() -> None:
     away = problem(503, "part.unavailable", retry_after="0")
-    with scripted(away, away, answer(MADE, 201), problem(402, "budget.insufficient")) as server:
+    with scripted(away, away, answer(MADE, 201), problem(402, "budget.insufficient"), answer(MEANING)) as server:
         with Holdfast(server.url, "hf_k") as client:
             client.create_run("a", "hello")
             with pytest.raises(HoldfastApiError) as refused:
                 client.create_run("a", "hello")
+            meaning = client.explain(refused.value.code)
         error = refused.value
         assert (error.code, error.status, error.request_id) == ("budget.insufficient", 402, "r-1")
         assert error.detail == "because budget.insufficient"
-        assert len(server.requests) == 4
+        assert error.remedy == "mend budget.insufficient"
+        assert meaning == CodeMeaning(error.code, "because", "mend it", ["API"], 402, "deny")
+        assert server.requests[-1].path == error.help_path
+        assert len(server.requests) == 5
 
 
 def test_what_is_not_holdfast_is_said_to_be_something_else() -> None:

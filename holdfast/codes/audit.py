@@ -1,0 +1,32 @@
+"""Checks of the ledger's auditor: each names books that cannot be right."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.codes.entry import Code, Place
+
+_REMEDY: Final = (
+    "Stop admitting runs of this tenant, keep the database as it is, and compare with a backup: only a write past Holdfast, or "
+    "an error of it, does this. Please report it."
+)
+
+
+def _check(code: str, cause: str) -> Code:
+    return Code(code, (Place.AUDIT,), cause, _REMEDY)
+
+
+CODES: Final = (
+    _check("cap.balance", "A cap's balances are not what its journal adds up to."),
+    _check("cap.limit", "A cap's limit is not what its newest journal entry says."),
+    _check("cap.ceiling", "A cap has more reserved and committed than its ceiling, or a ceiling that is too high."),
+    _check("cap.reserved", "A cap has not reserved what its open holds come to."),
+    _check("journal.overdrawn", "A journal entry reserved more than its cap had left."),
+    _check("journal.leg", "A journal entry belongs to no leg of a hold."),
+    _check("leg.journal", "A leg of a hold was not reserved and settled exactly once, with its amount."),
+    _check("hold.cost", "A hold's cost is not what its caps were charged."),
+    _check("hold.decision", "No decision that allows stands behind a hold."),
+    _check("hold.outcome", "A hold is executed and has no outcome."),
+    _check("decision.hold", "A decision allowed a hold that does not exist."),
+    _check("decision.hash", "A decision's record does not hash to its record hash."),
+)

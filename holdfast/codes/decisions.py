@@ -1,0 +1,155 @@
+"""Reason codes of decisions on actions, and of the permits that they yield."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.codes.entry import NOTHING, Code, Place, denied
+
+CODES: Final = (
+    Code(
+        "policy.permitted",
+        (Place.DECISION,),
+        "A rule permits it and nothing stands against it.",
+        "Nothing: the action may be executed.",
+        verdict="allow",
+    ),
+    denied(
+        "policy.forbidden",
+        "A forbid rule without a code of its own fired.",
+        "Look at the rule that the decision names; no permit and no approval overrides a forbid.",
+    ),
+    denied(
+        "policy.not_permitted",
+        "No rule of the role permits it.",
+        "Add a permit rule for this tool and these arguments to the role, if it is meant to be allowed.",
+    ),
+    denied(
+        "policy.gates_conflict",
+        "Two gates fired that ask for different approver roles.",
+        "Narrow the conditions of one of them, so that at most one approver role is asked.",
+    ),
+    denied(
+        "policy.error",
+        "The rules could not be evaluated.",
+        "Put the role anew, and report the trace of the decision: a table that was accepted should evaluate.",
+    ),
+    denied(
+        "action.unknown",
+        "The agent has no such action or tool.",
+        "Add the tool to the agent, or nothing: models invent tools, and read this refusal.",
+    ),
+    denied(
+        "action.malformed",
+        "The arguments are not what the tool takes.",
+        "Nothing as a rule: the model reads what is wrong and proposes again. If it never succeeds, describe the tool better.",
+    ),
+    Code(
+        "action.unbuildable",
+        (Place.RUN, Place.API),
+        "A reference points at nothing in the run's transcript.",
+        "Start the run again, and report it: this happens only if rows were removed by hand or a message was forged.",
+        status=500,
+    ),
+    Code(
+        "approval.required",
+        (Place.DECISION,),
+        "A gate asks for consent.",
+        "Decide on it: `holdfast approvals` lists what waits.",
+        verdict="needs_approval",
+    ),
+    Code(
+        "approval.approved",
+        (Place.DECISION,),
+        "An approver has consented.",
+        NOTHING,
+        verdict="allow",
+    ),
+    denied(
+        "approval.pending",
+        "The approval that the step cites is not decided yet.",
+        "Decide on it; the run asks again by itself.",
+    ),
+    denied("approval.denied", "The approver refused.", "Nothing: the model reads the refusal. A new run asks anew."),
+    Code(
+        "approval.expired",
+        (Place.API, Place.DECISION, Place.RUN),
+        "Nobody consented in time, or the step that asked has changed or ended; the gate stays shut.",
+        "Start it again, and give the gate a longer `expires_s` if approvers need more time.",
+        status=409,
+        verdict="deny",
+    ),
+    denied(
+        "approval.consumed",
+        "The approval was used already: one consent is for one action.",
+        "Have the step ask anew; if nobody used it knowingly, look at the decision that consumed it.",
+    ),
+    denied(
+        "approval.mismatch",
+        "The approval was given for other arguments than these.",
+        "Have the step ask anew: a consent is bound to exact arguments and to the rule that asked.",
+    ),
+    denied(
+        "budget.no_cap",
+        "There is no money cap on the tenant, and nothing is unlimited by omission.",
+        "Put a cap on the tenant, `PUT /v1/caps`; an unlimited one, if you mean it, says so itself.",
+    ),
+    denied(
+        "budget.cap_exceeded",
+        "A cap has less left than the action may cost at worst.",
+        "Raise the cap that the sentence names, lower the model's `max_tokens`, or wait for open holds to be settled.",
+    ),
+    Code(
+        "price.unknown",
+        (Place.API, Place.DECISION, Place.RUN),
+        "No price is known for a model, so its cost cannot be bounded.",
+        "Name a model whose price is known: a newer `genai-prices` knows newer models.",
+        status=422,
+        verdict="deny",
+    ),
+    Code(
+        "vault.credential_missing",
+        (Place.API, Place.RESULT, Place.RUN),
+        "The vault has no entry for what an action needs, or what it holds is not of the form that is needed.",
+        "Put it: `holdfast vault put NAME`; the sentence says which name.",
+        status=424,
+    ),
+    Code(
+        "hold.key_conflict",
+        (Place.DECISION, Place.API),
+        "This try was executed before with other arguments: an alarm.",
+        "Nothing was executed a second time. Look at the run's timeline; its workflow was reset or replayed with other code.",
+        status=409,
+        verdict="deny",
+    ),
+    Code(
+        "admission.affordable",
+        (Place.DECISION,),
+        "Every cap that applies affords a useful call, so the run is admitted.",
+        NOTHING,
+        verdict="allow",
+    ),
+    Code(
+        "permit.invalid",
+        (Place.DECISION, Place.RUN, Place.RESULT),
+        "A permit is malformed, altered, expired, of another run, or not for these arguments.",
+        "If it expired, the executors are too few or too slow: the run reserves anew. Otherwise somebody tried to go past the gate.",
+        status=403,
+        verdict="deny",
+    ),
+    Code(
+        "permit.used",
+        (Place.DECISION, Place.RUN, Place.RESULT),
+        "A permit was redeemed before, or its hold is no longer held.",
+        "Nothing: a permit is for one use, and the second was refused. Many of these mean that executors are lost in mid-call.",
+        status=403,
+        verdict="deny",
+    ),
+    Code(
+        "lease.lost",
+        (Place.RESULT, Place.RUN),
+        "The executor's lease on a hold has run out or was revoked, so nothing was sent any more.",
+        "Nothing: the run reserves anew. If it comes often, give calls more time: `HOLDFAST_LEASE_LLM_MS`, `HOLDFAST_LEASE_TOOL_MS`.",
+        status=500,
+    ),
+)

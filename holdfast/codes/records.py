@@ -1,0 +1,55 @@
+"""Codes of decision records that are about people, keys and configuration, not about an action of a run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.codes.entry import NOTHING, Code, Place, changed
+
+
+def _key_refused(code: str, cause: str, remedy: str) -> Code:
+    return Code(code, (Place.DECISION,), cause, remedy, verdict="deny")
+
+
+CODES: Final = (
+    changed("bootstrap", "The first tenant, its user, key and cap were made."),
+    changed("tenant.created", "A tenant was made."),
+    changed("project.created", "A project was made."),
+    changed("user.created", "A user was made."),
+    changed("key.created", "An API key was made."),
+    changed("key.revoked", "An API key was revoked."),
+    changed("role.put", "The rules of a role were changed; running runs keep theirs."),
+    changed("agent.put", "An agent was changed; running runs keep theirs."),
+    changed("tool.put", "A tool was changed; running runs keep theirs."),
+    changed("cap.set", "A cap was set."),
+    changed("vault.put", "A credential was stored in the vault."),
+    changed("vault.deleted", "A credential was deleted from the vault."),
+    Code(
+        "hold.resolved",
+        (Place.DECISION,),
+        "A person said what became of an action whose outcome was unknown.",
+        NOTHING,
+        verdict="allow",
+    ),
+    _key_refused(
+        "auth.malformed",
+        "Something was sent as an API key that has not the form of one.",
+        "Look at what the caller sends; the whole key is needed, `hf_…`.",
+    ),
+    _key_refused(
+        "auth.unknown",
+        "A key was sent that does not exist.",
+        "If it was yours, make a new one; many of these are somebody who guesses.",
+    ),
+    _key_refused("auth.expired", "A key was sent that has expired.", "Make a new one: `POST /v1/keys`."),
+    _key_refused(
+        "auth.revoked",
+        "A key was sent that is revoked.",
+        "Find who still uses it; its prefix stands in the record.",
+    ),
+    _key_refused(
+        "auth.flood",
+        "So many wrong keys came at once that they were counted, and not recorded one by one.",
+        "Find the sender in front of the API, and shut them out there.",
+    ),
+)

@@ -1,0 +1,72 @@
+"""Codes of processes that do not start, of the embedded stack, and of the Python client."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.codes.entry import Code, Place
+
+
+def _stack(code: str, cause: str, remedy: str) -> Code:
+    return Code(code, (Place.COMMAND,), cause, remedy)
+
+
+CODES: Final = (
+    Code(
+        "configuration.invalid",
+        (Place.COMMAND, Place.RESULT, Place.RUN),
+        "A setting is missing or wrong; the process refuses to start, or the action to be executed.",
+        "The sentence names the setting; docs/reference/settings.md lists them all.",
+        status=500,
+    ),
+    _stack(
+        "stack.error", "The embedded stack could not do what was asked.", "Read the sentence, and `holdfast status`."
+    ),
+    _stack(
+        "stack.data_folder_invalid",
+        "The data folder cannot be used, or what lies in it does not fit together.",
+        "Name another with `--data-dir`, or restore the files that the sentence names.",
+    ),
+    _stack(
+        "stack.already_running",
+        "Another supervisor holds the lock of the same data folder.",
+        "Use that one (`holdfast status`), stop it (`holdfast down`), or name another folder with `--data-dir`.",
+    ),
+    _stack(
+        "stack.not_running",
+        "Nothing runs on this data folder, or the server does not answer.",
+        "Start it with `holdfast up`, or name another with `--url` or `--data-dir`.",
+    ),
+    _stack(
+        "stack.port_taken",
+        "Something else listens on a port that the stack needs.",
+        "Stop that program, or let the stack take other ports: `holdfast up --help`.",
+    ),
+    _stack(
+        "stack.account_refused",
+        "PostgreSQL cannot be run under any account here.",
+        "Run it as an ordinary user, or give root an account `nobody` that may enter the data folder.",
+    ),
+    _stack(
+        "stack.part_missing",
+        "A program that the stack consists of is not installed.",
+        "Do one of what the sentence says; docs/how-to/start-the-stack.md tells where each part comes from.",
+    ),
+    _stack(
+        "stack.child_failed",
+        "A process of the stack ended, or was not ready in time.",
+        "Read its log in the data folder, `logs/`; its last lines stand in the sentence.",
+    ),
+    Code(
+        "client.no_answer",
+        (Place.CLIENT,),
+        "Holdfast could not be reached, or its answer was lost; `sent` says whether the request may have arrived.",
+        "Check the address, and whether the server is up; repeat a request that was sent under the same Idempotency-Key.",
+    ),
+    Code(
+        "client.answer_unreadable",
+        (Place.CLIENT,),
+        "Something answered, but not as Holdfast does.",
+        "Check the address: it may be another program's, or a proxy may stand between.",
+    ),
+)
