@@ -13,7 +13,7 @@ from typing import Literal, TypeGuard
 
 from holdfast_verdict.canonical import JsonValue, NotCanonical, canonical_bytes, digest
 
-ENGINE_VERSION = "rules/1"
+ENGINE_VERSION = "rules/2"
 
 Effect = Literal["forbid", "permit", "gate"]
 Operator = Literal["==", "!=", "<=", ">", "in", "not_in", "all_in_domains", "any_outside_domains"]
@@ -268,13 +268,15 @@ def decide(facts: Facts, action: Mapping[str, JsonValue]) -> Verdict:
 
 def _malformed(action: Mapping[str, JsonValue]) -> str:
     """Says what is wrong with an action's form; conditions are asked of whole actions only."""
-    needs = {"kind", "args", "tool"} if action.get("kind") == "tool.call" else {"kind", "args"}
-    if set(action) != needs:
-        return f"an action of this kind has the members {', '.join(sorted(needs))}"
+    is_tool_call = action.get("kind") == "tool.call"
+    needs = {"kind", "args", "tool"} if is_tool_call else {"kind", "args"}
+    may_have = {*needs, "definition"} if is_tool_call else needs
+    if not needs <= set(action) <= may_have:
+        return f"an action of this kind has the members {', '.join(sorted(may_have))}"
     if not isinstance(action["args"], Mapping) or not all(
-        isinstance(action[member], str) and action[member] for member in needs - {"args"}
+        isinstance(action[member], str) and action[member] for member in set(action) - {"args"}
     ):
-        return "an action's kind and tool are names, and its args an object"
+        return "an action's kind, tool and definition are names, and its args an object"
     try:
         canonical_bytes(action)
     except NotCanonical as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sys
 import time
+from collections.abc import AsyncIterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +74,10 @@ def up(
     valkey_port: Port = None,
     broker_port: Port = None,
     provider_port: Port = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(help="A project folder: applied for the first tenant, and again whenever a file in it changes."),
+    ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Without Temporal's UI.")] = False,
     servers_only: Annotated[
         bool,
@@ -103,7 +110,7 @@ def up(
             headless=headless,
             say=lambda line: say(f"{time.strftime('%H:%M:%S')}  {line}"),
         )
-        asyncio.run(_serve(stack))
+        asyncio.run(_serve(stack, project))
 
 
 def _ports(base: int | None, **wishes: int | None) -> Ports:
@@ -115,7 +122,7 @@ def _ports(base: int | None, **wishes: int | None) -> Ports:
     return replace(ports, **{name: port for name, port in wishes.items() if port is not None})
 
 
-async def _serve(stack: Stack) -> None:
+async def _serve(stack: Stack, project: Path | None) -> None:
     """Runs a stack until SIGINT or SIGTERM; a later second one ends it without waiting."""
     asked = asyncio.Event()
     asked_at = 0.0
@@ -143,9 +150,34 @@ async def _serve(stack: Stack) -> None:
         return
     await starting
     _announce(stack)
-    await asking
-    say("stopping …")
+    async with _watching(stack, project):
+        await asking
+        say("stopping …")
     await stack.stop()
+
+
+@contextlib.asynccontextmanager
+async def _watching(stack: Stack, project: Path | None) -> AsyncIterator[None]:
+    """Keeps a project applied meanwhile, in a process of its own that loads whatever code its tools have."""
+    if project is None or "api" not in stack.parts:
+        yield
+        return
+    from cli.stack.account import launch_command, own_account
+
+    key_file = str(stack.secrets.bootstrap_key_file)
+    command = ["apply", str(project), "--watch", "--url", stack.urls.api, "--key-file", key_file]
+    argv = [sys.executable, "-m", "cli.main", *command]
+    watcher = await asyncio.create_subprocess_exec(
+        *launch_command(own_account(), argv, folder=None, death_signal=signal.SIGTERM),
+        stdin=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            watcher.send_signal(signal.SIGINT)
+        await watcher.wait()
 
 
 def _announce(stack: Stack) -> None:

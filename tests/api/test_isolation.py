@@ -32,12 +32,21 @@ BODIES: Mapping[str, dict[str, Any]] = {
 
 # Operations that take no id of a thing: what they list and make is of the caller's tenant, which the tests below look at.
 NAMELESS = {
-    "create_run", "list_runs", "list_approvals", "list_agents", "list_roles", "list_caps", "put_cap", "list_holds",
+    "create_run", "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "list_tenants", "create_tenant", "list_credentials", "decode_payloads", "encode_payloads",
 }  # fmt: skip
 # Operations that go by a name, which every tenant has for itself.
-NAMED = {"put_agent", "get_agent", "put_role", "get_role", "put_credential", "delete_credential"}
+NAMED = {
+    "put_agent",
+    "get_agent",
+    "put_role",
+    "get_role",
+    "put_tool",
+    "get_tool",
+    "put_credential",
+    "delete_credential",
+}
 
 
 async def things(tenant: Tenant) -> dict[str, str]:

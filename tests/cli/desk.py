@@ -93,6 +93,12 @@ class Desk:
         assert done.exit_code == 0, done.output
         return json.loads(done.stdout)
 
+    async def answer_bare(self, *args: str) -> Any:
+        """The same for a command that needs no server."""
+        done = await self.bare(*args, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
     async def start(self, *script: dict[str, Any], agent: str = "helper") -> str:
         """Starts a run whose model plays a script."""
         words = f"please\n#!script {json.dumps(list(script))}"

@@ -35,6 +35,12 @@ COMMANDS = [
     ["holds"],
     ["holds", "resolve"],
     ["replay"],
+    ["apply"],
+    ["new", "agent"],
+    ["new", "tool"],
+    ["agents"],
+    ["roles"],
+    ["tools"],
 ]
 
 

@@ -1,0 +1,68 @@
+"""Plays the cases of a role's file through the deciding core: what the rules were meant to say, before they are put."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cli.project.files import CaseFile, ProjectInvalid, Role
+from holdfast.errors import RequestInvalid
+from holdfast.tools.toolset import Toolset
+from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.decide import Facts, Verdict, decide
+
+_PRINCIPAL: Final = {"tenant": "default", "project": "default", "user": "owner", "agent": "agent"}
+
+
+def play(role: Role, case: CaseFile, tools: Toolset) -> Verdict:
+    """Returns what the role's rules decide on the case.
+
+    Args:
+        role: The role.
+        case: The case.
+        tools: All tools that there are: arguments are brought to their form first, as for a real action.
+    """
+    malformed = ""
+    action: dict[str, JsonValue] = {"kind": "llm.call", "args": dict(case.arguments)}
+    if case.tool is not None:
+        action = {"kind": "tool.call", "tool": case.tool, "args": {}}
+        try:
+            action["args"] = tools[case.tool].validate(case.arguments) if case.tool in tools else {}
+        except RequestInvalid as error:
+            malformed = error.message
+    facts = Facts(
+        principal={**_PRINCIPAL, "role": role.name, **case.principal},
+        rules=role.rules,
+        policy_hash=role.policy_hash,
+        known=case.tool is None or case.tool in tools,
+        malformed=malformed,
+    )
+    return decide(facts, action)
+
+
+def _differs(case: CaseFile, verdict: Verdict) -> bool:
+    return verdict.verdict != case.verdict or case.code not in (None, verdict.code)
+
+
+def failures(role: Role, tools: Toolset) -> Iterator[str]:
+    """Yields a sentence for each case that does not come out as it says."""
+    for number, case in enumerate(role.cases, 1):
+        verdict = play(role, case, tools)
+        if _differs(case, verdict):
+            expected = case.verdict + (f" with {case.code}" if case.code else "")
+            yield (
+                f"{role.place}: case {number} ({case.tool or 'llm.call'}): expected {expected}, but the rules say "
+                f"{verdict.verdict} with {verdict.code}: {verdict.message}"
+            )
+
+
+def check(roles: list[Role], tools: Toolset) -> int:
+    """Plays all cases and returns how many there were.
+
+    Raises:
+        ProjectInvalid: Some did not come out as they say.
+    """
+    found = [sentence for role in roles for sentence in failures(role, tools)]
+    if found:
+        raise ProjectInvalid("\n  ".join(["rules do not decide as their cases say:", *found]))
+    return sum(len(role.cases) for role in roles)

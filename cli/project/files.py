@@ -1,0 +1,275 @@
+"""Reads a project folder: `agents/*.toml`, `roles/*.toml`, `tools/*.toml`, every problem at once and by its place."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from holdfast.errors import HoldfastError, RequestInvalid
+from holdfast.money import parse_usd
+from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
+from holdfast.runs.versions import RULES_MAX, RuleForm
+from holdfast.tools import functions, openapi, sql
+from holdfast.tools.definition import OwnTool, ToolForm
+from holdfast.tools.versions import check_name
+from holdfast_verdict.decide import Rule, policy_hash
+
+FOLDERS: Final = ("agents", "roles", "tools")
+FILE_BYTES_MAX: Final = 1_000_000
+_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+# From a parsed file and its folder to the tools that it describes, by name.
+_SOURCES: Final[Mapping[str, Callable[[Mapping[str, object], Path], dict[str, ToolForm]]]] = MappingProxyType(
+    {"openapi": openapi.forms, "python": functions.forms, "sql": sql.forms}
+)
+
+# For what people meet most; pydantic's own words are for programmers.
+_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "extra_forbidden": "is not known here",
+        "missing": "is missing",
+        "string_type": 'is text in quotes: "…"',
+    }
+)
+
+FormT = TypeVar("FormT", bound=BaseModel)
+
+
+class ProjectInvalid(HoldfastError):
+    """Files of a project folder are wrong; nothing was changed on any server."""
+
+    code = "project.invalid"
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LimitsFile(_File):
+    """Bounds of every run, as a file gives them: money in dollars."""
+
+    max_steps: int | None = Field(default=None, description="steps after which the run ends as failed")
+    max_tries: int | None = Field(default=None, description="tries of a step that fails for passing reasons")
+    deadline_s: int | None = Field(default=None, description="then the run is timed out")
+    run_cap_usd: str | None = Field(default=None, description='the run\'s own money cap, in quotes: `"0.50"`')
+    run_calls: int | None = Field(default=None, description="actions a run may take")
+    steps_per_execution: int | None = Field(default=None, description="continue as new after so many")
+
+    def to_limits(self) -> AgentLimits:
+        """Returns the limits that are put; what the file leaves out has its default."""
+        given = self.model_dump(exclude_none=True)
+        if (cap_usd := given.pop("run_cap_usd", None)) is not None:
+            given["run_cap_nano_usd"] = parse_usd(cap_usd)
+        return AgentLimits.model_validate(given)
+
+
+class AgentFile(_File):
+    """An agent as a file describes it."""
+
+    name: str | None = Field(default=None, pattern=_NAME, description="its name; default: the file's")
+    role: str = Field(pattern=_NAME, description="the role whose rules decide what it may do")
+    instructions: str | None = Field(default=None, description="the system prompt")
+    instructions_file: str | None = Field(default=None, description="a file beside this one with the system prompt")
+    model: ModelRoute
+    max_tokens: int | None = Field(default=None, description="output bound of one model call")
+    tools: list[str] = Field(default=[], description="tools that it has")
+    limits: LimitsFile = LimitsFile()
+
+
+class CaseFile(_File):
+    """An example of what a role's rules shall decide; checked before anything is put."""
+
+    tool: str | None = Field(default=None, description="the tool that is called; none: a model is called")
+    arguments: dict[str, Any] = Field(default={}, description="its arguments")  # Any: each tool has its own
+    principal: dict[str, str] = Field(default={}, description="who acts: tenant, project, user, agent")
+    verdict: str = Field(pattern="^(allow|deny|needs_approval)$", description="`allow`, `deny` or `needs_approval`")
+    code: str | None = Field(default=None, description="the reason code that it shall have")
+
+
+class RoleFile(_File):
+    """A role as a file describes it."""
+
+    name: str | None = Field(default=None, pattern=_NAME, description="its name; default: the file's")
+    rules: list[RuleForm] = Field(max_length=RULES_MAX, description="see the reference of rules")
+    cases: list[CaseFile] = Field(default=[], description="examples that must come out as they say")
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent to be put."""
+
+    name: str
+    place: str
+    definition: AgentDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role to be put, with the cases that its rules have to decide as they say."""
+
+    name: str
+    place: str
+    forms: tuple[RuleForm, ...]
+    cases: tuple[CaseFile, ...]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules as the engine evaluates them."""
+        return tuple(form.to_rule() for form in self.forms)
+
+    @property
+    def policy_hash(self) -> str:
+        """Their hash, hex, as the server computes it."""
+        return policy_hash(self.rules).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """All that a folder holds, by name."""
+
+    folder: Path
+    agents: Mapping[str, Agent]
+    roles: Mapping[str, Role]
+    tools: Mapping[str, OwnTool]
+
+
+class _Reader:
+    """Collects what is there and what is wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+        self.places: dict[tuple[str, str], str] = {}
+
+    def documents(self, kind: str) -> list[tuple[Path, str, dict[str, object]]]:
+        """Returns the parsed files of a folder with the place that messages name."""
+        found = []
+        for path in sorted((self.folder / kind).glob("*.toml")):
+            place = f"{kind}/{path.name}"
+            try:
+                if path.stat().st_size > FILE_BYTES_MAX:
+                    self.problems.append(f"{place}: is over {FILE_BYTES_MAX} bytes")
+                    continue
+                found.append((path, place, tomllib.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                self.problems.append(f"{place}: {error}")
+        return found
+
+    def validated(self, form: type[FormT], place: str, document: Mapping[str, object]) -> FormT | None:
+        """Returns the document in its form, or notes what is wrong with it."""
+        try:
+            return form.model_validate(document)
+        except ValidationError as error:
+            for problem in error.errors(include_url=False, include_input=False):
+                where = ".".join(str(part) for part in problem["loc"])
+                message = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+                self.problems.append(f"{place}: {where}: {message}" if where else f"{place}: {message}")
+            return None
+
+    def is_new(self, kind: str, name: str, place: str) -> bool:
+        """Notes a name that two files give."""
+        earlier = self.places.setdefault((kind, name), place)
+        if earlier != place:
+            self.problems.append(f"{place}: {name} is described in {earlier} already")
+        return earlier == place
+
+    def agents(self) -> dict[str, Agent]:
+        """Reads the agents."""
+        found: dict[str, Agent] = {}
+        for path, place, document in self.documents("agents"):
+            file = self.validated(AgentFile, place, document)
+            if file is None:
+                continue
+            name = file.name or path.stem
+            try:
+                given: dict[str, Any] = {  # Any: the form checks each
+                    "role": file.role,
+                    "instructions": _instructions(file, path.parent),
+                    "model": file.model,
+                    "tools": tuple(file.tools),
+                    "limits": file.limits.to_limits(),
+                }
+                if file.max_tokens is not None:
+                    given["max_tokens"] = file.max_tokens
+                definition = self.validated(AgentDefinition, place, given)
+            except (ValidationError, RequestInvalid) as error:
+                self.problems.append(f"{place}: limits: {_first(error)}")
+                continue
+            if definition is not None and self.is_new("agent", name, place):
+                found[name] = Agent(name, place, definition)
+        return found
+
+    def roles(self) -> dict[str, Role]:
+        """Reads the roles."""
+        found: dict[str, Role] = {}
+        for path, place, document in self.documents("roles"):
+            file = self.validated(RoleFile, place, document)
+            if file is None:
+                continue
+            name = file.name or path.stem
+            if self.is_new("role", name, place):
+                found[name] = Role(name, place, tuple(file.rules), tuple(file.cases))
+        return found
+
+    def tools(self) -> dict[str, OwnTool]:
+        """Reads the tools; one file may describe many."""
+        found: dict[str, OwnTool] = {}
+        for path, place, document in self.documents("tools"):
+            source = document.get("source")
+            read = _SOURCES.get(source) if isinstance(source, str) else None
+            if read is None:
+                self.problems.append(f"{place}: source: is one of {', '.join(sorted(_SOURCES))}, in quotes")
+                continue
+            try:
+                for name, form in read(document, path.parent).items():
+                    check_name(name)
+                    if self.is_new("tool", name, place):
+                        found[name] = OwnTool(name, 0, form)
+            except HoldfastError as error:
+                self.problems.append(f"{place}: {error.message}" + (f" ({error.remedy})" if error.remedy else ""))
+        return found
+
+
+def _first(error: ValidationError | RequestInvalid) -> str:
+    if isinstance(error, RequestInvalid):
+        return error.message
+    problem = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+def _instructions(file: AgentFile, folder: Path) -> str:
+    if file.instructions_file is None:
+        return file.instructions or ""
+    if file.instructions is not None:
+        raise RequestInvalid("give instructions or instructions_file, not both")
+    path = (folder / file.instructions_file).resolve()
+    if not path.is_relative_to(folder.resolve().parent):
+        raise RequestInvalid(f"instructions_file: {file.instructions_file} is outside the project")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"instructions_file: {error}") from None
+
+
+def read_project(folder: Path) -> Project:
+    """Reads and checks a whole project.
+
+    Raises:
+        ProjectInvalid: The folder is not there, or files in it are wrong; all problems are named.
+    """
+    folder = folder.expanduser().absolute()
+    if not any((folder / kind).is_dir() for kind in FOLDERS):
+        raise ProjectInvalid(
+            f"{folder} is no project: it has none of the folders {', '.join(FOLDERS)}",
+            remedy="make one with `holdfast new agent NAME`",
+        )
+    reader = _Reader(folder)
+    project = Project(folder, reader.agents(), reader.roles(), reader.tools())
+    if reader.problems:
+        raise ProjectInvalid("\n  ".join([f"{len(reader.problems)} wrong in {folder}:", *reader.problems]))
+    return project

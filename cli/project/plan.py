@@ -1,0 +1,126 @@
+"""What has to be put so that a server has what a project says: compared by content, in an order that can work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from cli.project.files import Project, ProjectInvalid
+from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.definition import OwnTool, ToolForm
+from holdfast.tools.toolset import Toolset
+
+if TYPE_CHECKING:
+    from sdk import Holdfast
+
+Kind = Literal["tool", "role", "agent"]
+Change = Literal["new", "changed", "unchanged"]
+
+
+class _Stored(Protocol):
+    @property
+    def version(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing of the project beside what the server has.
+
+    Attributes:
+        kind: What it is.
+        name: Its name.
+        change: How the two compare.
+        version: The version that the server has, 0 if none.
+        put: Puts it and returns the new version.
+    """
+
+    kind: Kind
+    name: str
+    change: Change
+    version: int
+    put: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server has, by name."""
+
+    client: Holdfast
+
+    def own_tools(self) -> dict[str, OwnTool]:
+        """The tenant's own tools."""
+        return {
+            tool.name: OwnTool(tool.name, tool.version, ToolForm.model_validate(tool.definition))
+            for tool in self.client.tools()
+        }
+
+    def items(self, project: Project) -> Iterator[Item]:
+        """Yields the project's things, each after what it refers to."""
+        yield from self._tools(project)
+        yield from self._roles(project)
+        yield from self._agents(project)
+
+    def _tools(self, project: Project) -> Iterator[Item]:
+        stored = {tool.name: tool for tool in self.client.tools()}
+        for name, tool in project.tools.items():
+            there = stored.get(name)
+
+            def put(name: str = name, tool: OwnTool = tool) -> int:
+                return self.client.put_tool(name, tool.form.to_json()).version
+
+            yield _item("tool", name, there, there is not None and there.digest == tool.digest, put)
+
+    def _roles(self, project: Project) -> Iterator[Item]:
+        stored = {role.name: role for role in self.client.roles()}
+        for name, role in project.roles.items():
+            there = stored.get(name)
+            rules = [form.model_dump(mode="json") for form in role.forms]
+
+            def put(name: str = name, rules: list[dict[str, object]] = rules) -> int:
+                return self.client.put_role(name, rules).version
+
+            yield _item("role", name, there, there is not None and there.policy_hash == role.policy_hash, put)
+
+    def _agents(self, project: Project) -> Iterator[Item]:
+        stored = {agent.name: agent for agent in self.client.agents()}
+        for name, agent in project.agents.items():
+            there = stored.get(name)
+            same = there is not None and AgentDefinition.model_validate(there.definition) == agent.definition
+
+            def put(name: str = name, definition: AgentDefinition = agent.definition) -> int:
+                return self.client.put_agent(name, definition.model_dump(mode="json")).version
+
+            yield _item("agent", name, there, same, put)
+
+
+def _item(kind: Kind, name: str, stored: _Stored | None, same: bool, put: Callable[[], int]) -> Item:
+    change: Change = "new" if stored is None else "unchanged" if same else "changed"
+    return Item(kind, name, change, 0 if stored is None else stored.version, put)
+
+
+def check_references(project: Project, tools: Toolset, roles: Collection[str]) -> None:
+    """Checks that everything that is named exists, here or on the server.
+
+    Args:
+        project: What is to be put.
+        tools: All tools that there will be.
+        roles: Names of the roles that the server has.
+
+    Raises:
+        ProjectInvalid: Something does not; all such places are named.
+    """
+    problems = [
+        f"{role.place}: rule {form.rule_id}: there is no tool {form.tool!r}"
+        for role in project.roles.values()
+        for form in role.forms
+        if form.tool not in ("", "*", *tools)
+    ]
+    for agent in project.agents.values():
+        problems += [
+            f"{agent.place}: tools: there is no tool {name!r}" for name in agent.definition.tools if name not in tools
+        ]
+        if agent.definition.role not in project.roles and agent.definition.role not in roles:
+            problems.append(f"{agent.place}: role: there is no role {agent.definition.role!r}")
+    if problems:
+        raise ProjectInvalid("\n  ".join(["what is named does not exist:", *problems]))

@@ -1,0 +1,201 @@
+"""A project folder: what is new in it comes to the server, what is wrong in it changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from cli.project.files import ProjectInvalid, read_project
+from tests.stack.places import ROOT
+
+from .desk import Desk, until
+
+Change = dict[str, str | int]
+
+
+async def applied(desk: Desk, folder: Path, *options: str) -> dict[tuple[str, str], Change]:
+    answer = await desk.answer("apply", str(folder), *options)
+    return {(item["kind"], item["name"]): item for item in answer["items"]}
+
+
+async def test_an_agent_is_made_applied_and_runs(desk: Desk, tmp_path: Path) -> None:
+    made = await desk.bare("new", "agent", "greeter", "--folder", str(tmp_path))
+    assert made.exit_code == 0, made.output
+    assert "holdfast apply" in made.stdout
+    would = await desk.holdfast("apply", str(tmp_path), "--check")
+    assert "would be version 1" in would.stdout
+    assert "greeter" not in [agent.name for agent in await asyncio.to_thread(desk.owner.agents)]
+    first = await desk.holdfast("apply", str(tmp_path))
+    assert first.exit_code == 0, first.output
+    assert "2 of 2 changed; 2 cases of roles decide as they say" in first.stdout
+    assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
+    assert await desk.ended(await desk.start({"say": "hello"}, agent="greeter")) == "succeeded"
+
+
+async def test_what_changes_is_a_new_version_and_running_runs_keep_theirs(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "keeper", "--starter", "support", "--folder", str(tmp_path))
+    await applied(desk, tmp_path)
+    refund = {"order_id": "A-1", "amount_usd_cents": 5001, "reason": "broken"}
+    run_id = await desk.start({"tool": "payments.refund", "arguments": refund}, {"say": "bye"}, agent="keeper")
+    approval = await desk.asked(run_id)
+    agent = tmp_path / "agents" / "keeper.toml"
+    agent.write_text(agent.read_text(encoding="utf-8").replace('tools = ["mail.list"', 'tools = ["http.request"'))
+    changes = await applied(desk, tmp_path)
+    assert changes["agent", "keeper"]["change"] == "changed"
+    assert changes["agent", "keeper"]["version"] == 2
+    assert changes["role", "keeper"]["change"] == "unchanged"
+    await asyncio.to_thread(desk.alice.decide, approval.approval_id, "denied")
+    assert await desk.ended(run_id) == "succeeded"
+    assert (await asyncio.to_thread(desk.owner.run, run_id)).agent_version == 1
+
+
+async def test_a_mistake_anywhere_changes_nothing_and_all_are_named(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "careful", "--folder", str(tmp_path))
+    (tmp_path / "agents" / "broken.toml").write_text("role = ", encoding="utf-8")
+    (tmp_path / "agents" / "odd.toml").write_text(
+        'role = "careful"\nspeed = 3\n[model]\nwire = "smoke"\nname = "x"\n[limits]\nrun_cap_usd = 0.5\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "odd.toml").write_text('source = "magic"\n', encoding="utf-8")
+    refused = await desk.holdfast("apply", str(tmp_path))
+    assert refused.exit_code == 1
+    for part in (
+        "broken.toml",
+        "odd.toml: speed",
+        "model.wire",
+        "limits.run_cap_usd",
+        "tools/odd.toml: source",
+    ):
+        assert part in refused.stderr, refused.stderr
+    assert "careful" not in [agent.name for agent in await asyncio.to_thread(desk.owner.agents)]
+
+
+async def test_rules_that_do_not_decide_as_their_cases_say_are_not_put(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "sloppy", "--starter", "support", "--folder", str(tmp_path))
+    role = tmp_path / "roles" / "sloppy.toml"
+    text = role.read_text(encoding="utf-8")
+    role.write_text(text.replace('operator = "any_outside_domains"', 'operator = "all_in_domains"'), encoding="utf-8")
+    refused = await desk.holdfast("apply", str(tmp_path))
+    assert refused.exit_code == 1
+    assert "roles/sloppy.toml: case" in refused.stderr
+    assert "mail.outside_domain" in refused.stderr
+    assert "sloppy" not in [stored.name for stored in await asyncio.to_thread(desk.owner.roles)]
+
+
+async def test_what_is_named_must_exist(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "lonely", "--folder", str(tmp_path))
+    agent = tmp_path / "agents" / "lonely.toml"
+    agent.write_text(
+        agent.read_text(encoding="utf-8").replace("tools = []", 'tools = ["crm.none"]').replace('"lonely"', '"nobody"'),
+        encoding="utf-8",
+    )
+    refused = await desk.holdfast("apply", str(tmp_path))
+    assert refused.exit_code == 1
+    assert "there is no tool 'crm.none'" in refused.stderr
+    assert "there is no role 'nobody'" in refused.stderr
+
+
+@pytest.mark.parametrize("starter", ["plain", "support", "data-analysis", "coding"])
+async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starter: str) -> None:
+    made = await desk.answer_bare("new", "agent", f"from-{starter}", "--starter", starter, "--folder", str(tmp_path))
+    assert made["files"]
+    assert made["next"]
+    done = await desk.holdfast("apply", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert "cases of roles decide as they say" in done.stdout
+
+
+async def test_nothing_that_is_there_is_overwritten(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "twice", "--folder", str(tmp_path))
+    (tmp_path / "agents" / "twice.toml").write_text("mine", encoding="utf-8")
+    (tmp_path / "roles" / "twice.toml").unlink()
+    again = await desk.bare("new", "agent", "twice", "--folder", str(tmp_path))
+    assert again.exit_code == 1
+    assert "is there already; nothing was written" in again.stderr
+    assert (tmp_path / "agents" / "twice.toml").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / "roles" / "twice.toml").exists()
+    for command in (("agent", "No Name"), ("tool", "undotted"), ("tool", "mail.send")):
+        assert (await desk.bare("new", *command, "--folder", str(tmp_path))).exit_code == 1
+
+
+async def test_a_folder_without_a_project_says_what_to_do(desk: Desk, tmp_path: Path) -> None:
+    refused = await desk.holdfast("apply", str(tmp_path))
+    assert refused.exit_code == 1
+    assert "holdfast new agent" in refused.stderr
+
+
+def test_instructions_may_stand_in_a_file_of_the_project_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "a.toml").write_text(
+        'role = "r"\ninstructions_file = "a.md"\n[model]\nwire = "openai"\nname = "gpt-4.1-mini"\n', encoding="utf-8"
+    )
+    (tmp_path / "agents" / "a.md").write_text("Be kind.", encoding="utf-8")
+    assert read_project(tmp_path).agents["a"].definition.instructions == "Be kind."
+    (tmp_path / "agents" / "a.md").unlink()
+    with pytest.raises(ProjectInvalid, match="instructions_file"):
+        read_project(tmp_path)
+    (tmp_path / "agents" / "a.md").symlink_to("/etc/hostname")
+    with pytest.raises(ProjectInvalid, match="outside the project"):
+        read_project(tmp_path)
+
+
+async def test_a_watched_folder_is_applied_whenever_it_changes(desk: Desk, tmp_path: Path) -> None:
+    await desk.bare("new", "agent", "watched", "--folder", str(tmp_path))
+    agent = tmp_path / "agents" / "watched.toml"
+
+    def version(expected: int) -> Callable[[], Awaitable[bool]]:
+        async def is_there() -> bool:
+            stored = {one.name: one.version for one in await asyncio.to_thread(desk.owner.agents)}
+            return stored.get("watched", 0) == expected
+
+        return is_there
+
+    command = [
+        "apply",
+        str(tmp_path),
+        "--watch",
+        "--data-dir",
+        str(desk.data),
+        "--key-file",
+        str(desk.key_file("owner")),
+    ]
+    watching = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    try:
+        await until(version(1), what="the first version")
+        text = agent.read_text(encoding="utf-8")
+        agent.write_text("role = ", encoding="utf-8")  # half a file, as an editor may leave it for a moment
+        assert watching.stderr is not None
+        assert b"wrong in" in await asyncio.wait_for(watching.stderr.readline(), 20)
+        agent.write_text(text.replace("max_steps = 30", "max_steps = 31"), encoding="utf-8")
+        await until(version(2), what="the second version")
+    finally:
+        watching.send_signal(2)
+        stdout, _ = await watching.communicate()
+    assert watching.returncode == 0
+    assert "no longer watching" in stdout.decode()
+
+
+async def test_what_a_server_has_is_listed_and_shown(desk: Desk) -> None:
+    for noun in ("agents", "roles", "tools"):
+        listed = await desk.answer(noun)
+        done = await desk.holdfast(noun)
+        assert done.exit_code == 0
+        for one in listed:
+            assert one["name"] in done.stdout
+            shown = await desk.holdfast(noun, one["name"])
+            assert f"version {one['version']}" in shown.stdout
+        missing = await desk.holdfast(noun, "no.such" if noun == "tools" else "none-such")
+        assert missing.exit_code == 1
+        assert "resource.not_found" in missing.stderr
+    assert json.loads((await desk.holdfast("roles", "helper", "--json")).stdout)["name"] == "helper"
