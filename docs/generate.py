@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODES, ExitCode
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
@@ -30,6 +31,7 @@ from holdfast.settings import (
     ProcessSettings,
 )
 from holdfast.tenancy.bootstrap import BootstrapSettings
+from holdfast.tools.definition import ToolForm
 from holdfast.tools.registry import TOOLS
 
 FOLDER: Final = Path(__file__).parent
@@ -98,6 +100,8 @@ def _default(value: object) -> str:
         return "required"
     if value is None or value == "":
         return "–"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{member}`" for member in value)
     return f"`{value}`"
 
 
@@ -143,7 +147,7 @@ def _type(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes 
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_type(each) for each in schema["anyOf"])
+        return " or ".join(_type(each) for each in schema["anyOf"] if each.get("type") != "null")
     if "$ref" in schema:
         return "any JSON" if schema["$ref"].endswith("JsonValue") else "object"
     if schema.get("type") == "array":
@@ -211,6 +215,10 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "agent": _fields(AgentDefinition),
         "model": _fields(ModelRoute),
         "limits": _fields(AgentLimits),
+        "agent-file": _fields(AgentFile),
+        "limits-file": _fields(LimitsFile),
+        "case-file": _fields(CaseFile),
+        "tool-form": _fields(ToolForm),
         "tools": tools,
         "exit-codes": exit_codes,
     }

@@ -75,10 +75,10 @@ class AgentFile(_File):
     role: str = Field(pattern=_NAME, description="the role whose rules decide what it may do")
     instructions: str | None = Field(default=None, description="the system prompt")
     instructions_file: str | None = Field(default=None, description="a file beside this one with the system prompt")
-    model: ModelRoute
+    model: ModelRoute = Field(description="which model thinks")
     max_tokens: int | None = Field(default=None, description="output bound of one model call")
     tools: list[str] = Field(default=[], description="tools that it has")
-    limits: LimitsFile = LimitsFile()
+    limits: LimitsFile = Field(default=LimitsFile(), description="bounds of every run")
 
 
 class CaseFile(_File):

@@ -95,7 +95,7 @@ class ToolForm(_Form):
         default=None, pattern=r"^tool\.[a-z0-9._-]{1,120}$", description="vault entry that it needs"
     )
     timeout_ms: int = Field(default=20_000, ge=100, le=600_000, description="then a call is given up")
-    binding: Binding
+    binding: Binding = Field(description="what a call is bound to, by `source`: `python`, `openapi` or `sql`")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

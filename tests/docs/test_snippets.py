@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,6 +23,7 @@ from pydantic import BaseModel
 from api.agents import PutRole
 from bench import __main__ as bench
 from cli.main import app
+from cli.project.files import AgentFile, RoleFile
 from holdfast.contracts import names
 from holdfast.contracts.run import ApprovalSignal
 from holdfast.runs.definition import AgentDefinition
@@ -31,8 +33,9 @@ from .pages import PAGES, ROOT, Fence, fences, fences_of
 from .requests import check_curl
 from .shell import commands, without_redirects
 
-_KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "mermaid"})
+_KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "mermaid"})
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
+_TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
 _PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo"})
 _INSTALLABLE: Final = frozenset({"docs", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]
@@ -121,6 +124,14 @@ def test_json_is_what_it_says_it_is(fence: Fence) -> None:
     form = fence.info.partition(" ")[2]
     if form:
         _JSON_FORMS[form].model_validate_json(fence.body)
+
+
+@pytest.mark.parametrize("fence", fences("toml"), ids=str)
+def test_toml_is_what_it_says_it_is(fence: Fence) -> None:
+    document = tomllib.loads(fence.body)
+    form = fence.info.partition(" ")[2]
+    if form:
+        _TOML_FORMS[form].model_validate(document)
 
 
 @pytest.mark.parametrize("fence", fences("python"), ids=str)
