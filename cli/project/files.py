@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -15,26 +16,18 @@ from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.money import parse_usd
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
 from holdfast.runs.versions import RULES_MAX, RuleForm
-from holdfast.tools import functions, openapi, sql
 from holdfast.tools.definition import OwnTool, ToolForm
+from holdfast.tools.files import problems, read_beside
 from holdfast.tools.versions import check_name
 from holdfast_verdict.decide import Rule, policy_hash
 
 FOLDERS: Final = ("agents", "roles", "tools")
 FILE_BYTES_MAX: Final = 1_000_000
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
-# From a parsed file and its folder to the tools that it describes, by name.
-_SOURCES: Final[Mapping[str, Callable[[Mapping[str, object], Path], dict[str, ToolForm]]]] = MappingProxyType(
-    {"openapi": openapi.forms, "python": functions.forms, "sql": sql.forms}
-)
-
-# For what people meet most; pydantic's own words are for programmers.
-_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "extra_forbidden": "is not known here",
-        "missing": "is missing",
-        "string_type": 'is text in quotes: "…"',
-    }
+# Modules with a function `forms`, from a parsed file and its folder to the tools that it describes by name. Each is imported
+# when a file asks for it: they bring parsers along.
+_SOURCES: Final[Mapping[str, str]] = MappingProxyType(
+    {"openapi": "holdfast.tools.openapi", "python": "holdfast.tools.functions", "sql": "holdfast.tools.sql"}
 )
 
 FormT = TypeVar("FormT", bound=BaseModel)
@@ -165,10 +158,7 @@ class _Reader:
         try:
             return form.model_validate(document)
         except ValidationError as error:
-            for problem in error.errors(include_url=False, include_input=False):
-                where = ".".join(str(part) for part in problem["loc"])
-                message = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-                self.problems.append(f"{place}: {where}: {message}" if where else f"{place}: {message}")
+            self.problems += [f"{place}: {problem}" for problem in problems(error)]
             return None
 
     def is_new(self, kind: str, name: str, place: str) -> bool:
@@ -198,7 +188,7 @@ class _Reader:
                     given["max_tokens"] = file.max_tokens
                 definition = self.validated(AgentDefinition, place, given)
             except (ValidationError, RequestInvalid) as error:
-                self.problems.append(f"{place}: limits: {_first(error)}")
+                self.problems.append(f"{place}: {_first(error)}")
                 continue
             if definition is not None and self.is_new("agent", name, place):
                 found[name] = Agent(name, place, definition)
@@ -221,11 +211,12 @@ class _Reader:
         found: dict[str, OwnTool] = {}
         for path, place, document in self.documents("tools"):
             source = document.get("source")
-            read = _SOURCES.get(source) if isinstance(source, str) else None
-            if read is None:
+            module = _SOURCES.get(source) if isinstance(source, str) else None
+            if module is None:
                 self.problems.append(f"{place}: source: is one of {', '.join(sorted(_SOURCES))}, in quotes")
                 continue
             try:
+                read: Callable[[Mapping[str, object], Path], dict[str, ToolForm]] = import_module(module).forms
                 for name, form in read(document, path.parent).items():
                     check_name(name)
                     if self.is_new("tool", name, place):
@@ -236,10 +227,7 @@ class _Reader:
 
 
 def _first(error: ValidationError | RequestInvalid) -> str:
-    if isinstance(error, RequestInvalid):
-        return error.message
-    problem = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return error.message if isinstance(error, RequestInvalid) else problems(error)[0]
 
 
 def _instructions(file: AgentFile, folder: Path) -> str:
@@ -247,13 +235,7 @@ def _instructions(file: AgentFile, folder: Path) -> str:
         return file.instructions or ""
     if file.instructions is not None:
         raise RequestInvalid("give instructions or instructions_file, not both")
-    path = (folder / file.instructions_file).resolve()
-    if not path.is_relative_to(folder.resolve().parent):
-        raise RequestInvalid(f"instructions_file: {file.instructions_file} is outside the project")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestInvalid(f"instructions_file: {error}") from None
+    return read_beside(folder, file.instructions_file, "instructions_file")
 
 
 def read_project(folder: Path) -> Project:

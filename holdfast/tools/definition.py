@@ -71,7 +71,12 @@ class SqlBinding(_Form):
     """One statement in a read-only transaction. Arguments are bound as parameters, never put into the text."""
 
     source: Literal["sql"]
-    statement: str = Field(min_length=1, max_length=20_000, description="with `:name` for each argument")
+    statement: str = Field(
+        min_length=1, max_length=20_000, description="with `$1`, `$2` … for the arguments, all texts"
+    )
+    arguments: tuple[str, ...] = Field(
+        default=(), max_length=100, strict=False, description="the arguments' names in the order of their numbers"
+    )
     rows_max: int = Field(default=100, ge=1, le=ROWS_MAX, description="rows that are returned at most")
 
 
@@ -108,8 +113,11 @@ class ToolForm(_Form):
         known = set(schemas.properties(self.parameters))
         if isinstance(self.binding, OpenapiBinding):
             _check_places(self.binding, known)
-        if isinstance(self.binding, SqlBinding) and self.external:
-            raise ValueError("external: a statement that only reads has no effect outside")
+        if isinstance(self.binding, SqlBinding):
+            if self.external:
+                raise ValueError("external: a statement that only reads has no effect outside")
+            if set(self.binding.arguments) != known or len(self.binding.arguments) != len(known):
+                raise ValueError("binding.arguments: names each argument once")
         if not isinstance(self.binding, PythonBinding) and self.credential is None:
             raise ValueError("credential: name the vault entry with the service's or database's address")
         return self
