@@ -38,6 +38,11 @@ CODES: Final = (
         "Start it with `holdfast up`, or name another with `--url` or `--data-dir`.",
     ),
     _stack(
+        "project.invalid",
+        "Files of a project folder are wrong; nothing was put.",
+        "Mend what is named, by file and field, and apply again.",
+    ),
+    _stack(
         "stack.port_taken",
         "Something else listens on a port that the stack needs.",
         "Stop that program, or let the stack take other ports: `holdfast up --help`.",

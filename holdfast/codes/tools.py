@@ -146,6 +146,46 @@ CODES: Final = (
         "The host answered with a status of 400 or more.",
         "Nothing: the model reads status and body.",
     ),
+    result(
+        "sql.unavailable",
+        "The database of an SQL tool does not answer, or refuses the login.",
+        "Nothing at first: it is tried again. Check the `dsn` in the vault, and whether the server is up.",
+    ),
+    result(
+        "sql.timeout",
+        "The query took longer than its tool allows, and was ended.",
+        "Nothing at first: it is tried again. Else make the query cheaper, or raise the tool's `timeout_ms`.",
+    ),
+    result(
+        "sql.failed",
+        "The database refused the statement: a table or a right is missing, or it is no SQL.",
+        "Try the tool's statement by hand as the same database role.",
+    ),
+    result(
+        "sql.arguments_refused",
+        "The database could not use an argument, such as a number out of its range.",
+        "Nothing: the model reads it. Bound the argument in the tool's definition.",
+    ),
+    result(
+        "sql.not_read_only",
+        "The statement would have changed something; nothing was changed.",
+        "Make a tool of another kind for what changes things: SQL tools only read.",
+    ),
+    result(
+        "sql.not_a_query",
+        "The statement returns no columns, so it is not for reading.",
+        "Write a SELECT.",
+    ),
+    result(
+        "sql.statement_mismatch",
+        "The statement has other parameters than the tool has arguments; nothing was run.",
+        "Put the tool again with `$1`, `$2` … for its arguments, or by `holdfast apply`, which numbers them.",
+    ),
+    result(
+        "sql.role_too_powerful",
+        "The tool's database role is a superuser, or may do what no rollback undoes; nothing was run.",
+        "Put the `dsn` of a role that may only read into the vault.",
+    ),
     *(code for noun in SERVICES for code in _service(noun)),
     Code(
         "payments.answer_contradicts",

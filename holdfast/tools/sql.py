@@ -133,10 +133,10 @@ def forms(document: Mapping[str, object], folder: Path) -> dict[str, ToolForm]:
 
 
 def _form(name: str, query: QueryFile, folder: Path) -> ToolForm:
-    where = f"queries.{name}"
+    where = f"query {name}"
     if (query.statement is None) == (query.file is None):
         raise RequestInvalid(f"{where}: give either statement or file")
-    text = query.statement if query.file is None else read_beside(folder, query.file, f"{where}.file")
+    text = query.statement if query.file is None else read_beside(folder, query.file, f"{where}: file")
     assert text is not None  # one of the two was given
     try:
         statement, order = bind(text, query.parameters)
