@@ -10,7 +10,7 @@ from api.problems import sentence
 from api.server import ApiServer
 from holdfast import logs
 from holdfast.errors import HoldfastError
-from holdfast.settings import ApiSettings, load, read_key_file
+from holdfast.settings import ApiSettings, load, read_key_file, warn_of_misspellings
 
 
 def main() -> int:
@@ -18,6 +18,7 @@ def main() -> int:
     try:
         settings = load(ApiSettings)
         logs.configure("api", settings.log_level)
+        warn_of_misspellings(ApiSettings)
         read_key_file(settings.codec_key_file)  # a wrong file is said here, in a sentence
     except HoldfastError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)

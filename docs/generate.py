@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-from pydantic_settings import BaseSettings
 
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODES, ExitCode
@@ -22,46 +22,12 @@ from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
 from holdfast.runs.versions import ConditionForm, RuleForm
-from holdfast.settings import (
-    ApiSettings,
-    BrokerSettings,
-    CommonSettings,
-    ExecutorSettings,
-    GovernorSettings,
-    ProcessSettings,
-)
-from holdfast.tenancy.bootstrap import BootstrapSettings
+from holdfast.settings import PROCESSES, is_secret, variable
 from holdfast.tools.definition import ToolForm
 from holdfast.tools.registry import TOOLS
 
 FOLDER: Final = Path(__file__).parent
-SETTINGS: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
-    {
-        "api, governor, broker, executor": ProcessSettings,
-        "api, governor, executor": CommonSettings,
-        "api": ApiSettings,
-        "governor": GovernorSettings,
-        "broker": BrokerSettings,
-        "executor": ExecutorSettings,
-        "bootstrap": BootstrapSettings,
-    }
-)
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_PREFIX: Final = "HOLDFAST_"
-_WORDS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "api_host": "where the API listens",
-        "api_port": "where the API listens",
-        "broker_host": "where the broker listens",
-        "broker_port": "where the broker listens",
-        "sweep_interval_ms": "pause between two sweeps",
-        "llm_slots": "model calls of one executor at a time",
-        "tool_slots": "tool calls of one executor at a time",
-        "providers": "who thinks for the first tenant: `anthropic`, `openai`, `simulated`, separated by commas",
-        "simulated_provider_url": "where the simulated provider listens",
-    }
-)
-"""For settings that say nothing of themselves."""
 _FIELD_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "effect": "what the rule does when it matches",
@@ -102,26 +68,25 @@ def _default(value: object) -> str:
         return "–"
     if isinstance(value, tuple):
         return ", ".join(f"`{member}`" for member in value)
-    return f"`{value}`"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 
 
 def settings() -> str:
-    """Returns the table of settings: environment variable, process, default, meaning."""
-    processes: dict[str, list[str]] = {}
-    defaults: dict[str, str] = {}
-    words = dict(_WORDS)
-    for process, kind in SETTINGS.items():
+    """Returns the table of settings: process, environment variable, default, meaning."""
+    users: dict[str, list[str]] = {}
+    found: dict[str, FieldInfo] = {}
+    for process, kind in PROCESSES.items():
         for name, field in kind.model_fields.items():
-            if name in kind.__annotations__:
-                processes.setdefault(name, []).append(process)
-                defaults.setdefault(name, _default(field.default))
-                if field.description:
-                    words.setdefault(name, field.description)
-    rows = (
-        (f"`{_PREFIX}{name.upper()}`", ", ".join(users), defaults[name], words[name])
-        for name, users in processes.items()
-    )
-    return _table(("variable", "process", "default", "what it is"), rows)
+            users.setdefault(name, []).append(process)
+            found.setdefault(name, field)
+    everybody = list(PROCESSES)
+    rows = []
+    for name, field in found.items():
+        assert field.description, name
+        whose = "all" if users[name] == everybody else ", ".join(users[name])
+        note = " (secret)" if is_secret(field) else ""
+        rows.append((whose, f"`{variable(name)}`", _default(field.default), field.description + note))
+    return _table(("process", "variable", "default", "what it is"), rows)
 
 
 def _where(code: Code) -> str:

@@ -1,45 +1,121 @@
-"""Settings of every process, read from the environment (`HOLDFAST_…`); a wrong one is named at start."""
+"""Settings of every process, read from the environment (`HOLDFAST_…`); all wrong ones are named at start.
+
+A secret comes from the environment, or from a file that `HOLDFAST_…_FILE` names. Keys come from files only.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Final, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+import structlog
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from holdfast.errors import ConfigurationInvalid
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+OtherT = TypeVar("OtherT", bound=BaseSettings)
+
+PREFIX: Final = "HOLDFAST_"
+FILE_SUFFIX: Final = "_FILE"
+_SECRET_BYTES_MAX: Final = 64 * 1024
+_PORT_MAX: Final = 65_535
+_SIMILAR: Final = 0.84
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+_REMEDY: Final = (
+    "docs/reference/settings.md lists every setting; a secret may also be in a file that its name with _FILE names"
+)
+
+
+class LogLevel(StrEnum):
+    """How serious a line must be to be logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _url_of(text: str, schemes: Sequence[str]) -> str:
+    """Checks a URL; what is wrong is said without the URL, which may hold a password."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    if not parts.hostname and "host=" not in parts.query:
+        raise ValueError("names no host")
+    if port == 0:
+        raise ValueError("has port 0")
+    return text
+
+
+def _secret_url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        _url_of(value.get_secret_value(), schemes)
+        return value
+
+    return AfterValidator(check)
+
+
+def _http_url(value: str) -> str:
+    return _url_of(value, ("http", "https")).rstrip("/") if value else value
+
+
+def _host_and_port(value: str) -> str:
+    match = _HOST_AND_PORT.fullmatch(value)
+    if match is None or not 0 < int(match["port"]) <= _PORT_MAX:
+        raise ValueError("must be host:port")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, _secret_url("postgresql", "postgres")]
+RedisUrl = Annotated[SecretStr, _secret_url("redis", "rediss")]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Port = Annotated[int, Field(ge=1, le=_PORT_MAX)]
+Address = Annotated[str, AfterValidator(_host_and_port)]
+Level = Annotated[LogLevel, BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
 
 class ProcessSettings(BaseSettings):
-    """What every long-running process may be told."""
+    """What every process may be told."""
 
-    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
-    log_level: str = Field(default="info", description="debug, info, warning or error")
+    log_level: Level = Field(default=LogLevel.INFO, description="`debug`, `info`, `warning` or `error`")
 
 
 class CommonSettings(ProcessSettings):
     """What every process needs that takes part in runs: the way to Temporal and to the live streams."""
 
-    temporal_address: str = Field(default="127.0.0.1:7233", description="host:port of Temporal's frontend")
+    temporal_address: Address = Field(default="127.0.0.1:7233", description="host:port of Temporal's frontend")
     temporal_namespace: str = Field(default="holdfast", description="Temporal namespace of all runs")
-    redis_url: SecretStr = Field(description="Redis or Valkey, for live streams")
+    redis_url: RedisUrl = Field(description="Redis or Valkey, for live streams")
     codec_key_file: Path = Field(description="AES-256 key of the payload codec, 64 hex digits")
 
 
 class ApiSettings(CommonSettings):
     """Settings of the API process."""
 
-    api_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_api")
-    api_host: str = "127.0.0.1"
-    api_port: int = 8080
-    temporal_ui_url: str = Field(
+    api_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_api")
+    api_host: str = Field(default="127.0.0.1", description="address that the API listens on")
+    api_port: Port = Field(default=8080, description="port that the API listens on")
+    temporal_ui_url: HttpUrl = Field(
         default="", description="address of Temporal's UI, for links and as the codec's caller"
     )
-    broker_url: str = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
+    broker_url: HttpUrl = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
     )
@@ -48,8 +124,8 @@ class ApiSettings(CommonSettings):
 class GovernorSettings(CommonSettings):
     """Settings of the governor: workflows, reserve and settle, with the sweepers. It has no way to any credential."""
 
-    governor_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_governor")
-    sweeper_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_sweeper")
+    governor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_governor")
+    sweeper_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_sweeper")
     permit_key_file: Path = Field(description="Ed25519 private key that signs permits, 64 hex digits")
     heartbeat_timeout_ms: int = Field(default=10_000, ge=500, description="an executor silent for longer is dead")
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
@@ -57,55 +133,207 @@ class GovernorSettings(CommonSettings):
     unknown_deadline_ms: int = Field(
         default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
     )
-    sweep_interval_ms: int = Field(default=1_000, ge=50)
+    sweep_interval_ms: int = Field(default=1_000, ge=50, description="pause between two sweeps")
 
 
 class BrokerSettings(ProcessSettings):
     """Settings of the broker. It verifies permits and cannot make any; it reaches neither Temporal nor Redis."""
 
-    broker_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_broker")
+    broker_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_broker")
     vault_key_file: Path = Field(description="AES-256 master key of the vault, 64 hex digits")
     permit_public_key_file: Path = Field(description="Ed25519 public key of permits, 64 hex digits")
-    broker_host: str = "127.0.0.1"
-    broker_port: int = 8081
+    broker_host: str = Field(default="127.0.0.1", description="address that the broker listens on")
+    broker_port: Port = Field(default=8081, description="port that the broker listens on")
 
 
 class ExecutorSettings(CommonSettings):
     """Settings of an executor. No credential of any provider or tool is among them: LAW 1."""
 
-    executor_database_url: SecretStr = Field(description="PostgreSQL as the role holdfast_executor")
+    executor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_executor")
     permit_public_key_file: Path = Field(description="Ed25519 public key of permits, 64 hex digits")
-    broker_url: str = "http://127.0.0.1:8081"
-    llm_slots: int = Field(default=50, ge=1)
-    tool_slots: int = Field(default=50, ge=1)
+    broker_url: HttpUrl = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
+    llm_slots: int = Field(default=50, ge=1, description="model calls of one executor at a time")
+    tool_slots: int = Field(default=50, ge=1, description="tool calls of one executor at a time")
+
+
+class MigrationSettings(ProcessSettings):
+    """Settings of the migrations, which alone run as the schema's owner."""
+
+    owner_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_owner")
+
+
+class BootstrapSettings(ProcessSettings):
+    """Settings of the bootstrap; the vault's part only where it shall also store providers' credentials."""
+
+    api_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_api")
+    bootstrap_key_file: Path = Field(description="where the first keys are written, readable by their owner only")
+    bootstrap_show_keys: bool = Field(default=True, description="whether the first keys are printed, once")
+    broker_database_url: DatabaseUrl | None = Field(default=None, description="PostgreSQL as the role holdfast_broker")
+    vault_key_file: Path | None = Field(default=None, description="AES-256 master key of the vault, 64 hex digits")
+    providers: str = Field(
+        default="",
+        description="who thinks for the first tenant: `anthropic`, `openai`, `simulated`, separated by commas",
+    )
+    simulated_provider_url: HttpUrl = Field(default="", description="where the simulated provider listens")
+
+
+class AuditorSettings(ProcessSettings):
+    """Settings of the auditor, which only reads."""
+
+    auditor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_auditor")
+
+
+PROCESSES: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
+    {
+        "api": ApiSettings,
+        "governor": GovernorSettings,
+        "broker": BrokerSettings,
+        "executor": ExecutorSettings,
+        "migrations": MigrationSettings,
+        "bootstrap": BootstrapSettings,
+        "auditor": AuditorSettings,
+    }
+)
+"""Each process and its settings."""
+
+
+def variable(field: str) -> str:
+    """Returns the environment variable of a setting."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting's value is a secret, so that a file may hold it."""
+
+    def holds(annotation: Any) -> bool:  # what a type consists of is no type
+        return annotation is SecretStr or any(holds(part) for part in get_args(annotation))
+
+    return holds(field.annotation)
+
+
+def variables(kind: type[BaseSettings]) -> frozenset[str]:
+    """Returns all environment variables that a kind of settings reads."""
+    names = {variable(name) for name in kind.model_fields}
+    return frozenset(names | {variable(n) + FILE_SUFFIX for n, field in kind.model_fields.items() if is_secret(field)})
 
 
 def load(kind: type[SettingsT]) -> SettingsT:
     """Reads settings of one kind.
 
     Raises:
-        ConfigurationInvalid: A setting is missing or wrong; the message names each by its environment variable.
+        ConfigurationInvalid: Settings are missing or wrong; the message names each by its environment variable.
+    """
+    settings, wrong = _read(kind)
+    if settings is None:
+        raise _invalid(wrong, kind)
+    return settings
+
+
+def load_both(kind: type[SettingsT], other: type[OtherT]) -> tuple[SettingsT, OtherT]:
+    """Reads settings of a process that is two in one.
+
+    Raises:
+        ConfigurationInvalid: Settings of either are missing or wrong; the message names all of them.
+    """
+    (first, wrong), (second, more) = _read(kind), _read(other)
+    if first is None or second is None:
+        raise _invalid(list(dict.fromkeys([*wrong, *more])), kind, other)
+    return first, second
+
+
+def _invalid(wrong: Sequence[str], *kinds: type[BaseSettings]) -> ConfigurationInvalid:
+    count = "a setting is wrong" if len(wrong) == 1 else f"{len(wrong)} settings are wrong"
+    guesses = misspelled(os.environ, *kinds).items()
+    wrong = [*wrong, *(f"{name} is read by nobody: is {meant} meant?" for name, meant in guesses)]
+    return ConfigurationInvalid(f"{count}: {'; '.join(wrong)}", remedy=_REMEDY)
+
+
+def _read(kind: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
+    """Returns the settings, or all that is wrong with them."""
+    wrong: dict[str, str] = {}
+    from_files: dict[str, Any] = {}  # an argument of each setting's own type
+    for name, field in kind.model_fields.items():
+        if is_secret(field) and (path := os.environ.get(variable(name) + FILE_SUFFIX)):
+            if os.environ.get(variable(name)):
+                wrong[name] = f"{variable(name)} and {variable(name)}{FILE_SUFFIX} are both set; unset one of them"
+                continue
+            try:
+                from_files[name] = read_secret_file(Path(path))
+            except ConfigurationInvalid as error:
+                wrong[name] = f"{variable(name)}{FILE_SUFFIX}: {error.message}"
+    try:
+        settings = kind(**from_files)
+    except ValidationError as error:
+        for each in error.errors():
+            name = str(each["loc"][0])
+            wrong.setdefault(name, _said(name, kind.model_fields[name], each["type"], each["msg"]))
+    return (None, list(wrong.values())) if wrong else (settings, [])
+
+
+def _said(name: str, field: FieldInfo, error_type: str, message: str) -> str:
+    if error_type == "missing":
+        return f"{variable(name)} is not set{f', nor is {variable(name)}{FILE_SUFFIX}' if is_secret(field) else ''}"
+    return f"{variable(name)}: {message.removeprefix('Value error, ')}"
+
+
+def misspelled(environ: Mapping[str, str], *kinds: type[BaseSettings]) -> dict[str, str]:
+    """Returns variables that no process reads, but that look like one that this process does; each with that one."""
+    own = frozenset[str]().union(*(variables(kind) for kind in kinds))
+    known = own.union(*(variables(kind) for kind in PROCESSES.values()))
+    found = {}
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name.upper(), own, n=1, cutoff=_SIMILAR)
+            if near and near[0] not in environ:
+                found[name] = near[0]
+    return found
+
+
+def warn_of_misspellings(*kinds: type[BaseSettings]) -> None:
+    """Logs a warning for each variable that looks like a misspelt setting of this process."""
+    for name, meant in misspelled(os.environ, *kinds).items():
+        structlog.get_logger("settings").warning("setting.unknown", variable=name, did_you_mean=meant)
+
+
+def read_secret_file(path: Path) -> str:
+    """Reads a file that holds one secret; a line break at its end does not belong to it.
+
+    A file of this process's own account must be closed to all others, for whoever wrote it could have seen to that. A file of
+    another account was put there by an orchestrator: Docker and Kubernetes mount secrets as root's and readable by all inside
+    the container, which is that secret's boundary. Nobody but its owner may be able to change either.
+
+    Raises:
+        ConfigurationInvalid: The file is missing, empty, too large, not text, or open to others.
     """
     try:
-        return kind()
-    except ValidationError as error:
-        lines = [f"HOLDFAST_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationInvalid("; ".join(lines), remedy="set these in the environment") from None
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationInvalid(f"{path} is not a file")
+        if found.st_size > _SECRET_BYTES_MAX:
+            raise ConfigurationInvalid(f"{path} is over {_SECRET_BYTES_MAX} bytes; no secret is that long")
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ConfigurationInvalid(f"{path} is not text") from None
+    except OSError as error:
+        raise ConfigurationInvalid(f"cannot read {path}: {error.strerror}") from None
+    forbidden = 0o077 if found.st_uid == os.geteuid() else 0o022
+    if found.st_mode & forbidden:
+        may = "read" if forbidden == 0o077 else "changed"  # noqa: PLR2004 (the mode chosen in the line above)
+        raise ConfigurationInvalid(
+            f"{path} can be {may} by others (mode {found.st_mode & 0o777:o})", remedy=f"chmod 600 {path}"
+        )
+    if not text:
+        raise ConfigurationInvalid(f"{path} is empty")
+    return text
 
 
 def read_key_file(path: Path) -> bytes:
     """Reads a 32-byte key written as 64 hex digits.
 
     Raises:
-        ConfigurationInvalid: The file is missing, readable by others, or not 64 hex digits.
+        ConfigurationInvalid: The file is missing, open to others, or not 64 hex digits.
     """
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationInvalid(f"cannot read the key file {path}: {error}") from None
-    if mode & 0o077:
-        raise ConfigurationInvalid(f"{path} can be read by others (mode {mode & 0o777:o})", remedy=f"chmod 600 {path}")
+    text = read_secret_file(path)
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -48,7 +48,7 @@ from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.service import redeem_in
 from holdfast.permits import Permit
 from holdfast.runs.definition import AgentDefinition
-from holdfast.settings import BrokerSettings, load, read_key_file
+from holdfast.settings import BrokerSettings, load, read_key_file, warn_of_misspellings
 from holdfast.tenancy.keys import authenticate
 from holdfast.tenancy.principals import Principal
 from holdfast.tools.definition import OwnTool
@@ -351,6 +351,7 @@ async def main() -> int:
     """Runs until a signal to stop."""
     settings = load(BrokerSettings)
     logs.configure("broker", settings.log_level)
+    warn_of_misspellings(BrokerSettings)
     async with brokering(settings) as broker:
         log.info("ready", address=broker.address)
         return await run_until_stopped(broker)

@@ -13,7 +13,7 @@ import uvloop
 from holdfast import logs
 from holdfast.contracts import names
 from holdfast.errors import HoldfastError
-from holdfast.settings import BrokerSettings, GovernorSettings, load
+from holdfast.settings import BrokerSettings, GovernorSettings, load_both, warn_of_misspellings
 from workers.broker import brokering
 from workers.governor import governing
 from workers.process import run_until_stopped
@@ -23,8 +23,9 @@ log = structlog.get_logger("governor")
 
 async def main() -> int:
     """Runs until a signal to stop."""
-    settings, broker_settings = load(GovernorSettings), load(BrokerSettings)
+    settings, broker_settings = load_both(GovernorSettings, BrokerSettings)
     logs.configure("governor", settings.log_level)
+    warn_of_misspellings(GovernorSettings, BrokerSettings)
     async with brokering(broker_settings) as broker, governing(settings) as sweepers:
         log.info("ready", queue=names.GOVERNOR_QUEUE, broker=broker.address)
         return await run_until_stopped(broker, sweepers)

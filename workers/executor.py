@@ -17,7 +17,7 @@ from holdfast import logs, permits
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine
 from holdfast.errors import HoldfastError
-from holdfast.settings import ExecutorSettings, load, read_key_file
+from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
 from workers import temporal
 from workers.interceptors import PermitInterceptor
@@ -57,6 +57,7 @@ async def main() -> int:
     """Runs until a signal to stop."""
     settings = load(ExecutorSettings)
     logs.configure("executor", settings.log_level)
+    warn_of_misspellings(ExecutorSettings)
     engine = create_engine(settings.executor_database_url, process="executor")
     redis = connect_redis(settings.redis_url)
     broker = BrokerClient(settings.broker_url, engine)

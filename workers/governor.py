@@ -22,7 +22,7 @@ from holdfast.contracts import names
 from holdfast.database.engine import create_engine
 from holdfast.errors import HoldfastError
 from holdfast.ledger.service import Ledger
-from holdfast.settings import GovernorSettings, load, read_key_file
+from holdfast.settings import GovernorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
 from workers import temporal, workflow_code
 from workers.process import run_until_stopped
@@ -92,6 +92,7 @@ async def main() -> int:
     """Runs until a signal to stop."""
     settings = load(GovernorSettings)
     logs.configure("governor", settings.log_level)
+    warn_of_misspellings(GovernorSettings)
     async with governing(settings) as sweepers:
         log.info("ready", queue=names.GOVERNOR_QUEUE)
         return await run_until_stopped(sweepers)

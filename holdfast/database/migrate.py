@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from holdfast import logs
 from holdfast.database.engine import create_engine
-from holdfast.errors import ConfigurationInvalid, HoldfastError
+from holdfast.errors import HoldfastError
+from holdfast.settings import MigrationSettings, load, warn_of_misspellings
 
 _LOCK_KEY = 0x686F6C64666173  # "holdfas": one migration at a time
 
@@ -56,12 +56,10 @@ async def migrate(owner_engine: AsyncEngine) -> str:
 
 
 async def _main() -> int:
-    url = os.environ.get("HOLDFAST_OWNER_DATABASE_URL", "")
-    if not url:
-        raise ConfigurationInvalid(
-            "HOLDFAST_OWNER_DATABASE_URL is not set", remedy="give the URL of the schema's owner"
-        )
-    engine = create_engine(url, process="migrate", pool_size=1)
+    settings = load(MigrationSettings)
+    logs.configure("migrations", settings.log_level)
+    warn_of_misspellings(MigrationSettings)
+    engine = create_engine(settings.owner_database_url, process="migrate", pool_size=1)
     try:
         version = await migrate(engine)
     finally:
@@ -72,7 +70,6 @@ async def _main() -> int:
 
 if __name__ == "__main__":
     try:
-        logs.configure("migrations", os.environ.get("HOLDFAST_LOG_LEVEL", "info"))
         sys.exit(asyncio.run(_main()))
     except HoldfastError as error:
         print(f"error: {error.message}. {error.remedy}", file=sys.stderr)

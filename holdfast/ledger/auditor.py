@@ -7,7 +7,6 @@ books are right, 1 = they are not, 2 = it could not look.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,8 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.database.engine import create_engine, tenantless
 from holdfast.errors import ConfigurationInvalid, HoldfastError, Unavailable
-
-_URL = "HOLDFAST_AUDITOR_DATABASE_URL"
+from holdfast.settings import AuditorSettings, load
 
 # Each query returns what is wrong: the subject's id, and a sentence.
 _CHECKS: Final[dict[str, TextClause]] = {
@@ -181,10 +179,8 @@ async def audit(engine: AsyncEngine) -> Audit:
 async def _main(arguments: Sequence[str]) -> int:
     if set(arguments) - {"--json"}:
         raise ConfigurationInvalid(f"unknown argument {arguments[0]!r}", remedy="the only one is --json")
-    url = os.environ.get(_URL, "")
-    if not url:
-        raise ConfigurationInvalid(f"{_URL} is not set", remedy="give PostgreSQL's URL as the role holdfast_auditor")
-    engine = create_engine(url, process="auditor", pool_size=1)
+    settings = load(AuditorSettings)
+    engine = create_engine(settings.auditor_database_url, process="auditor", pool_size=1)
     try:
         result = await audit(engine)
     except (OSError, SQLAlchemyError) as error:

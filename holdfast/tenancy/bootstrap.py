@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -29,7 +27,7 @@ from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.money import NANO_PER_USD, format_usd
-from holdfast.settings import load, read_key_file
+from holdfast.settings import BootstrapSettings, load, read_key_file, warn_of_misspellings
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
 from holdfast.vault import Vault
@@ -45,19 +43,6 @@ _TENANT_ID = text("SELECT tenant_id FROM list_tenants() WHERE slug = :slug")
 _OPERATOR_KEYS = text(
     "SELECT count(*) FROM api_keys WHERE tenant_id = :tenant_id AND 'operator' = ANY(roles) AND revoked_at IS NULL"
 )
-
-
-class BootstrapSettings(BaseSettings):
-    """What the bootstrap needs; the vault's part only where it shall also store providers' credentials."""
-
-    model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="ignore", frozen=True)
-
-    api_database_url: SecretStr
-    bootstrap_key_file: Path = Field(description="where the first keys are written, readable by their owner only")
-    broker_database_url: SecretStr | None = None
-    vault_key_file: Path | None = None
-    providers: str = ""
-    simulated_provider_url: str = ""
 
 
 def write_secret(path: Path, content: str) -> None:
@@ -189,6 +174,8 @@ async def store_credentials(
 
 
 async def _run(settings: BootstrapSettings) -> None:
+    logs.configure("bootstrap", settings.log_level)
+    warn_of_misspellings(BootstrapSettings)
     engine = create_engine(settings.api_database_url, process="bootstrap", pool_size=2)
     try:
         made = await bootstrap(engine, settings.bootstrap_key_file)
@@ -197,7 +184,10 @@ async def _run(settings: BootstrapSettings) -> None:
     finally:
         await engine.dispose()
     if made:
-        print(json.dumps({**made, "cap_usd": format_usd(FIRST_CAP_NANO_USD), "file": str(settings.bootstrap_key_file)}))
+        shown = made if settings.bootstrap_show_keys else {}
+        print(
+            json.dumps({**shown, "cap_usd": format_usd(FIRST_CAP_NANO_USD), "file": str(settings.bootstrap_key_file)})
+        )
     entries = provider_credentials(settings.providers, settings.simulated_provider_url)
     if entries and settings.broker_database_url is not None and settings.vault_key_file is not None:
         broker = create_engine(settings.broker_database_url, process="bootstrap", pool_size=1)
@@ -209,7 +199,6 @@ async def _run(settings: BootstrapSettings) -> None:
 
 if __name__ == "__main__":
     try:
-        logs.configure("bootstrap", os.environ.get("HOLDFAST_LOG_LEVEL", "info"))
         asyncio.run(_run(load(BootstrapSettings)))
     except HoldfastError as problem:
         print(f"error: {problem.message}. {problem.remedy}", file=sys.stderr)

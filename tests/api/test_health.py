@@ -61,7 +61,7 @@ async def test_without_what_it_needs_it_is_alive_but_not_ready(world: World) -> 
 
 
 async def test_the_process_says_ready_and_stops_with_a_stream_open(tenant: Tenant, world: World) -> None:
-    environment = {**os.environ, **world.stack.env_for("api"), "HOLDFAST_API_PORT": "0"}
+    environment = {**os.environ, **world.stack.env_for("api"), "HOLDFAST_API_PORT": str(Ports.free().api)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "api", env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from docs.generate import SETTINGS
+from holdfast.settings import PROCESSES
+from holdfast.settings import variables as variables_of
 
 from .pages import ROOT
 
@@ -16,7 +17,7 @@ _NAME = re.compile(r"[\"'](HOLDFAST_[A-Z_]+|[A-Z]+_API_KEY)[\"']")
 @cache
 def variables() -> frozenset[str]:
     """Returns the environment variables that something reads."""
-    found = {f"HOLDFAST_{name.upper()}" for kind in SETTINGS.values() for name in kind.model_fields}
+    found = {name for kind in PROCESSES.values() for name in variables_of(kind)}
     for room in _ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             found |= set(_NAME.findall(path.read_text(encoding="utf-8")))
