@@ -1,6 +1,6 @@
 # Everything a fresh machine needs is git, make and Python; the rest comes by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types imports pytest test demo clean
+.PHONY: help setup lint types imports docs pytest test sbom demo clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
@@ -55,6 +55,9 @@ pytest: setup ## Run all tests, on real parts
 	$(call step,pytest,$(RUN) pytest $(ARGS))
 
 test: lint types imports pytest ## Set up, then lint, types, imports and tests
+
+sbom: setup ## Write the bill of materials of what runs (CycloneDX)
+	$(call step,bill of materials,$(RUN) python -m deploy.sbom --output dist/holdfast.cdx.json)
 
 demo: setup ## Run the demo from start to end (ARGS=--yes answers its questions, ARGS=--keep leaves it up)
 	$(call step,demo,$(RUN) python -m demo.refund_desk $(ARGS))

@@ -12,6 +12,8 @@ from tests.syntax import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("holdfast_verdict", "holdfast", "sandbox", "activities", "workflows", "workers", "api", "cli", "sdk")
+OTHER_FOLDERS = ("bench", "demo", "deploy", "docs", "tests", "console")
+OURS = {"holdfast", "holdfast-verify", "holdfast-sdk"}
 TEMPORAL_INSIDE = ("temporalio.workflow", "temporalio.activity", "temporalio.worker")
 
 
@@ -39,8 +41,27 @@ def test_domain_and_front_know_nothing_of_temporals_inside(room: str) -> None:
     assert not offences
 
 
-def test_no_dependency_ships_a_package_called_like_one_of_our_rooms() -> None:
-    ours = {"holdfast", "holdfast-verify", "holdfast-sdk"}
+def strangers() -> dict[str, set[str]]:
+    """Returns which installed packages, direct or not, bring a top-level package called like one of our folders."""
     owners = packages_distributions()
-    strangers = {room: set(owners.get(room, ())) - ours for room in ROOMS}
-    assert not {room: found for room, found in strangers.items() if found}
+    found = {name: set(owners.get(name, ())) - OURS for name in (*ROOMS, *OTHER_FOLDERS)}
+    return {name: packages for name, packages in found.items() if packages}
+
+
+def test_the_folders_that_can_be_imported_are_all_known() -> None:
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders <= {*ROOMS, *OTHER_FOLDERS}, "name it in ROOMS or OTHER_FOLDERS, so that its name is guarded"
+
+
+def test_no_dependency_ships_a_package_called_like_one_of_our_folders() -> None:
+    assert not strangers()
+
+
+@pytest.mark.parametrize("name", ["workflows", "tests", "docs"])
+def test_one_that_did_would_be_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "stranger-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n", encoding="utf-8")
+    (about / "top_level.txt").write_text(f"{name}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert strangers() == {name: {"stranger"}}

@@ -31,6 +31,7 @@ _ROOMS: Final = (
     "bench",
     "tests",
     "docs",
+    "deploy",
     "sdk",
 )
 _PATH: Final = re.compile(rf"(?:{'|'.join(_ROOMS)}|holdfast_verdict)/[\w./-]*(?:::\w+)?")

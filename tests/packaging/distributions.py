@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from zipfile import ZipFile
 
@@ -16,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SERVER_ROOMS: Final = ("holdfast", "sandbox", "activities", "workflows", "workers", "api", "cli")
 ROOMS_OF: Final = {"holdfast": SERVER_ROOMS, "holdfast-verify": ("holdfast_verdict",), "holdfast-sdk": ("sdk",)}
 _ENDED_ITSELF: Final = 600
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def uv(*arguments: str, **variables: str) -> str:
@@ -77,7 +80,9 @@ class Environment:
 
     folder: Path
 
-    def run(self, *arguments: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, check: bool = True, variables: Mapping[str, str] = NOTHING
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a program of it, away from the sources."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "NO_COLOR": "1", **variables}
         done = subprocess.run(
@@ -92,9 +97,9 @@ class Environment:
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 
-    def python(self, code: str, *arguments: str, **variables: str) -> str:
+    def python(self, code: str, *arguments: str) -> str:
         """Runs Python code and returns what it printed."""
-        return self.run("python", "-I", "-c", code, *arguments, **variables).stdout
+        return self.run("python", "-I", "-c", code, *arguments).stdout
 
 
 def install(folder: Path, built: dict[str, Distribution], *names: str) -> Environment:

@@ -47,7 +47,9 @@ def tracked(room: str) -> set[str]:
 def test_a_wheel_has_every_file_of_its_rooms_and_no_other(name: str, built: dict[str, Distribution]) -> None:
     files = {file for file in built[name].files if ".dist-info/" not in file}
     expected = {file for room in ROOMS_OF[name] for file in tracked(room) if (ROOT / file).exists()}
-    assert files == expected, "git knows other files than were packed: is one not added, or does pyproject.toml leave it out?"
+    assert files == expected, (
+        "git knows other files than were packed: is one not added, or does pyproject.toml leave it out?"
+    )
     assert any(file.endswith(".sql") for file in files) == (name == "holdfast")
 
 
@@ -105,11 +107,16 @@ async def test_the_installed_server_brings_its_migrations(
     try:
         url = make_url(postgres_urls["holdfast_owner"]).set(database=name).render_as_string(hide_password=False)
         await asyncio.to_thread(
-            server.run, "python", "-m", "holdfast.database.migrate", HOLDFAST_OWNER_DATABASE_URL=url
+            server.run, "python", "-m", "holdfast.database.migrate", variables={"HOLDFAST_OWNER_DATABASE_URL": url}
         )
-        inside = await asyncpg.connect(make_url(postgres_urls["postgres"]).set(database=name).render_as_string(hide_password=False))
+        inside = await asyncpg.connect(
+            make_url(postgres_urls["postgres"]).set(database=name).render_as_string(hide_password=False)
+        )
         try:
-            assert await inside.fetchval("SELECT count(*) FROM pg_class WHERE relname IN ('holds', 'decisions', 'caps')") == 3
+            assert (
+                await inside.fetchval("SELECT count(*) FROM pg_class WHERE relname IN ('holds', 'decisions', 'caps')")
+                == 3
+            )
         finally:
             await inside.close()
     finally:
@@ -157,7 +164,12 @@ def test_the_deciding_core_alone_decides_and_verifies_a_record(verify: Environme
     b = part_b(
         decision_id=UUID(int=7), time_ms=1, verdict=verdict.verdict, reason_codes=(verdict.code,), hold_id=None, legs=[]
     )
-    given = {"a": a.hex(), "b": b.hex(), "hash": record_hash(a, b).hex(), "rules": [rule_to_json(rule) for rule in rules]}
+    given = {
+        "a": a.hex(),
+        "b": b.hex(),
+        "hash": record_hash(a, b).hex(),
+        "rules": [rule_to_json(rule) for rule in rules],
+    }
 
     def verified(**changed: object) -> dict[str, bool]:
         found: dict[str, bool] = json.loads(verify.python(_VERIFY, json.dumps({**given, **changed})))

@@ -1,0 +1,1 @@
+"""How is it run? What goes out with a release, and how it is put on servers."""
