@@ -114,9 +114,10 @@ def _is_log(call: ast.Call) -> bool:
     if not isinstance(function, ast.Attribute) or function.attr not in _LOG_METHODS:
         return False
     owner = function.value
-    return (isinstance(owner, ast.Name) and owner.id in _LOGGERS) or (
-        isinstance(owner, ast.Attribute) and owner.attr in _LOGGERS
-    )
+    if isinstance(owner, ast.Call):
+        return _called(owner) in ("get_logger", "getLogger")
+    name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+    return name in _LOGGERS
 
 
 def _is_something_else(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> bool:
