@@ -50,11 +50,14 @@ types: setup ## Check types
 imports: setup ## Check the direction of imports
 	$(call step,lint-imports,$(RUN) lint-imports)
 
+docs: setup ## Build the documentation's site into site/, strictly
+	$(call step,mkdocs,NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict)
+
 pytest: setup ## Run all tests, on real parts
 	$(call step,find or bring Temporal,$(RUN) python -m cli.stack.temporal)
 	$(call step,pytest,$(RUN) pytest $(ARGS))
 
-test: lint types imports pytest ## Set up, then lint, types, imports and tests
+test: lint types imports docs pytest ## Set up, then lint, types, imports, documentation and tests
 
 sbom: setup ## Write the bill of materials of what runs (CycloneDX)
 	$(call step,bill of materials,$(RUN) python -m deploy.sbom --output dist/holdfast.cdx.json)

@@ -123,3 +123,11 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
 def test_prose_says_nothing_of_where_it_was_written() -> None:
     for page in PAGES:
         assert not re.search(r"/(work|tmp|home|root)/", prose(page)), page
+
+
+def test_every_failure_that_is_described_is_tried() -> None:
+    text = (ROOT / "docs" / "explanation" / "failure-modes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!what breaks|---)(.+) \|$", text, re.MULTILINE)
+    assert rows
+    untried = [row.partition(" |")[0] for row in rows if not re.search(r"`tests/[\w/]+\.py(::test_\w+)?`$", row)]
+    assert not untried, f"each row names the test that tries it: {untried}"

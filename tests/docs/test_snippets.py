@@ -37,7 +37,7 @@ _KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
 _TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
 _PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo"})
-_INSTALLABLE: Final = frozenset({"docs", "deploy", "demo", "bench", "holdfast", "api", "workers", "cli"})
+_INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]
 
 
