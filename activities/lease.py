@@ -36,6 +36,10 @@ _TRANSIENT = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyn
 class Outward(Protocol):
     """What stands between an execution and the outside."""
 
+    @property
+    def remaining_ms(self) -> int:
+        """Milliseconds until the lease ends by this process's clock."""
+
     async def begin(self) -> None:
         """Asks, right before the first byte goes outside, whether it still may. Called once.
 

@@ -69,6 +69,8 @@ class BareTool(BaseModel):
 class _FreeOutward:
     """Nobody to ask: what the lease does under governance costs the baselines nothing."""
 
+    remaining_ms = 60_000
+
     async def begin(self) -> None:
         """Allows."""
 

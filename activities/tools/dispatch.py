@@ -48,6 +48,10 @@ class _CountedOutward:
         self._outward = outward
         self.begun = False
 
+    @property
+    def remaining_ms(self) -> int:
+        return self._outward.remaining_ms
+
     async def begin(self) -> None:
         if self.begun:
             raise LeaseLost("a tool tried to begin twice under one lease")

@@ -147,6 +147,26 @@ CODES: Final = (
         "Nothing: the model reads status and body.",
     ),
     result(
+        "tool.refused",
+        "A tool in Python said that it did nothing, and why.",
+        "Nothing: the model reads its sentence.",
+    ),
+    result(
+        "tool.died",
+        "The process of a tool in Python ended without an answer: it was killed, ran out of time or of memory.",
+        "Look into the tool. If it had begun, its hold may wait for somebody to say what happened: `holdfast holds resolve`.",
+    ),
+    result(
+        "tool.not_installed",
+        "The executor has no package with this tool, registered with the function that the definition names; nothing was done.",
+        "Install the tool's package where executors run, and apply the project again if its entry point has changed.",
+    ),
+    result(
+        "tool.definition_mismatch",
+        "The installed function takes other arguments than those that were decided on; nothing was done.",
+        "Apply the project again, so that new runs get the new definition, or install the version that was defined.",
+    ),
+    result(
         "sql.unavailable",
         "The database of an SQL tool does not answer, or refuses the login.",
         "Nothing at first: it is tried again. Check the `dsn` in the vault, and whether the server is up.",

@@ -107,6 +107,8 @@ class Outward:
         self._lost_at_begin = lost_at_begin
         self._lost_at_write = lost_at_write
 
+    remaining_ms = 60_000
+
     async def begin(self) -> None:
         self.asked.append("begin")
         if self._lost_at_begin:

@@ -14,6 +14,7 @@ class LiveLease:
     checked: int = 0
     lost_before_begin: bool = False
     lost_before_writing: bool = False
+    remaining_ms: int = 60_000
     at_begin: Callable[[], None] = field(default=lambda: None)
 
     async def begin(self) -> None:

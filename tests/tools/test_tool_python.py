@@ -1,0 +1,360 @@
+"""Tools from Python functions: their schema, and what one call may do to the executor (nothing)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+import pytest
+
+from activities.tools.dispatch import run_tool
+from activities.tools.invocation import ToolInvocation, ToolResult
+from holdfast.errors import LeaseLost, RequestInvalid
+from holdfast.tools.definition import OwnTool, PythonBinding
+from holdfast.tools.functions import forms
+from holdfast_verdict.canonical import JsonValue
+
+from .live_lease import LiveLease
+from .packages import install
+
+MARKS = "external=True, idempotent=False, reversible=True"
+SOURCE = f'''
+    from __future__ import annotations
+
+    import asyncio, enum, os, signal, sys, time
+    from dataclasses import dataclass
+    from datetime import date
+    from decimal import Decimal
+    from typing import Annotated, Literal
+
+    from pydantic import BaseModel, Field
+    from sdk.tools import ToolCall, ToolRefused, tool
+
+
+    class Colour(enum.Enum):
+        RED = "red"
+        BLUE = "blue"
+
+
+    class Line(BaseModel):
+        item: str = Field(max_length=20)
+        pieces: int = 1
+
+
+    @tool(name="demo.order", {MARKS}, credential="tool.demo", yields=("secret",), timeout_ms=9000)
+    def order(call: ToolCall, lines: list[Line], price: Decimal, day: date, colour: Colour = Colour.RED,
+              speed: Literal["slow", "fast"] = "slow", note: Annotated[str | None, Field(max_length=9)] = None) -> dict:
+        """Orders things.
+
+        Everything is delivered.
+
+        Args:
+            price: what it costs in all
+        """
+        call.begin()
+        return {{"lines": [line.item for line in lines], "price": price, "day": day, "colour": colour, "speed": speed,
+                "note": note, "key": call.idempotency_key, "tenant": call.tenant, "secret": call.credential["secret"]}}
+
+
+    @tool(name="demo.wait", {MARKS})
+    async def wait(seconds: int) -> str:
+        """Waits."""
+        await asyncio.sleep(seconds)
+        return "waited"
+
+
+    @tool(name="demo.do", {MARKS}, timeout_ms=6000)
+    def do(call: ToolCall, what: str) -> object:
+        """Does something odd."""
+        early, _, how = what.rpartition("+")
+        if early:
+            call.begin()
+        if how == "raise":
+            raise ValueError("the password is hunter2")
+        if how == "refuse":
+            raise ToolRefused("not today", retryable=True)
+        if how == "hang":
+            time.sleep(60)
+        if how == "exit":
+            sys.exit(0)
+        if how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "large":
+            return "x" * 50_000_000
+        if how == "print":
+            print("{{}}\\n" * 10, flush=True)
+            sys.stderr.write("y" * 200_000)
+            return "printed"
+        if how == "memory":
+            return len(bytearray(8 * 1024 ** 3))
+        if how == "odd":
+            return object()
+        if how == "twice":
+            call.begin()
+            return "once"
+        if how == "daemon":
+            for _ in range(2):
+                if os.fork():
+                    break
+                os.setsid()
+            else:
+                time.sleep(60)
+            return str(os.getpid())
+        if how == "environment":
+            return {{"env": dict(os.environ), "cwd": os.getcwd(), "home": os.listdir("."), "stdin": sys.stdin.read()}}
+        return how
+'''
+TOOLS = {"demo.order": "demo_tools:order", "demo.wait": "demo_tools:wait", "demo.do": "demo_tools:do"}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with tools."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return install(tmp_path, "demo-tools", {"demo_tools": SOURCE}, TOOLS)
+
+
+def tool(name: str) -> OwnTool:
+    return OwnTool(name, 1, forms({"source": "python", "names": [name]}, Path())[name])
+
+
+async def call(definition: OwnTool, arguments: dict[str, JsonValue], lease: LiveLease | None = None) -> ToolResult:
+    normal = definition.validate(arguments)
+    credential: dict[str, JsonValue] = {"secret": "s3cret"}
+    return await run_tool(
+        ToolInvocation(definition.name, definition, normal, credential, "acme", "the-key", lease or LiveLease())
+    )
+
+
+async def do(what: str, lease: LiveLease | None = None) -> ToolResult:
+    return await call(tool("demo.do"), {"what": what}, lease)
+
+
+def hosts() -> list[int]:
+    """The processes of calls that are left."""
+    return [one.pid for one in psutil.Process().children(recursive=True) if "python_host" in " ".join(one.cmdline())]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    folders = tmp_path_factory.mktemp("folders")
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
+    yield
+    assert hosts() == []
+    assert not list(folders.iterdir())
+
+
+def test_a_definition_is_made_from_types_and_docstring(package: Path) -> None:
+    form = tool("demo.order").form
+    assert form.description == "Orders things.\n\nEverything is delivered."
+    assert (form.external, form.idempotent, form.reversible) == (True, False, True)
+    assert (form.credential, form.yields, form.timeout_ms) == ("tool.demo", ("secret",), 9000)
+    assert form.binding == PythonBinding(source="python", function="demo_tools:order")
+    properties: Any = form.parameters["properties"]
+    assert form.parameters["required"] == ["lines", "price", "day"]
+    assert properties["price"] == {"type": "string", "format": "decimal", "description": "what it costs in all"}
+    assert properties["lines"]["items"]["properties"]["item"] == {"type": "string", "maxLength": 20}
+    assert properties["colour"] == {"default": "red", "enum": ["red", "blue"], "type": "string"}
+    assert "call" not in properties
+
+
+async def test_a_function_gets_values_of_its_types_and_the_call(package: Path) -> None:
+    lease = LiveLease()
+    arguments: dict[str, JsonValue] = {"lines": [{"item": "tent"}], "price": "12.50", "day": "2026-01-31"}
+    result = await call(tool("demo.order"), arguments, lease)
+    assert result.ok, result.content
+    assert json.loads(result.content) == {
+        "lines": ["tent"],
+        "price": "12.5",
+        "day": "2026-01-31",
+        "colour": "red",
+        "speed": "slow",
+        "note": None,
+        "key": "the-key",
+        "tenant": "acme",
+        "secret": "s3cret",
+    }
+    assert (lease.begun, lease.checked) == (1, 1)
+
+
+async def test_a_coroutine_is_awaited_and_has_begun_when_it_is_entered(package: Path) -> None:
+    lease = LiveLease()
+    result = await call(tool("demo.wait"), {"seconds": 0}, lease)
+    assert (result.content, lease.begun) == ("waited", 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "cost"),
+    [
+        ("raise", "tool.failed", "nothing"),
+        ("early+raise", "tool.failed", "unknown"),
+        ("refuse", "tool.refused", "nothing"),
+        ("early+refuse", "tool.refused", "nothing"),
+        ("exit", "tool.failed", "nothing"),
+        ("early+exit", "tool.failed", "unknown"),
+        ("die", "tool.died", "nothing"),
+        ("early+die", "tool.died", "unknown"),
+        ("memory", "tool.failed", "nothing"),
+        ("early+odd", "tool.failed", "unknown"),
+        ("hang", "tool.timeout", "nothing"),
+        ("early+hang", "tool.timeout", "unknown"),
+    ],
+)
+async def test_every_bad_end_is_an_honest_outcome(package: Path, what: str, code: str, cost: str) -> None:
+    result = await do(what)
+    assert (result.ok, result.error_code, result.cost) == (False, code, cost), result.content
+    assert "hunter2" not in result.content
+
+
+async def test_what_is_too_large_is_cut_and_what_is_printed_is_not_an_answer(package: Path) -> None:
+    large = await do("early+large")
+    assert large.ok
+    assert large.content.endswith(" … (cut)")
+    assert len(large.content) < 200_100
+    assert (await do("print")).content == "printed"
+    lease = LiveLease()
+    assert (await do("early+twice", lease)).content == "once"
+    assert lease.begun == 1
+
+
+async def test_nothing_of_the_executors_is_there(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_EXECUTOR_DATABASE_URL", "postgresql://secret")
+    seen = json.loads((await do("environment")).content)
+    assert set(seen["env"]) <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE"}
+    assert (seen["home"], seen["stdin"]) == ([], "")
+    assert seen["cwd"] == seen["env"]["HOME"] != str(Path.cwd())
+    assert not Path(seen["cwd"]).exists()
+
+
+async def test_what_a_tool_starts_ends_with_it(package: Path) -> None:
+    result = await do("early+daemon")
+    assert result.ok, result.content
+    left = [one for one in psutil.process_iter(["cmdline"]) if "python_host" in " ".join(one.info["cmdline"] or [])]
+    assert left == []
+
+
+async def test_without_its_lease_a_call_does_not_begin(package: Path) -> None:
+    for lease in (LiveLease(lost_before_begin=True), LiveLease(lost_before_writing=True)):
+        with pytest.raises(LeaseLost):
+            await do("early+x", lease)
+
+
+async def test_a_process_whose_executor_is_frozen_ends_with_the_lease(package: Path) -> None:
+    """Nobody is there to kill it: the kernel does, at the time that the lease had when the call began."""
+    running = asyncio.create_task(call(tool("demo.wait"), {"seconds": 4}, LiveLease(remaining_ms=700)))
+    result = await running
+    assert (result.ok, result.error_code, result.cost) == (False, "tool.died", "unknown")
+
+
+async def test_a_cancelled_call_leaves_nothing_running(package: Path) -> None:
+    running = asyncio.create_task(do("early+hang"))
+    while not hosts():
+        await asyncio.sleep(0.02)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert hosts() == []
+
+
+async def test_a_dead_executor_takes_its_calls_along(package: Path, tmp_path: Path) -> None:
+    script = tmp_path / "executor.py"
+    script.write_text(
+        "import asyncio, sys\n"
+        f"sys.path[:0] = [{str(Path.cwd())!r}, {str(tmp_path)!r}]\n"
+        "from tests.tools.test_tool_python import do\n"
+        "asyncio.run(do('early+hang'))\n",
+        encoding="utf-8",
+    )
+    # killed with -9 it cannot tidy up: its folders are the test's
+    executor = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    family = psutil.Process(executor.pid)
+    while not (children := [one for one in family.children() if "python_host" in " ".join(one.cmdline())]):
+        assert executor.returncode is None
+        await asyncio.sleep(0.02)
+    executor.send_signal(signal.SIGKILL)
+    await executor.wait()
+    gone, alive = await asyncio.to_thread(psutil.wait_procs, children, 3)  # its own time would be over after six
+    assert (len(gone), alive) == (1, [])
+
+
+async def test_only_what_is_registered_under_the_name_with_that_value_is_called(package: Path) -> None:
+    honest = tool("demo.do")
+    for function in ("os:system", "demo_tools:order", "subprocess:getoutput"):
+        form = honest.form.model_copy(update={"binding": PythonBinding(source="python", function=function)})
+        result = await call(replace(honest, form=form), {"what": "touch /tmp/owned"})
+        assert (result.error_code, result.cost) == ("tool.not_installed", "nothing")
+    result = await call(replace(honest, name="demo.nowhere"), {"what": "x"})
+    assert (result.error_code, result.cost) == ("tool.not_installed", "nothing")
+
+
+async def test_new_code_is_picked_up_and_another_signature_is_refused(package: Path) -> None:
+    old = tool("demo.wait")
+    source = SOURCE.replace('return "waited"', 'return "waited anew"')
+    install(package, "demo-tools", {"demo_tools": source}, TOOLS)
+    assert (await call(old, {"seconds": 0})).content == "waited anew"
+    install(package, "demo-tools", {"demo_tools": source.replace("seconds: int", "seconds: int = 1")}, TOOLS)
+    result = await call(old, {"seconds": 0})
+    assert (result.error_code, result.cost) == ("tool.definition_mismatch", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def f(x: float) -> str: ...", "Decimal"),
+        ("def f(x) -> str: ...", "no type"),
+        ("def f(*x: int) -> str: ...", "no name"),
+        ("def f(**x: int) -> str: ...", "no name"),
+        ("def f(x: int, /) -> str: ...", "no name"),
+        ("def f(x: 'Nowhere') -> str: ...", "cannot be resolved"),
+        ("def f(x: object) -> str: ...", ""),
+        ("class Node(BaseModel):\n    below: list['Node'] = []\n@mark\ndef f(x: Node) -> str: ...", "itself"),
+        ("def f(x: int) -> str:\n    pass", "description"),
+    ],
+)
+def test_a_function_that_cannot_be_a_tool_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, said: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if body.endswith("..."):
+        body = body.replace(" ...", '\n    """Does."""')
+    mark = "" if "@mark" in body else "@mark\n"
+    head = (
+        "from pydantic import BaseModel\nfrom sdk.tools import tool\n"
+        "mark = tool(name='bad.f', external=False, idempotent=True, reversible=True)\n"
+    )
+    module = f"bad_{abs(hash(body))}"
+    install(tmp_path, "bad", {}, {"bad.f": f"{module}:f"})
+    (tmp_path / f"{module}.py").write_text(f"{head}{mark}{body}\n", encoding="utf-8")
+    if said:
+        with pytest.raises(RequestInvalid, match=said):
+            tool("bad.f")
+    else:
+        assert tool("bad.f").form.parameters["properties"] == {"x": {}}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"source": "python"}, "either names or distribution"),
+        ({"source": "python", "names": ["no.where"]}, "no installed package has the tool"),
+        ({"source": "python", "distribution": "nowhere"}, "is not installed"),
+        ({"source": "python", "names": ["demo.do"], "more": 1}, "more"),
+    ],
+)
+def test_a_wrong_file_says_where(package: Path, file: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestInvalid, match=said):
+        forms(file, Path())
+
+
+def test_all_tools_of_a_distribution(package: Path) -> None:
+    assert set(forms({"source": "python", "distribution": "demo-tools"}, Path())) == set(TOOLS)
