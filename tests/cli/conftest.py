@@ -20,10 +20,16 @@ async def desk() -> AsyncIterator[Desk]:
     folder.chmod(0o755)
     try:
         async with (
-            Stack(folder / "data", ports="free", provider="simulated", headless=True) as stack,
+            Stack(
+                folder / "data",
+                ports="free",
+                provider="simulated",
+                headless=True,
+                extra_env={"executor": {"PYTHONPATH": str(folder / "packages")}},
+            ) as stack,
             World(folder / "world") as world,
         ):
-            desk = await move_in(stack, world)
+            desk = await move_in(stack, world, folder / "packages")
             yield desk
             desk.close()
     finally:

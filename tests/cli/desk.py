@@ -57,12 +57,13 @@ async def until(condition: Callable[[], Awaitable[object]], *, within_s: float =
 
 @dataclass(slots=True)
 class Desk:
-    """One tenant: its owner, and alice, who may consent."""
+    """One tenant: its owner, and alice, who may consent. Executors find what is installed into `packages`."""
 
     stack: Stack
     world: World
     owner: Holdfast
     alice: Holdfast
+    packages: Path
 
     @property
     def data(self) -> Path:
@@ -129,19 +130,19 @@ class Desk:
         return (await found())[0]
 
 
-async def move_in(stack: Stack, world: World) -> Desk:
+async def move_in(stack: Stack, world: World, packages: Path) -> Desk:
     """Makes the tenant; its credentials are left to the tests of the vault."""
-    return await asyncio.to_thread(_move_in, stack, world)
+    return await asyncio.to_thread(_move_in, stack, world, packages)
 
 
-def _move_in(stack: Stack, world: World) -> Desk:
+def _move_in(stack: Stack, world: World, packages: Path) -> Desk:
     keys = json.loads(stack.secrets.bootstrap_key_file.read_text(encoding="utf-8"))
     with Holdfast(stack.urls.api, keys["operator_key"]) as operator:
         tenant = operator.create_tenant("desk", "Desk")
     owner = Holdfast(stack.urls.api, tenant.key.key)
     owner.create_user("alice")
     alice = owner.create_key("alice", "default", ["approver"]).key
-    desk = Desk(stack, world, owner, Holdfast(stack.urls.api, alice))
+    desk = Desk(stack, world, owner, Holdfast(stack.urls.api, alice), packages)
     for user, key in (("owner", tenant.key.key), ("alice", alice)):
         write_atomically(desk.key_file(user), key + "\n")
     owner.set_cap("tenant", limit_usd="5", reason="tests")

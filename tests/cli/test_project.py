@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -111,6 +112,79 @@ async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starte
     done = await desk.holdfast("apply", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert "cases of roles decide as they say" in done.stdout
+
+
+async def installed(package: Path, into: Path) -> None:
+    """Installs a package of tools as its author would, where the executors look."""
+    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    command = ["pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(into), str(package)]
+    process = await asyncio.create_subprocess_exec(uv, *command, cwd=ROOT, stderr=subprocess.PIPE)
+    _, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
+async def test_a_tool_of_ones_own_is_made_tested_refused_permitted_and_run(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.bare("new", "agent", "clerk", "--folder", str(tmp_path))
+    made = await desk.answer_bare("new", "tool", "shop.stock", "--folder", str(tmp_path))
+    package = tmp_path / "tools" / "shop_stock"
+    tests = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(package),
+        cwd=package,
+        stdout=subprocess.PIPE,
+    )
+    said, _ = await tests.communicate()
+    assert tests.returncode == 0, said.decode()
+    assert "2 passed" in said.decode()
+    assert "tools/shop_stock/pyproject.toml" in made["files"]
+
+    early = await desk.holdfast("apply", str(tmp_path))
+    assert "no installed package has the tool 'shop.stock'" in early.stderr
+    await installed(package, desk.packages)
+    monkeypatch.syspath_prepend(str(desk.packages))
+    agent = tmp_path / "agents" / "clerk.toml"
+    agent.write_text(
+        agent.read_text(encoding="utf-8").replace("tools = []", 'tools = ["shop.stock"]'), encoding="utf-8"
+    )
+    changes = await applied(desk, tmp_path)
+    assert changes["tool", "shop.stock"]["change"] == "new"
+
+    async def decided(item: str) -> tuple[str, str]:
+        run_id = await desk.start({"tool": "shop.stock", "arguments": {"item": item}}, {"say": "done"}, agent="clerk")
+        assert await desk.ended(run_id) == "succeeded"
+        decisions = await asyncio.to_thread(desk.owner.decisions, run_id=run_id, kind="tool.call")
+        [decision] = [one for one in decisions if one.tool == "shop.stock"]
+        results = [
+            event for event in await asyncio.to_thread(list, desk.owner.events(run_id)) if event.type == "tool.result"
+        ]
+        return ", ".join(decision.reason_codes), json.dumps([event.data for event in results])
+
+    code, _ = await decided("tent")
+    assert code == "policy.not_permitted"
+    role = tmp_path / "roles" / "clerk.toml"
+    rule = '[[rules]]\nrule_id = "stock"\neffect = "permit"\nkind = "tool.call"\ntool = "shop.stock"\n'
+    case = '[[cases]]\ntool = "shop.stock"\narguments = { item = "tent" }\nverdict = "allow"\n'
+    role.write_text(f"{role.read_text(encoding='utf-8')}\n{rule}\n{case}", encoding="utf-8")
+    await applied(desk, tmp_path)
+    code, result = await decided("tent")
+    assert code == "policy.permitted"
+    assert '\\"pieces\\":3' in result, result
+    _, result = await decided("spaceship")
+    assert "there is no item" in result
+
+    # new code is there at the next call, without a restart of anything
+    module = package / "shop_stock_tool.py"
+    module.write_text(module.read_text(encoding="utf-8").replace('"tent": 3', '"tent": 4'), encoding="utf-8")
+    await installed(package, desk.packages)
+    _, result = await decided("tent")
+    assert '\\"pieces\\":4' in result, result
 
 
 async def test_nothing_that_is_there_is_overwritten(desk: Desk, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ SOURCE = f'''
         if how == "refuse":
             raise ToolRefused("not today", retryable=True)
         if how == "hang":
+            open("hanging", "w").close()
             time.sleep(60)
         if how == "exit":
             sys.exit(0)
@@ -278,9 +279,10 @@ async def test_a_dead_executor_takes_its_calls_along(package: Path, tmp_path: Pa
         sys.executable, str(script), env={**os.environ, "TMPDIR": str(tmp_path)}
     )
     family = psutil.Process(executor.pid)
-    while not (children := [one for one in family.children() if "python_host" in " ".join(one.cmdline())]):
+    while not list(tmp_path.glob("holdfast-tool-*/hanging")):
         assert executor.returncode is None
         await asyncio.sleep(0.02)
+    children = family.children()
     executor.send_signal(signal.SIGKILL)
     await executor.wait()
     gone, alive = await asyncio.to_thread(psutil.wait_procs, children, 3)  # its own time would be over after six
