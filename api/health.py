@@ -13,20 +13,19 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from redis.exceptions import RedisError
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import HTMLResponse
 from temporalio.service import RPCError
 
 from api.context import Context, Parts
 from api.forms import Answer
-from holdfast.database.engine import tenantless
+from holdfast.database.engine import DatabaseAway
+from holdfast.database.version import SchemaUnfit, require_schema
 
 router = APIRouter(tags=["health"])
 _log = structlog.get_logger("api.health")
 
 _CHECK_TIMEOUT_S = 3.0
-_ONE = text("SELECT 1")
 
 PartState = Literal["ok", "unavailable"]
 
@@ -51,6 +50,8 @@ async def _state_of(name: str, check: Awaitable[object]) -> PartState:
         async with asyncio.timeout(_CHECK_TIMEOUT_S):
             await check
     except (
+        DatabaseAway,
+        SchemaUnfit,
         SQLAlchemyError,
         asyncpg.PostgresError,
         asyncpg.InterfaceError,
@@ -65,8 +66,7 @@ async def _state_of(name: str, check: Awaitable[object]) -> PartState:
 
 
 async def _ask_postgresql(parts: Context) -> None:
-    async with tenantless(parts.engine) as connection:
-        await connection.execute(_ONE)
+    await require_schema(parts.engine, wait_s=0)
 
 
 async def _ask_redis(parts: Context) -> None:

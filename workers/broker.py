@@ -32,6 +32,7 @@ from holdfast.actions import build
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine, transaction
+from holdfast.database.version import require_schema
 from holdfast.decisions.record import record_event
 from holdfast.errors import (
     ConfigurationInvalid,
@@ -338,6 +339,7 @@ async def brokering(settings: BrokerSettings) -> AsyncIterator[BrokerServer]:
     permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
     engine = create_engine(settings.broker_database_url, process="broker")
     try:
+        await require_schema(engine)
         yield BrokerServer(
             Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key),
             settings.broker_host,

@@ -16,6 +16,7 @@ from activities.tool_call import ToolCall
 from holdfast import logs, permits
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine
+from holdfast.database.version import require_schema
 from holdfast.errors import HoldfastError
 from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
@@ -61,6 +62,7 @@ async def main() -> int:
     engine = create_engine(settings.executor_database_url, process="executor")
     redis = connect_redis(settings.redis_url)
     broker = BrokerClient(settings.broker_url, engine)
+    await require_schema(engine)
     client = await temporal.connect(settings)
     workers = build_workers(client, broker, Publisher(redis), settings)
     async with workers[0], workers[1]:

@@ -20,6 +20,7 @@ from holdfast import logs, permits
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine
+from holdfast.database.version import require_schema
 from holdfast.errors import HoldfastError
 from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file, warn_of_misspellings
@@ -78,6 +79,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[Sweepers]:
         lease_tool_ms=settings.lease_tool_ms,
     )
     try:
+        await require_schema(engine)
         client = await temporal.connect(settings)
         await temporal.prepare_namespace(client)
         async with build_worker(client, governor):

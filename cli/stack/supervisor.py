@@ -331,8 +331,7 @@ class Stack:
         if self._postgres_url is not None:
             self._say(f"PostgreSQL is {make_url(self._postgres_url).render_as_string()}")
         if "migrations" in self.parts:
-            await self._run("migrations", [sys.executable, "-m", "holdfast.database.migrate"], {})
-            self._say("the database schema is up to date")
+            await self._run("migrations", [sys.executable, "-m", "holdfast.database.migrate"], {}, say=self._say)
         if "bootstrap" in self.parts:
             keys = {key: os.environ[key] for key in PROVIDER_KEYS.values() if os.environ.get(key)}
             await self._run("bootstrap", [sys.executable, "-m", "holdfast.tenancy.bootstrap"], keys)
@@ -375,10 +374,12 @@ class Stack:
         await child.start()
         self._say(f"{child.spec.name} is ready ({time.monotonic() - began:.1f} s, process {child.pid})")
 
-    async def _run(self, name: str, argv: Sequence[str], more_env: Mapping[str, str]) -> None:
+    async def _run(
+        self, name: str, argv: Sequence[str], more_env: Mapping[str, str], *, say: Callable[[str], None] | None = None
+    ) -> None:
         command = self._commands.get(name, argv)
         env = {**self._process_env(name), **more_env}
-        await run_to_completion(name, command, env, self.folder.logs / f"{name}.log")
+        await run_to_completion(name, command, env, self.folder.logs / f"{name}.log", say=say)
 
     def _write_state(self) -> None:
         """Stores what `holdfast status` shows. Everybody who can enter the folder may read it: no URL has a password."""

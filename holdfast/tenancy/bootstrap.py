@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast import logs
 from holdfast.database.engine import create_engine, transaction
+from holdfast.database.version import require_schema
 from holdfast.decisions.record import record_event
 from holdfast.errors import CredentialMissing, HoldfastError
 from holdfast.ids import PLATFORM_TENANT_ID, new_id
@@ -178,6 +179,7 @@ async def _run(settings: BootstrapSettings) -> None:
     warn_of_misspellings(BootstrapSettings)
     engine = create_engine(settings.api_database_url, process="bootstrap", pool_size=2)
     try:
+        await require_schema(engine)
         made = await bootstrap(engine, settings.bootstrap_key_file)
         async with transaction(engine, PLATFORM_TENANT_ID) as connection:
             tenant_id: UUID = (await connection.execute(_TENANT_ID, {"slug": _TENANT})).scalar_one()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
@@ -45,3 +45,24 @@ def clean_environment() -> dict[str, str]:
     """The environment without anything that would change which stack is started."""
     drop = {"HOLDFAST_POSTGRES", "HOLDFAST_REDIS", "HOLDFAST_DATA_DIR", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"}
     return {name: value for name, value in os.environ.items() if name not in drop}
+
+
+async def run_module(module: str, env: Mapping[str, str]) -> tuple[int, str]:
+    """Runs `python -m MODULE` to its end; returns its exit code and what it has printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        cwd=ROOT,
+        env={**clean_environment(), **env},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
