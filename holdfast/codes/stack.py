@@ -62,6 +62,16 @@ CODES: Final = (
         "A process of the stack ended, or was not ready in time.",
         "Read its log in the data folder, `logs/`; its last lines stand in the sentence.",
     ),
+    _stack(
+        "schema.unfit",
+        "The database's schema is older than the program needs, newer than it can work with, or half restored.",
+        "Migrate it with the program's own version, or start a newer version; docs/how-to/upgrade.md tells in which order.",
+    ),
+    _stack(
+        "schema.blocked",
+        "A migration could not get its locks in time; nothing of it was done, and the old version works as before.",
+        "End what the sentence says holds it up, or run it again at a quieter time, or with more `--patience-s`.",
+    ),
     Code(
         "client.no_answer",
         (Place.CLIENT,),
