@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli import approvals, codes, holds, replay, runs, vault
+from cli.deployment import commands as deployment
 from cli.project import commands as project
 from cli.stack import commands as stack
 from cli.terminal import EXIT_CODES_HELP
@@ -16,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they may hold keys
 )
-for noun in (stack, runs, approvals, holds, project, vault, replay, codes):
+for noun in (stack, runs, approvals, holds, project, vault, replay, deployment, codes):
     noun.register(app)
 
 if __name__ == "__main__":

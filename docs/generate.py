@@ -12,10 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODES, ExitCode
 from holdfast.codes.catalogue import GROUPS
@@ -27,6 +29,7 @@ from holdfast.tools.definition import ToolForm
 from holdfast.tools.registry import TOOLS
 
 FOLDER: Final = Path(__file__).parent
+_COMMAND_MAX: Final = 60
 _BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIELD_WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -171,6 +174,31 @@ def exit_codes() -> str:
     return _table(("code", "meaning"), ((str(code.value), _EXIT_CODES[code]) for code in ExitCode))
 
 
+def services() -> str:
+    """Returns the table of compose.yaml's services."""
+    document = yaml.safe_load((FOLDER.parent / "compose.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for name, service in document["services"].items():
+        command = " ".join(map(str, service.get("command", service.get("entrypoint", []))))
+        ends = service["restart"].startswith(("on-failure", "no")) if "restart" in service else False
+        kind = "step" if ends else "server"
+        shown = f"`{command}`" if command and len(command) < _COMMAND_MAX else "–"
+        networks = ", ".join(service.get("networks", [])) or "none"
+        rows.append(
+            (f"`{name}`", kind, f"`{service['image'].removeprefix('${HOLDFAST_IMAGE:-').rstrip('}')}`", shown, networks)
+        )
+    return _table(("service", "kind", "image", "command", "networks"), rows)
+
+
+def secret_files() -> str:
+    """Returns the table of secrets: which process holds which."""
+    holders: dict[str, list[str]] = {}
+    for process, files in FILES.items():
+        for file in files:
+            holders.setdefault(file, []).append(process)
+    return _table(("secret", "held by"), ((f"`{name}`", ", ".join(who)) for name, who in holders.items()))
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
         "settings": settings,
@@ -186,6 +214,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "tool-form": _fields(ToolForm),
         "tools": tools,
         "exit-codes": exit_codes,
+        "services": services,
+        "secrets": secret_files,
     }
 )
 

@@ -156,6 +156,15 @@ class ExecutorSettings(CommonSettings):
     tool_slots: int = Field(default=50, ge=1, description="tool calls of one executor at a time")
 
 
+class RolesSettings(ProcessSettings):
+    """Settings of the step that makes the database's roles; the one that needs a superuser."""
+
+    superuser_url: DatabaseUrl = Field(description="PostgreSQL as a superuser, or a role with CREATEROLE and CREATEDB")
+    role_passwords_file: Path = Field(
+        description="JSON object of a password for each role; also for `temporal`, if any"
+    )
+
+
 class MigrationSettings(ProcessSettings):
     """Settings of the migrations, which alone run as the schema's owner."""
 
@@ -189,6 +198,7 @@ PROCESSES: Final[Mapping[str, type[BaseSettings]]] = MappingProxyType(
         "governor": GovernorSettings,
         "broker": BrokerSettings,
         "executor": ExecutorSettings,
+        "roles": RolesSettings,
         "migrations": MigrationSettings,
         "bootstrap": BootstrapSettings,
         "auditor": AuditorSettings,

@@ -1,21 +1,27 @@
-"""The database's roles: one for each process, an owner without superuser rights, and a definer of crossing functions.
+"""`python -m holdfast.database.roles`: the database's roles, made by an administrator before the first migration.
 
-Made by an administrator before the first migration, so that migrations themselves need no superuser.
+One for each process, an owner without superuser rights, and a definer of crossing functions; so migrations need no superuser. Where
+Temporal keeps its data on the same server, it has a role and two databases that nobody else may enter.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import json
 import secrets
+import sys
 from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
 from sqlalchemy.engine import URL, make_url
 
-from holdfast.errors import ConfigurationInvalid, Unavailable
+from holdfast import logs
+from holdfast.errors import ConfigurationInvalid, HoldfastError, Unavailable
+from holdfast.settings import RolesSettings, load, read_secret_file, warn_of_misspellings
 
 OWNER_ROLE: Final = "holdfast_owner"
 DEFINER_ROLE: Final = "holdfast_definer"
@@ -29,6 +35,8 @@ PROCESS_ROLES: Final = (
 )
 LOGIN_ROLES: Final = (OWNER_ROLE, *PROCESS_ROLES)
 DATABASE: Final = "holdfast"
+TEMPORAL_ROLE: Final = "temporal"
+TEMPORAL_DATABASES: Final = ("temporal", "temporal_visibility")
 
 _ITERATIONS = 4096  # what PostgreSQL itself uses
 _SALT_BYTES = 16
@@ -82,11 +90,11 @@ async def _ensure_role(connection: asyncpg.Connection, role: str, password: str 
         )
 
 
-async def _ensure_database(connection: asyncpg.Connection, database: str) -> None:
+async def _ensure_database(connection: asyncpg.Connection, database: str, owner: str = OWNER_ROLE) -> None:
     if await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
         return
     quoted = await connection.fetchval("SELECT quote_ident($1)", database)
-    await connection.execute(f"CREATE DATABASE {quoted} OWNER {OWNER_ROLE} ENCODING 'UTF8' TEMPLATE template0")
+    await connection.execute(f"CREATE DATABASE {quoted} OWNER {owner} ENCODING 'UTF8' TEMPLATE template0")
 
 
 async def ensure_roles(superuser_url: str, passwords: Mapping[str, str]) -> None:
@@ -126,3 +134,52 @@ async def ensure_roles(superuser_url: str, passwords: Mapping[str, str]) -> None
         await connection.execute(f"GRANT CONNECT ON DATABASE {quoted} TO {', '.join(LOGIN_ROLES)}")
     finally:
         await connection.close()
+
+
+async def ensure_temporal(superuser_url: str, password: str) -> None:
+    """Makes Temporal's role and its databases on the same server; no process of Holdfast may enter them.
+
+    Raises:
+        Unavailable: The server does not answer or refuses the login.
+    """
+    connection = await _connect(make_url(superuser_url), "postgres")
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+        await _ensure_role(connection, TEMPORAL_ROLE, password)
+        if not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+            await connection.execute(f"GRANT {TEMPORAL_ROLE} TO CURRENT_USER")
+        for database in TEMPORAL_DATABASES:
+            await _ensure_database(connection, database, TEMPORAL_ROLE)
+            await connection.execute(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    finally:
+        await connection.close()
+
+
+def _passwords(settings: RolesSettings) -> dict[str, str]:
+    try:
+        passwords = json.loads(read_secret_file(settings.role_passwords_file))
+    except json.JSONDecodeError as error:
+        raise ConfigurationInvalid(f"{settings.role_passwords_file} is not JSON: {error}") from None
+    if not isinstance(passwords, dict) or not all(isinstance(password, str) for password in passwords.values()):
+        raise ConfigurationInvalid(f"{settings.role_passwords_file} is not a JSON object of passwords by role")
+    return passwords
+
+
+async def _main() -> int:
+    settings = load(RolesSettings)
+    logs.configure("roles", settings.log_level)
+    warn_of_misspellings(RolesSettings)
+    passwords, superuser_url = _passwords(settings), settings.superuser_url.get_secret_value()
+    await ensure_roles(superuser_url, passwords)
+    if TEMPORAL_ROLE in passwords:
+        await ensure_temporal(superuser_url, passwords[TEMPORAL_ROLE])
+    print("the database's roles are there")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(_main()))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)

@@ -27,6 +27,7 @@ from cli.project.files import AgentFile, RoleFile
 from holdfast.contracts import names
 from holdfast.contracts.run import ApprovalSignal
 from holdfast.runs.definition import AgentDefinition
+from tests.deployment.composition import services
 
 from .known import variables
 from .pages import PAGES, ROOT, Fence, fences, fences_of
@@ -36,7 +37,7 @@ from .shell import commands, without_redirects
 _KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "mermaid"})
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
 _TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
-_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo"})
+_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp"})
 _INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]
 
@@ -80,6 +81,27 @@ def _temporal(words: list[str]) -> None:
     ApprovalSignal.model_validate_json(options["--input"])
 
 
+_COMPOSE_OPTIONS: Final = frozenset(
+    {"--detach", "--wait", "--build", "--follow", "--no-deps", "--rm", "--volumes", "--timeout"}
+)
+
+
+def _docker(words: list[str]) -> None:
+    """Of Docker's own syntax only what these pages use; the services have to be there."""
+    assert words[:1] == ["compose"], words
+    words = words[1:]
+    while words[:1] == ["--profile"]:
+        assert any(words[1] in service.get("profiles", ()) for service in services().values()), words[1]
+        words = words[2:]
+    verb, rest = words[0], words[1:]
+    assert verb in {"up", "down", "logs", "ps", "run", "restart", "stop", "build"}, verb
+    options = [word for word in rest if word.startswith("--")]
+    assert set(options) <= _COMPOSE_OPTIONS, options
+    named = [word for word in rest if not word.startswith("--")]
+    for service in named[:1] if verb == "run" else named:
+        assert service in services(), service
+
+
 def _export(words: list[str]) -> None:
     for word in words:
         name, _, value = word.partition("=")
@@ -95,6 +117,7 @@ _PARSERS: Final[Mapping[str, Parse]] = MappingProxyType(
         "curl": check_curl,
         "temporal": _temporal,
         "export": _export,
+        "docker": _docker,
     }
 )
 
@@ -196,6 +219,8 @@ def test_every_block_says_what_it_is() -> None:
         ("curl http://127.0.0.1:8080/v1/nothing -H 'Authorization: x'", "no GET /v1/nothing"),
         ("curl -X POST $HOLDFAST_URL/v1/runs -H 'Authorization: x' -d '{\"agent\": 1}'", "input"),
         ("export HOLDFAST_NOTHING=1", "HOLDFAST_NOTHING"),
+        ("docker compose logs nobody", "nobody"),
+        ("docker compose --profile none up", "none"),
         ("rm -rf /", "nothing checks"),
     ],
 )

@@ -38,6 +38,7 @@ MODULES = {
     "migrations": "holdfast.database.migrate",
     "bootstrap": "holdfast.tenancy.bootstrap",
     "auditor": "holdfast.ledger.auditor",
+    "roles": "holdfast.database.roles",
 }
 BROKER = {
     "HOLDFAST_BROKER_DATABASE_URL": "postgresql://holdfast_broker:pw@db:5432/holdfast",
@@ -175,7 +176,7 @@ def test_every_secret_may_be_in_a_file_and_nothing_else_may() -> None:
     for kind in PROCESSES.values():
         for name, field in kind.model_fields.items():
             assert (f"{variable(name)}_FILE" in variables(kind)) is is_secret(field)
-            assert is_secret(field) is name.endswith(("database_url", "redis_url"))
+            assert is_secret(field) is name.endswith(("database_url", "redis_url", "superuser_url"))
 
 
 def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
