@@ -58,7 +58,6 @@ class SchemaBlocked(HoldfastError):
     """A migration could not get its locks in time; nothing of it was done."""
 
     code = "schema.blocked"
-    status = 503
 
 
 @dataclass(frozen=True, slots=True)

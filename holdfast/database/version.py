@@ -44,7 +44,6 @@ class SchemaUnfit(HoldfastError):
     """The schema is older than this program needs, newer than it can work with, or half restored; it refuses to start."""
 
     code = "schema.unfit"
-    status = 503
 
 
 @dataclass(frozen=True, slots=True)
