@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
 
-import httpx
-
+from activities.tools.answer import shown
+from activities.tools.destination import NoDestination, Resolver, ask, find_destination, resolve_system
 from activities.tools.invocation import Credential, ToolInvocation, ToolResult
-from activities.tools.wire import Answer, NoAnswer, exchange
-from holdfast.tools.hosts import host_allowed, refusal_of_address
+from activities.tools.wire import Answer, NoAnswer
+from holdfast.tools.hosts import host_allowed
 from holdfast.tools.registry import HttpRequest
 from holdfast.tools.urls import DEFAULT_PORTS, Url, parse_url
-from holdfast_verdict.canonical import JsonValue
-
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the addresses of a host name, as texts."""
 
 _ANSWER_BYTES_MAX = 100_000
-_RESOLVE_TIMEOUT_S = 5
-_EXCHANGE_TIMEOUT_S = 30
-_ADDRESSES_TRIED_MAX = 3
-_REDIRECTS = range(300, 400)
+_EXCHANGE_TIMEOUT_MS = 30_000
 _FAILURES_FROM = 400
 _TOO_MANY = 429
 _PASSING_FAILURES = frozenset({429, 502, 503, 504})
-_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/problem+json")
 
 
 class HttpCredential(Credential):
@@ -45,19 +34,10 @@ class HttpCredential(Credential):
     allow_private: bool = False
 
 
-async def resolve_system(host: str, port: int) -> Sequence[str]:
-    """Asks the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
-
-
 async def run(
     call: ToolInvocation, *, resolve: Resolver = resolve_system, tls: ssl.SSLContext | None = None
 ) -> ToolResult:
     """Makes the request.
-
-    The name is resolved once. If any of its addresses is not public, nothing is sent; else the connection goes to the
-    address itself, with the name kept for Host, SNI and certificate, so that no second answer of a name server counts.
 
     Args:
         call: What to do.
@@ -71,54 +51,27 @@ async def run(
         return ToolResult.nothing("http.method_refused", f"the method {arguments.method} is not allowed here")
     if not host_allowed(url.host, url.port, DEFAULT_PORTS[url.scheme], credential.allowed_hosts):
         return ToolResult.nothing("http.host_refused", f"{url.authority} is not an allowed host")
-    addresses = await _addresses(url, resolve, allow_private=credential.allow_private)
-    if isinstance(addresses, ToolResult):
-        return addresses
-    await call.outward.begin()
-    reply: Answer | NoAnswer = NoAnswer(sent=False, reason="no address")
-    for address in addresses[:_ADDRESSES_TRIED_MAX]:
-        reply = await _ask(call, arguments, url, address, tls)
-        if isinstance(reply, Answer) or reply.sent:
-            break
-    return _result(arguments, url, reply)
-
-
-async def _addresses(url: Url, resolve: Resolver, *, allow_private: bool) -> list[str] | ToolResult:
-    literal = url.host.strip("[]")
-    if url.host.startswith("[") or url.host[-1].isdigit():
-        addresses = [literal]
-    else:
-        try:
-            async with asyncio.timeout(_RESOLVE_TIMEOUT_S):
-                addresses = list(dict.fromkeys(await resolve(url.host, url.port)))
-        except (OSError, UnicodeError):
-            addresses = []
-        if not addresses:
-            return ToolResult.nothing("http.unresolved", f"the name {url.host} cannot be resolved", retryable=True)
-    for address in addresses:
-        refusal = refusal_of_address(address, allow_private=allow_private)
-        if refusal is not None:
-            return ToolResult.nothing("http.address_refused", f"{url.host} is refused: {refusal}")
-    return addresses
-
-
-async def _ask(
-    call: ToolInvocation, arguments: HttpRequest, url: Url, address: str, tls: ssl.SSLContext | None
-) -> Answer | NoAnswer:
-    headers = {"Host": url.authority, "User-Agent": "holdfast", "Accept": "*/*", "Accept-Encoding": "identity"}
+    found = await find_destination(url, resolve, allow_private=credential.allow_private)
+    if isinstance(found, NoDestination):
+        if found.known:
+            return ToolResult.nothing("http.address_refused", found.reason)
+        return ToolResult.nothing("http.unresolved", found.reason, retryable=True)
+    headers = {"User-Agent": "holdfast", "Accept": "*/*", "Accept-Encoding": "identity"}
     if arguments.body is not None:
         headers["Content-Type"] = _content_type(arguments.body)
-    return await exchange(
+    await call.outward.begin()
+    reply = await ask(
         call.outward,
         arguments.method,
-        httpx.URL(scheme=url.scheme, host=address, port=url.port, raw_path=url.target.encode("ascii")),
+        url,
+        found,
         headers=headers,
         content=None if arguments.body is None else arguments.body.encode(),
         answer_bytes_max=_ANSWER_BYTES_MAX,
-        timeout_s=_EXCHANGE_TIMEOUT_S,
+        timeout_ms=_EXCHANGE_TIMEOUT_MS,
         tls=tls,
-        tls_name=url.host.strip("[]"),
     )
+    return _result(arguments, url, reply)
 
 
 def _content_type(body: str) -> str:
@@ -141,7 +94,7 @@ def _result(arguments: HttpRequest, url: Url, reply: Answer | NoAnswer) -> ToolR
             f"the request was sent, but the answer was lost ({reply.reason})",
             retryable=idempotent,
         )
-    content = json.dumps(_shown(url, reply), ensure_ascii=False)
+    content = json.dumps(shown(url, reply), ensure_ascii=False)
     if reply.status < _FAILURES_FROM:
         return ToolResult.done(content)
     return ToolResult(
@@ -152,25 +105,3 @@ def _result(arguments: HttpRequest, url: Url, reply: Answer | NoAnswer) -> ToolR
         retry_after_ms=reply.retry_after_ms,
         cost="known",
     )
-
-
-def _shown(url: Url, reply: Answer) -> dict[str, JsonValue]:
-    content_type = reply.headers.get("content-type", "")[:200]
-    shown: dict[str, JsonValue] = {"status": reply.status, "content_type": content_type}
-    if reply.status in _REDIRECTS:
-        shown["location"] = _location(url, reply.headers.get("location", ""))
-        shown["note"] = "redirects are not followed; ask for the location in a request of its own if it is needed"
-    encoded = reply.headers.get("content-encoding", "identity") != "identity"
-    if encoded or (content_type and not content_type.startswith(_TEXT_TYPES)):
-        shown["body"] = f"({len(reply.body)} bytes that are not text)"
-    else:
-        shown["body"] = reply.body.decode("utf-8", "replace")
-    shown["truncated"] = reply.truncated
-    return shown
-
-
-def _location(url: Url, location: str) -> str:
-    try:
-        return parse_url(str(httpx.URL(url.text).join(location))).text
-    except (ValueError, httpx.InvalidURL):
-        return f"(not a usable address: {location[:200]!r})"

@@ -12,7 +12,7 @@ from activities.tools.wire import Answer, NoAnswer, exchange
 from holdfast_verdict.canonical import JsonValue
 
 _ANSWER_BYTES_MAX = 65_536
-_TIMEOUT_S = 20
+_TIMEOUT_MS = 20_000
 _REQUEST_TIMEOUT, _CONFLICT, _TOO_MANY, _SERVER_ERROR = 408, 409, 429, 500
 _SUCCESSES = range(200, 300)
 _REFUSALS = range(400, 500)
@@ -54,7 +54,7 @@ async def call_service(
         },
         content=None if body is None else json.dumps(body).encode(),
         answer_bytes_max=_ANSWER_BYTES_MAX,
-        timeout_s=_TIMEOUT_S,
+        timeout_ms=_TIMEOUT_MS,
     )
     if isinstance(reply, NoAnswer):
         return _no_answer(noun, reply)

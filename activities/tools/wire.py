@@ -91,7 +91,7 @@ async def exchange(
     headers: Mapping[str, str],
     content: bytes | None,
     answer_bytes_max: int,
-    timeout_s: int,
+    timeout_ms: int,
     tls: ssl.SSLContext | None = None,
     tls_name: str | None = None,
 ) -> Answer | NoAnswer:
@@ -104,7 +104,7 @@ async def exchange(
         headers: All headers but those of the framing.
         content: Body, or None.
         answer_bytes_max: Where the answer's body is cut off.
-        timeout_s: Bound of the whole exchange.
+        timeout_ms: Bound of the whole exchange.
         tls: TLS context instead of the default one.
         tls_name: Name for SNI that the certificate is verified for, instead of the URL's host.
 
@@ -112,6 +112,7 @@ async def exchange(
         LeaseLost: The lease ran out before the request was written.
     """
     wire = _Wire(outward)
+    timeout_s = timeout_ms / 1000
     bounds = dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)
     extensions: dict[str, object] = {"trace": wire.trace, "timeout": bounds}
     if tls_name is not None:

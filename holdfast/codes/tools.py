@@ -167,6 +167,56 @@ CODES: Final = (
         "Apply the project again, so that new runs get the new definition, or install the version that was defined.",
     ),
     result(
+        "openapi.argument_refused",
+        "An argument would not stay in its place in the address or a header, such as one with a `/` in a path; nothing was sent.",
+        "Nothing: the model reads it, and can write another one.",
+    ),
+    result(
+        "openapi.credential_clash",
+        "The credential's header or member of the query is one that an argument or the idempotency key goes into.",
+        "Put the tool without that argument, or change `auth` in the vault entry.",
+    ),
+    result(
+        "openapi.unresolved",
+        "The name of the service's host cannot be resolved; nothing was sent.",
+        "Nothing at first: it is tried again. Check `base_url` in the vault entry, and the name server.",
+    ),
+    result(
+        "openapi.address_refused",
+        "The service's host leads to an address that is not public; nothing was sent.",
+        "If it is meant to be on a private network, set `allow_private` in the vault entry.",
+    ),
+    result(
+        "openapi.unreachable",
+        "The service cannot be reached; nothing was sent.",
+        "Nothing at first: it is tried again. Check `base_url` in the vault entry, and whether the service is up.",
+    ),
+    result(
+        "openapi.answer_lost",
+        "The request was sent and its answer was lost; unless the tool only reads, it may have been done.",
+        "Look at the service: see `outcome.unknown`. What only reads, or is idempotent, is tried again by itself.",
+    ),
+    result(
+        "openapi.rate_limited",
+        "The service takes no more requests for now; nothing was done.",
+        "Nothing at first: it is tried again when the service says so.",
+    ),
+    result(
+        "openapi.refused",
+        "The service answered with a status from 400 to 499.",
+        "Nothing: the model reads the answer. With 401 or 403, check `auth` in the vault entry.",
+    ),
+    result(
+        "openapi.redirected",
+        "The service answered with a redirect, which is not followed.",
+        "Put the service's final address into the vault entry.",
+    ),
+    result(
+        "openapi.failed",
+        "The service failed inside or gave up; unless the tool only reads, it may have been done.",
+        "Look at the service: see `outcome.unknown`. What only reads, or is idempotent, is tried again by itself.",
+    ),
+    result(
         "sql.unavailable",
         "The database of an SQL tool does not answer, or refuses the login.",
         "Nothing at first: it is tried again. Check the `dsn` in the vault, and whether the server is up.",

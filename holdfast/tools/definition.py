@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from holdfast.errors import RequestInvalid
 from holdfast.tools import schemas
+from holdfast.tools.urls import parse_url
 from holdfast_verdict.canonical import JsonValue as Canonical
 from holdfast_verdict.canonical import canonical_bytes, digest
 
@@ -26,7 +27,17 @@ NAME_LENGTH_MAX: Final = 56
 DEFINITION_BYTES_MAX: Final = 65_536
 ROWS_MAX: Final = 1_000
 
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+READING: Final = ("GET", "HEAD")
+"""Methods that, by HTTP's own words, ask for no effect."""
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NO_ARGUMENTS_IN = re.compile(
+    r"host|authorization|cookie2?|connection|keep-alive|te|trailer|upgrade|expect|via|forwarded|user-agent|date"
+    r"|accept|accept-encoding|http2-settings|.*method-override|x-(forwarded|original|rewrite|real)-.*"
+    r"|(content|transfer|proxy|sec)-.*"
+)
+"""Headers that say whose request it is, where it goes, or where it ends."""
 
 
 class _Form(BaseModel):
@@ -49,8 +60,14 @@ class PythonBinding(_Form):
 class Place(_Form):
     """Where an argument goes in an HTTP request."""
 
-    where: Literal["path", "query", "header", "body"]
+    where: Literal["path", "query", "header", "body", "whole-body"]
     name: str = Field(min_length=1, max_length=200, description="what it is called there; for `body`, the field")
+    numbers: tuple[Annotated[str, Field(max_length=500)], ...] = Field(
+        default=(),
+        max_length=100,
+        strict=False,
+        description="paths in it, such as `/lines/*/price`, of decimals that the service takes as JSON numbers",
+    )
 
 
 class OpenapiBinding(_Form):
@@ -64,6 +81,12 @@ class OpenapiBinding(_Form):
         default="",
         pattern=r"^$|^[A-Za-z0-9-]{1,100}$",
         description="header in which the service takes an idempotency key, which makes the tool idempotent",
+    )
+    content_type: str = Field(
+        default="application/json",
+        pattern=r"^application/([a-z0-9.-]+\+)?json$",
+        max_length=100,
+        description="what the body is called",
     )
 
 
@@ -112,7 +135,7 @@ class ToolForm(_Form):
             raise ValueError(f"the definition is over {DEFINITION_BYTES_MAX} bytes")
         known = set(schemas.properties(self.parameters))
         if isinstance(self.binding, OpenapiBinding):
-            _check_places(self.binding, known)
+            _check_places(self.binding, known, self.parameters.get("required", ()))
         if isinstance(self.binding, SqlBinding):
             if self.external:
                 raise ValueError("external: a statement that only reads has no effect outside")
@@ -127,16 +150,43 @@ class ToolForm(_Form):
         return cast("dict[str, Canonical]", self.model_dump(mode="json"))
 
 
-def _check_places(binding: OpenapiBinding, known: set[str]) -> None:
+def is_free_header(name: str) -> bool:
+    """Says whether an argument may be sent in a header of this name."""
+    return _HEADER.fullmatch(name) is not None and _NO_ARGUMENTS_IN.fullmatch(name.lower()) is None
+
+
+def _check_places(binding: OpenapiBinding, known: set[str], required: object) -> None:
     if missing := known - set(binding.places):
         raise ValueError(f"binding.places: nothing says where the argument `{min(missing)}` goes")
     if unknown := set(binding.places) - known:
         raise ValueError(f"binding.places: `{min(unknown)}` is not an argument")
+    taken: set[tuple[str, str]] = {("header", binding.idempotency_header.lower())}
+    for argument, place in binding.places.items():
+        key = (place.where, place.name.lower() if place.where == "header" else place.name)
+        if key in taken:
+            raise ValueError(f"binding.places: two things go to {place.where} `{place.name}`")
+        taken.add(key)
+        if place.where == "header" and not is_free_header(place.name):
+            raise ValueError(f"binding.places: no argument may be sent in the header {place.name}")
+        if place.where == "path" and (not isinstance(required, list | tuple) or argument not in required):
+            raise ValueError(f"binding.places: `{argument}` is part of the path, so it must be required")
+        if place.numbers and place.where not in ("body", "whole-body"):
+            raise ValueError(f"binding.places: `{argument}` is text in a {place.where}, and has no numbers")
+    bare = PLACEHOLDER.sub("x", binding.path)
+    if parse_url(f"http://h{bare}").target != bare:
+        raise ValueError(
+            f"binding.path: {binding.path} has another spelling; write {parse_url(f'http://h{bare}').target}"
+        )
+    if binding.idempotency_header and not is_free_header(binding.idempotency_header):
+        raise ValueError(f"binding.idempotency_header: {binding.idempotency_header} has another meaning")
     in_path = {place.name for place in binding.places.values() if place.where == "path"}
-    if in_path != set(_PLACEHOLDER.findall(binding.path)):
+    if in_path != set(PLACEHOLDER.findall(binding.path)):
         raise ValueError(f"binding.path: {binding.path} and the arguments in it do not match")
-    if binding.method in ("GET", "HEAD") and any(place.where == "body" for place in binding.places.values()):
+    bodies = [place.where for place in binding.places.values() if place.where in ("body", "whole-body")]
+    if bodies and binding.method in READING:
         raise ValueError(f"binding: {binding.method} carries no body")
+    if "whole-body" in bodies and len(bodies) > 1:
+        raise ValueError("binding.places: one argument is the whole body already")
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ async def test_a_slow_answer_is_waited_for_and_a_held_one_comes_when_released(in
 async def test_a_timeout_leaves_the_outcome_unknown(
     invoke: Invoke, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.tools.service._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("activities.tools.service._TIMEOUT_MS", 200)
     world.faults.add("refunds", Fault("gate"))
     result = await refund(invoke, world)
     assert (result.cost, result.error_code, result.retryable) == ("unknown", "payments.answer_lost", True)
