@@ -57,11 +57,6 @@ CODES: Final = (
         "Bring executors and governors to the same version.",
     ),
     result(
-        "tool.unsupported",
-        "This executor cannot run tools of this kind.",
-        "Bring the executor to a version that can, or take the tool from the agent.",
-    ),
-    result(
         "tool.arguments_altered",
         "The arguments are not in the form that was decided, so nothing was executed.",
         "Bring executors and governors to the same version; if they are, somebody altered what was sent.",
