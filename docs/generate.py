@@ -26,6 +26,7 @@ from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
 from holdfast.runs.versions import ConditionForm, RuleForm
 from holdfast.settings import PROCESSES, is_secret, variable
 from holdfast.tools.definition import ToolForm
+from holdfast.tools.functions import PythonFile
 from holdfast.tools.registry import TOOLS
 
 FOLDER: Final = Path(__file__).parent
@@ -212,6 +213,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "limits-file": _fields(LimitsFile),
         "case-file": _fields(CaseFile),
         "tool-form": _fields(ToolForm),
+        "python-file": _fields(PythonFile),
         "tools": tools,
         "exit-codes": exit_codes,
         "services": services,

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from sdk.client import Holdfast
-from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
-from sdk.types import (
-    Agent,
-    Approval,
-    ApprovalToken,
-    Cap,
-    CapShare,
-    CodeMeaning,
-    CreatedKey,
-    CreatedRun,
-    CreatedTenant,
-    Decision,
-    DecisionDetail,
-    Estimate,
-    Event,
-    Hold,
-    Identity,
-    Key,
-    Project,
-    Role,
-    Run,
-    RunInput,
-    SentInput,
-    StoredVersion,
-    Tenant,
-    Tool,
-    User,
-    VaultEntry,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdk.client import Holdfast
+    from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
+    from sdk.types import (
+        Agent,
+        Approval,
+        ApprovalToken,
+        Cap,
+        CapShare,
+        CodeMeaning,
+        CreatedKey,
+        CreatedRun,
+        CreatedTenant,
+        Decision,
+        DecisionDetail,
+        Estimate,
+        Event,
+        Hold,
+        Identity,
+        Key,
+        Project,
+        Role,
+        Run,
+        RunInput,
+        SentInput,
+        StoredVersion,
+        Tenant,
+        Tool,
+        User,
+        VaultEntry,
+    )
 
 __all__ = [
     "Agent",
@@ -66,3 +70,14 @@ __all__ = [
     "User",
     "VaultEntry",
 ]
+
+_MODULES = ("sdk.client", "sdk.errors", "sdk.types")
+
+
+def __getattr__(name: str) -> object:
+    """Imports the client when it is first asked for: tools are written with `sdk.tools` alone, and each call starts a process."""
+    if name in __all__:
+        for module in map(import_module, _MODULES):
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

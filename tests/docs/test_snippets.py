@@ -37,7 +37,7 @@ from .shell import commands, without_redirects
 _KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "mermaid"})
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
 _TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
-_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp"})
+_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp", "sed"})
 _INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]
 
@@ -109,6 +109,10 @@ def _export(words: list[str]) -> None:
         assert name in variables(), f"nothing reads {name}"
 
 
+def _uv(words: list[str]) -> None:
+    assert words[:2] == ["pip", "install"], words
+
+
 _PARSERS: Final[Mapping[str, Parse]] = MappingProxyType(
     {
         "holdfast": _holdfast,
@@ -118,6 +122,7 @@ _PARSERS: Final[Mapping[str, Parse]] = MappingProxyType(
         "temporal": _temporal,
         "export": _export,
         "docker": _docker,
+        "uv": _uv,
     }
 )
 
