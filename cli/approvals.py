@@ -17,7 +17,7 @@ from holdfast.money import format_usd
 if TYPE_CHECKING:
     from sdk import Approval
 
-ApprovalId = Annotated[str, typer.Argument(help="Id of the approval.")]
+ApprovalId = Annotated[str, typer.Argument(metavar="APPROVAL", help="Id of the approval.")]
 Comment = Annotated[str, typer.Option(help="Stands in the record.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.session import Session, with_session
+from cli.session import Session, refuse_options, with_session
 from cli.terminal import EXIT_CODES_HELP
 from holdfast.money import format_usd
 
@@ -42,7 +42,7 @@ def holds(
 ) -> None:
     """Lists holds, newest first; `--state unknown` are those that wait for a person."""
     if context.invoked_subcommand is not None:
-        _refuse_options(context)
+        refuse_options(context)
         return
     found = session.client.holds(run_id=run, state=None if state is None else state.value, count=limit)
     rows = (
@@ -62,18 +62,10 @@ def holds(
     )
 
 
-def _refuse_options(context: typer.Context) -> None:
-    """An option before the subcommand would be lost, and the subcommand might go to another server than was meant."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`, not before it")
-
-
 @with_session
 def resolve(
     session: Session,
-    hold_id: Annotated[str, typer.Argument(help="Id of a hold whose outcome is unknown.")],
+    hold_id: Annotated[str, typer.Argument(metavar="HOLD", help="Id of a hold whose outcome is unknown.")],
     happened: Annotated[bool, typer.Option("--happened/--did-not-happen", help="Whether the action took effect.")],
     reason: Annotated[str, typer.Option(help="How that is known; stands in the journal.")],
     cost: Annotated[

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from cli import approvals, codes, holds, replay, runs, vault
+from cli import (
+    approvals,
+    caps,
+    codes,
+    decisions,
+    estimate,
+    holds,
+    inputs,
+    keys,
+    logs,
+    profiles,
+    replay,
+    run,
+    runs,
+    tenants,
+    vault,
+)
 from cli.deployment import commands as deployment
 from cli.project import commands as project
 from cli.stack import commands as stack
@@ -17,7 +33,26 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they may hold keys
 )
-for noun in (stack, runs, approvals, holds, project, vault, replay, deployment, codes):
+for noun in (
+    stack,
+    run,
+    runs,
+    logs,
+    inputs,
+    approvals,
+    caps,
+    estimate,
+    decisions,
+    holds,
+    project,
+    keys,
+    tenants,
+    vault,
+    replay,
+    profiles,
+    deployment,
+    codes,
+):
     noun.register(app)
 
 if __name__ == "__main__":

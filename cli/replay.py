@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     *,
-    run_id: Annotated[str | None, typer.Argument(help="Id of the run.")] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of the run.")] = None,
     history: Annotated[Path | None, typer.Option(help="Replay a saved history instead.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the history there, as JSON.")] = None,
     decoded: Annotated[

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.session import Session, with_session
-from cli.terminal import EXIT_CODES_HELP
+from cli.terminal import EXIT_CODES_HELP, width
+from cli.waterfall import Waterfall
 from holdfast.money import format_usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
-    from sdk import Decision, Hold, Run
+    from sdk import Run
 
-RunId = Annotated[str, typer.Argument(help="Id of the run, which is its workflow's id as well.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, which is its workflow's id as well.")]
 
 
 class Status(StrEnum):
@@ -72,13 +74,27 @@ def runs(
 
 @with_session
 def show(session: Session, run_id: RunId) -> None:
-    """Shows a run: where it stands, every decision, every hold."""
+    """Shows a run: where it stands, and every step with when, how long, verdict, hold and cost."""
     client = session.client
     run, decisions, holds = client.run(run_id), client.decisions(run_id=run_id)[::-1], client.holds(run_id=run_id)[::-1]
     if session.as_json:
         answer = {"run": run, "inputs": client.run_inputs(run_id), "decisions": decisions, "holds": holds}
         session.show(answer, list)
         return
+    gated = any(one.approval_id for one in decisions)
+    waterfall = Waterfall(
+        run=run,
+        decisions=decisions,
+        holds={hold.hold_id: hold for hold in holds},
+        approvals={one.approval_id: one for one in client.approvals(run_id=run_id)} if gated else {},
+        now=datetime.now(UTC),
+        width=width(),
+        flags=session.flags(),
+    )
+    session.show(run, lambda: [*_heading(run), "", *waterfall.lines()])
+
+
+def _heading(run: Run) -> Iterator[str]:
     cap = "no cap of its own" if run.cap_nano_usd is None else f"of {format_usd(run.cap_nano_usd)}"
     for name, value in {
         "run": run.run_id + (" (simulated provider)" if run.simulated else ""),
@@ -89,29 +105,7 @@ def show(session: Session, run_id: RunId) -> None:
         "ended": "not yet" if run.ended_at is None else f"{run.ended_at:%Y-%m-%d %H:%M:%S %Z}",
         "money": f"{format_usd(run.spent_nano_usd)} spent, {format_usd(run.held_nano_usd)} held, {cap}",
     }.items():
-        print(f"{name:<9}{value}")
-    print()
-    session.show_table(decisions, *_table(decisions, holds), "nothing was decided yet")
-
-
-def _table(decisions: Sequence[Decision], holds: Sequence[Hold]) -> tuple[list[str], list[list[str]]]:
-    by_id = {hold.hold_id: hold for hold in holds}
-    rows = []
-    for decision in decisions:
-        hold = by_id.get(decision.hold_id or "")
-        rows.append(
-            [
-                "" if decision.step is None else f"{decision.step}.{decision.try_number}",
-                decision.tool or decision.kind,
-                decision.verdict,
-                ", ".join(decision.reason_codes),
-                hold.state if hold else "",
-                format_usd(hold.max_cost_nano_usd) if hold and hold.max_cost_nano_usd else "",
-                format_usd(hold.cost_nano_usd) if hold and hold.cost_nano_usd else "",
-                decision.message if decision.verdict != "allow" else "",
-            ]
-        )
-    return ["step.try", "action", "verdict", "code", "hold", "held", "cost", "why"], rows
+        yield f"{name:<9}{value}"
 
 
 @with_session

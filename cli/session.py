@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from cli.stack.commands import DataDir
+from cli import profile_file
+from cli.profile_file import LOCAL, Profile
 from cli.stack.data_folder import DataFolder, default_path
 from cli.stack.errors import NotRunning
-from cli.terminal import errors, reported, say
+from cli.terminal import Refused, errors, note, reported, say
+from cli.text import columns, json_line, safe
 from holdfast.errors import ConfigurationInvalid, HoldfastError, RequestInvalid
 
 if TYPE_CHECKING:
@@ -28,30 +32,73 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _KEY_VARIABLE = "HOLDFAST_API_KEY"
-_TABLE_WIDTH = 1_000
+_URL_VARIABLE = "HOLDFAST_URL"
+_DATA_DIR_VARIABLE = "HOLDFAST_DATA_DIR"
 
 Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="HOLDFAST_URL", help="The API. Default: the stack on the data folder."),
+    str | None, typer.Option("--url", help=f"The server's API. Default: {_URL_VARIABLE}, else the profile's.")
 ]
 KeyFile = Annotated[
     Path | None,
     typer.Option(
-        help=f"File with the API key. Default: {_KEY_VARIABLE}, else that of the first tenant of the data folder's stack."
+        help=f"File with the API key. Default: the profile's, else {_KEY_VARIABLE}, else that of the first tenant of the "
+        "data folder's stack."
     ),
+]
+ProfileName = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="Which server. Default: HOLDFAST_PROFILE, else the current profile, else the stack on the data folder.",
+        autocompletion=lambda: [LOCAL, *known_profiles()],
+    ),
+]
+StackFolder = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help=f"Call the stack on this data folder. Default: {_DATA_DIR_VARIABLE}."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def known_profiles() -> list[str]:
+    """Returns the names of profiles, for completion: nothing is said of a broken file there."""
+    try:
+        return sorted(profile_file.read().by_name)
+    except HoldfastError:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as it was chosen.
+
+    Attributes:
+        url: Its address; None: the stack on the data folder.
+        profile: The profile that it is of, if it is of one.
+        named_by: What has chosen it, for sentences.
+    """
+
+    url: str | None
+    profile: Profile | None
+    named_by: str
+
+
 @dataclass
 class Session:
-    """One command's way to the server."""
+    """One command's way to the server.
+
+    Attributes:
+        operates: Whether the command is the platform operator's: then the data folder's stack has a key for that, too.
+    """
 
     url: str | None
     key_file: Path | None
     data_dir: Path | None
     as_json: bool
+    profile: str | None = None
+    operates: bool = False
     _client: Holdfast | None = field(default=None, init=False)
+    _key_from: str = field(default="", init=False)
 
     @property
     def client(self) -> Holdfast:
@@ -59,7 +106,8 @@ class Session:
         if self._client is None:
             from sdk import Holdfast
 
-            self._client = Holdfast(self._find_url(), self._find_key())
+            server = self.server()
+            self._client = Holdfast(self._find_url(server), self._find_key(server))
         return self._client
 
     def close(self) -> None:
@@ -70,31 +118,86 @@ class Session:
     @property
     def folder(self) -> DataFolder:
         """The data folder of the embedded stack."""
-        return DataFolder(self.data_dir or default_path())
+        named = os.environ.get(_DATA_DIR_VARIABLE)
+        return DataFolder(self.data_dir or (Path(named) if named else default_path()))
 
-    def _find_url(self) -> str:
+    @property
+    def key_from(self) -> str:
+        """Where the key was taken from, for sentences."""
+        return self._key_from
+
+    def server(self) -> Server:
+        """Chooses the server: options, then the environment, then the current profile, then the stack on this machine.
+
+        Raises:
+            BadParameter: Two options name different ones.
+            ConfigurationInvalid: There is no such profile, or the address is none.
+        """
+        if self.profile is not None and (self.url is not None or self.data_dir is not None):
+            raise typer.BadParameter("--profile names a server, and so does --url or --data-dir: give one of them")
         if self.url is not None:
-            return self.url
-        return str(_object(running_stack(self.folder)["urls"])["api"])
+            return Server(profile_file.check_url(self.url), None, "--url")
+        if self.profile is not None:
+            return self._of_profile(self.profile, "--profile")
+        if self.data_dir is not None:
+            return Server(None, None, "--data-dir")
+        if url := os.environ.get(_URL_VARIABLE):
+            return Server(profile_file.check_url(url), None, _URL_VARIABLE)
+        if name := profile_file.from_environment():
+            return self._of_profile(name, "HOLDFAST_PROFILE")
+        if os.environ.get(_DATA_DIR_VARIABLE):
+            return Server(None, None, _DATA_DIR_VARIABLE)
+        return self._of_profile(profile_file.read().current, "the current profile")
 
-    def _find_key(self) -> str:
+    @staticmethod
+    def _of_profile(name: str, named_by: str) -> Server:
+        if name == LOCAL:
+            return Server(None, None, named_by)
+        profile = profile_file.read().find(name)
+        return Server(profile.url, profile, f"{named_by} {name}")
+
+    def flags(self) -> str:
+        """Returns the options that name the same server again, for commands that are printed to be copied."""
+        named = {"--url": self.url, "--profile": self.profile, "--data-dir": self.data_dir}
+        return "".join(f" {option} {shlex.quote(str(value))}" for option, value in named.items() if value is not None)
+
+    def _find_url(self, server: Server) -> str:
+        return server.url if server.url is not None else str(_object(running_stack(self.folder)["urls"])["api"])
+
+    def _find_key(self, server: Server) -> str:
+        """A profile's key comes before the environment's: no key goes to a server that it was not meant for."""
         if self.key_file is not None:
-            return _read_key(self.key_file)
+            return self._read_key(self.key_file)
+        if server.profile is not None and server.profile.key_file is not None:
+            return self._read_key(profile_file.check_key_file(server.profile.key_file))
         if key := os.environ.get(_KEY_VARIABLE):
-            return key.strip()
-        if self.url is not None:
+            self._key_from = _KEY_VARIABLE
+            return check_key(key.strip(), _KEY_VARIABLE)
+        if server.url is not None:
             raise ConfigurationInvalid(
                 "there is no API key for this server", remedy=f"set {_KEY_VARIABLE}, or name a file with --key-file"
             )
-        return _read_key(Path(str(running_stack(self.folder)["bootstrap_key_file"])))
+        return self._read_key(Path(str(running_stack(self.folder)["bootstrap_key_file"])))
+
+    def _read_key(self, path: Path) -> str:
+        self._key_from = str(path)
+        return _read_key(path, "operator_key" if self.operates else "tenant_key")
 
     def show(self, answer: object, lines: Callable[[], Iterable[str]]) -> None:
         """Prints an answer: as JSON if that was asked for, else the lines."""
         if self.as_json:
-            say(json.dumps(plain(answer), ensure_ascii=False))
+            say(json_line(plain(answer)))
         else:
             for line in lines():
-                say(line)
+                say(safe(line))
+
+    def show_secret(self, answer: Mapping[str, JsonValue], secret: str, words: str) -> None:
+        """Prints something secret that is shown this once, alone on stdout so that it can go into a file; words go to stderr."""
+        if self.as_json:
+            say(json_line(answer))
+            return
+        note(words)
+        say(secret)
 
     def show_table(
         self, answers: Sequence[object], headings: Sequence[str], rows: Iterable[Sequence[str]], none: str
@@ -103,16 +206,8 @@ class Session:
         if self.as_json or not answers:
             self.show(list(answers), lambda: [none])
             return
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for heading in headings:
-            table.add_column(heading, no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
-        # ids are there to be copied: a line may be longer than the terminal is wide, and nothing is cut
-        Console(highlight=False, width=_TABLE_WIDTH).print(table)
+        for line in columns([headings, *rows]):
+            say(line)
 
 
 def plain(answer: object) -> JsonValue:
@@ -147,13 +242,25 @@ def _object(value: JsonValue) -> dict[str, JsonValue]:
     return value
 
 
-def _read_key(path: Path) -> str:
-    """Reads a key's file: the key alone, or the JSON that the bootstrap wrote, of which the first tenant's key is taken."""
+def _read_key(path: Path, member: str) -> str:
+    """Reads a key's file: the key alone, or the JSON that the bootstrap wrote, of which one key is taken."""
     try:
         text = path.expanduser().read_text(encoding="ascii").strip()
-        return str(json.loads(text)["tenant_key"]) if text.startswith("{") else text
+        key = str(json.loads(text)[member]) if text.startswith("{") else text
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationInvalid(f"cannot read the API key from {path}: {error}") from None
+    return check_key(key, str(path))
+
+
+def check_key(key: str, where: str) -> str:
+    """Returns an API key, if it can be one; it is never repeated in a message.
+
+    Raises:
+        ConfigurationInvalid: It cannot be sent.
+    """
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ConfigurationInvalid(f"{where} holds no API key", remedy="it should hold one line, such as hf_…")
+    return key
 
 
 def read_json_object(file: Path | None, what: str) -> dict[str, JsonValue]:
@@ -183,32 +290,56 @@ def read_json_object(file: Path | None, what: str) -> dict[str, JsonValue]:
 
 
 @contextmanager
-def api_errors() -> Iterator[None]:
+def api_errors(session: Session | None = None) -> Iterator[None]:
     """Turns the SDK's errors into those that commands report."""
     from sdk import AnswerUnreadable, HoldfastApiError, NoAnswer
 
     try:
         yield
     except HoldfastApiError as error:
-        raise HoldfastError(
-            f"{error.detail} ({error.code}, request {error.request_id})",
-            remedy="" if error.remedy in error.detail else error.remedy,
-        ) from None
+        message = f"{error.detail} ({error.code}, request {error.request_id})"
+        remedy = _remedy(error.code, session) or ("" if error.remedy in error.detail else error.remedy)
+        raise Refused(message, error.code, remedy=remedy) from None
     except NoAnswer as error:
         raise NotRunning(str(error), remedy="is it up? see `holdfast status`, or name another with --url") from None
     except AnswerUnreadable as error:
         raise HoldfastError(str(error), remedy="is --url the address of Holdfast's API?") from None
 
 
+def _remedy(code: str, session: Session | None) -> str:
+    key = f"the key of {session.key_from}" if session is not None and session.key_from else "the key"
+    return {
+        "auth.not_authenticated": f"{key} is not in force there: name another with --key-file, or make one with "
+        "`holdfast keys create`",
+        "auth.not_permitted": f"{key} lacks the role: name another with --key-file",
+        "budget.insufficient": "see `holdfast caps`, and raise one with `holdfast caps set`; `holdfast estimate` says what "
+        "is needed",
+    }.get(code, "")
+
+
+def refuse_options(context: typer.Context) -> None:
+    """An option before the subcommand would be lost, and the subcommand might go to another server than was meant."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"options come after `{context.invoked_subcommand}`, not before it")
+
+
 def with_session(command: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
     """Makes a command of a function: gives it a session from the options that all such commands share."""
-    shared = {"url": (Url, None), "key_file": (KeyFile, None), "data_dir": (DataDir, None), "as_json": (AsJson, False)}
+    shared: dict[str, tuple[object, object]] = {
+        "url": (Url, None),
+        "key_file": (KeyFile, None),
+        "data_dir": (StackFolder, None),
+        "as_json": (AsJson, False),
+        "profile": (ProfileName, None),
+    }
 
     @wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:  # Any: Typer fills them in by the signature below
         session = Session(*(options.pop(name) for name in shared))
         try:
-            with reported(), api_errors():
+            with reported(), api_errors(session):
                 command(session, *args, **options)
         finally:
             session.close()

@@ -19,7 +19,8 @@ from pydantic_core import PydanticUndefined
 
 from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
-from cli.terminal import EXIT_CODES, ExitCode
+from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
+from docs import commands
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
@@ -47,15 +48,6 @@ _FIELD_WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "limits": "bounds of every run",
         "wire": "which protocol the model's provider speaks",
         "name": "the model's name at its provider",
-    }
-)
-_EXIT_CODES: Final[Mapping[ExitCode, str]] = MappingProxyType(
-    {
-        ExitCode.OK: "done",
-        ExitCode.FAILED: "failed; what was wrong and what to do stands on stderr",
-        ExitCode.USAGE: "wrong usage",
-        ExitCode.NOT_RUNNING: "nothing runs there",
-        ExitCode.ALREADY_RUNNING: "it runs there already",
     }
 )
 
@@ -172,7 +164,7 @@ def _yes(value: bool) -> str:
 
 def exit_codes() -> str:
     """Returns the table of the commands' exit codes."""
-    return _table(("code", "meaning"), ((str(code.value), _EXIT_CODES[code]) for code in ExitCode))
+    return _table(("code", "meaning"), ((str(code.value), EXIT_CODE_WORDS[code]) for code in ExitCode))
 
 
 def services() -> str:
@@ -218,6 +210,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "exit-codes": exit_codes,
         "services": services,
         "secrets": secret_files,
+        "commands": commands.reference,
+        "shared-options": commands.shared_options,
     }
 )
 

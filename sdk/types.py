@@ -16,6 +16,8 @@ RunStatus = Literal[
     "pending", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "timed_out", "terminated"
 ]
 Verdict = Literal["approved", "denied"]
+ScopeKind = Literal["tenant", "project", "user", "role", "run", "user_project"]
+Unit = Literal["nano_usd", "tokens", "calls", "slots"]
 Json = dict[str, Any]
 """A JSON object. Any: what stands in it is its reader's to check."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ async def desk() -> AsyncIterator[Desk]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOLDFAST_URL", "HOLDFAST_API_KEY", "HOLDFAST_DATA_DIR", "HOLDFAST_TEMPORAL_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith("HOLDFAST_") and name != "HOLDFAST_TEMPORAL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from cli.stack.data_folder import write_atomically
 from cli.stack.supervisor import Stack
 from demo.refund_desk.world.servers import World
 from sdk import Approval, Hold, Holdfast
+from tests.stack.places import ROOT
 
 RULES: list[dict[str, Any]] = [
     {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
@@ -47,12 +50,39 @@ def refund(order_id: str) -> dict[str, Any]:
     }
 
 
+def please(*script: dict[str, Any]) -> str:
+    """An input on which the simulated model plays a script."""
+    return f"please\n#!script {json.dumps(list(script))}"
+
+
 async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 30.0, what: str = "it") -> None:
     """Polls until something is so."""
     deadline = time.monotonic() + within_s
     while not await condition():
         assert time.monotonic() < deadline, f"{what} did not come to be within {within_s:g} s"
         await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that has ended in a process of its own."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+async def _apart(*args: str) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", *args, cwd=ROOT, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Done(process.returncode or 0, stdout.decode(), stderr.decode())
 
 
 @dataclass(slots=True)
@@ -88,6 +118,11 @@ class Desk:
         environment = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
         return await asyncio.to_thread(CliRunner().invoke, app, list(args), input=text, env=environment)
 
+    def apart(self, *args: str, user: str = "owner") -> asyncio.Task[Done]:
+        """Runs a command in a process of its own, beside what the test does meanwhile."""
+        where = () if "--url" in args else ("--data-dir", str(self.data))
+        return asyncio.create_task(_apart(*args, *where, "--key-file", str(self.key_file(user))))
+
     async def answer(self, *args: str, user: str = "owner", text: str = "") -> Any:
         """Runs a command with --json and returns what it printed."""
         done = await self.holdfast(*args, "--json", user=user, text=text)
@@ -102,8 +137,7 @@ class Desk:
 
     async def start(self, *script: dict[str, Any], agent: str = "helper") -> str:
         """Starts a run whose model plays a script."""
-        words = f"please\n#!script {json.dumps(list(script))}"
-        return (await asyncio.to_thread(self.owner.create_run, agent, words)).run_id
+        return (await asyncio.to_thread(self.owner.create_run, agent, please(*script))).run_id
 
     async def ended(self, run_id: str) -> str:
         """Waits until a run has ended and returns its status."""
@@ -119,6 +153,16 @@ class Desk:
 
         await until(waits, what="the approval")
         return (await waits())[0]
+
+    async def asked_of(self, order: str) -> Approval:
+        """Waits until somebody's run asks for consent to refund an order."""
+
+        async def found() -> list[Approval]:
+            waiting = await asyncio.to_thread(self.owner.approvals, state="pending")
+            return [one for one in waiting if one.action["args"].get("order_id") == order]
+
+        await until(found, what=f"the approval for {order}")
+        return (await found())[0]
 
     async def unknown(self, run_id: str) -> Hold:
         """Waits until a hold of a run is unknown."""
@@ -149,6 +193,7 @@ def _move_in(stack: Stack, world: World, packages: Path) -> Desk:
     owner.put_role("helper", RULES)
     owner.put_agent("helper", AGENT)
     owner.put_agent("forgetful", {**AGENT, "limits": {"steps_per_execution": 2}})
+    owner.put_agent("brief", {**AGENT, "limits": {"max_steps": 1}})
     owner.put_credential(
         "provider.anthropic", {"api_key": "simulated", "base_url": stack.urls.provider, "simulated": True}
     )

@@ -29,9 +29,29 @@ COMMANDS = [
     ["approve"],
     ["deny"],
     ["approval-token"],
+    ["run"],
     ["runs"],
     ["show"],
+    ["logs"],
     ["cancel"],
+    ["input"],
+    ["steer"],
+    ["pause"],
+    ["resume"],
+    ["estimate"],
+    ["caps"],
+    ["caps", "set"],
+    ["decisions"],
+    ["decisions", "show"],
+    ["keys", "list"],
+    ["keys", "create"],
+    ["keys", "revoke"],
+    ["tenants", "list"],
+    ["tenants", "create"],
+    ["profiles", "add"],
+    ["profiles", "list"],
+    ["profiles", "use"],
+    ["profiles", "remove"],
     ["holds"],
     ["holds", "resolve"],
     ["replay"],
@@ -176,7 +196,7 @@ async def test_an_unknown_outcome_waits_for_a_person_who_looked(desk: Desk) -> N
         await desk.holdfast("holds", "resolve", hold.hold_id, "--reason", "no word on what happened")
     ).exit_code == 2
     nobody = await desk.holdfast("holds", "resolve", hold.hold_id, "--happened", "--reason", "seen", user="alice")
-    assert nobody.exit_code == 1
+    assert nobody.exit_code == 8
     done = await desk.holdfast(
         "holds", "resolve", hold.hold_id, "--happened", "--cost", "$0", "--reason", "it lies in the mailbox"
     )
@@ -232,8 +252,9 @@ async def test_errors_are_sentences_with_a_code(desk: Desk, tmp_path: Path) -> N
     wrong_key = tmp_path / "key"
     wrong_key.write_text("hf_abcdefgh_" + "x" * 43)
     stranger = await desk.bare("runs", "--url", desk.stack.urls.api, "--key-file", str(wrong_key))
-    assert stranger.exit_code == 1
+    assert stranger.exit_code == 8
     assert "auth." in stranger.stderr
+    assert f"the key of {wrong_key}" in stranger.stderr
     nowhere = await desk.bare("runs", "--url", "http://127.0.0.1:9", "--key-file", str(wrong_key))
     assert nowhere.exit_code == 3
     assert "cannot be reached" in nowhere.stderr

@@ -1,0 +1,142 @@
+"""Caps, decisions, keys, tenants and estimates on the command line, against a whole stack."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.stack.data_folder import write_atomically
+
+from .desk import Desk, please
+
+
+async def test_caps_show_what_is_used_held_and_free(desk: Desk) -> None:
+    await asyncio.to_thread(desk.owner.create_user, "carol")
+    made = await desk.answer("caps", "set", "user:carol", "tokens", "1000", "--reason", "a trial")
+    assert (made["scope_name"], made["limit_amount"], made["available"]) == ("carol", 1_000, 1_000)
+    done = await desk.holdfast("caps", "set", "user:carol", "tokens", "unlimited", "--reason", "the trial is over")
+    assert done.stdout == "the cap on user:carol is unlimited, unlimited free\n"
+    shown = (await desk.holdfast("caps")).stdout
+    assert shown.split()[:6] == ["on", "counts", "limit", "used", "held", "free"]
+    (row,) = [line for line in shown.splitlines() if line.startswith("user:carol")]
+    assert row.split() == ["user:carol", "tokens", "unlimited", "0", "0", "unlimited"]
+    decisions = await desk.answer("decisions", "--code", "cap.set", "--limit", "1")
+    assert decisions[0]["kind"] == "config"
+    run_id = await desk.start({"say": "hello"})
+    assert await desk.ended(run_id) == "succeeded"
+    caps = {cap["unit"]: cap for cap in await desk.answer("caps", "--run", run_id)}
+    assert caps["nano_usd"]["committed"] > 0
+    assert caps["calls"]["committed"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["galaxy", "usd", "1"],
+        ["tenant:x", "usd", "1"],
+        ["user", "usd", "1"],
+        ["user:nobody", "usd", "1"],
+        ["tenant", "usd", "much"],
+        ["tenant", "tokens", "1.5"],
+        ["tenant", "tokens", "-1"],
+    ],
+    ids=" ".join,
+)
+async def test_a_wrong_cap_is_refused_in_a_sentence(desk: Desk, arguments: list[str]) -> None:
+    done = await desk.holdfast("caps", "set", "--reason", "x", "--", *arguments)
+    assert done.exit_code in (1, 2), done.output
+    assert done.stderr
+
+
+async def test_decisions_are_found_and_shown_with_their_records(desk: Desk) -> None:
+    run_id = await desk.start({"tool": "nobody.has.this", "arguments": {}})
+    await desk.ended(run_id)
+    listed = await desk.answer("decisions", "--run", run_id, "--verdict", "deny")
+    assert [one["reason_codes"] for one in listed] == [["action.unknown"]]
+    done = await desk.holdfast("decisions", "show", listed[0]["decision_id"])
+    assert done.exit_code == 0, done.output
+    assert "deny (action.unknown)" in done.stdout
+    assert listed[0]["record_hash"] in done.stdout
+    assert '"verdict"' in done.stdout
+    record = await desk.answer("decisions", "show", listed[0]["decision_id"])
+    assert record["decision"] == listed[0]
+    assert record["part_a"]["action"]["tool"] == "nobody.has.this"
+    assert listed[0]["decision_id"] in (await desk.holdfast("decisions", "--code", "action.unknown")).stdout
+    assert (await desk.holdfast("decisions", "show", run_id)).exit_code == 1
+
+
+async def test_a_key_is_shown_once_works_and_is_revoked_at_once(desk: Desk, tmp_path: Path) -> None:
+    made = await desk.holdfast("keys", "create", "dora", "--role", "viewer", "--new-user", "--expires", "1h")
+    assert made.exit_code == 0, made.output
+    key = made.stdout.strip()
+    assert "\n" not in key
+    assert key not in made.stderr
+    file = tmp_path / "dora.key"
+    write_atomically(file, key)
+    where = ("--data-dir", str(desk.data), "--key-file", str(file))
+    assert (await desk.bare("runs", *where)).exit_code == 0
+    lacking = await desk.bare("run", "hello", "--agent", "helper", *where)
+    assert (lacking.exit_code, "auth.not_permitted" in lacking.stderr) == (8, True)
+    assert f"the key of {file}" in lacking.stderr
+    listed = (await desk.holdfast("keys", "list")).stdout
+    assert key not in listed
+    (view,) = [one for one in await desk.answer("keys", "list") if one["user"] == "dora"]
+    assert "key" not in view
+    assert view["expires_at"] is not None
+    assert "is revoked" in (await desk.holdfast("keys", "revoke", view["key_id"])).stdout
+    refused = await desk.bare("runs", *where)
+    assert (refused.exit_code, "auth.not_authenticated" in refused.stderr) == (8, True)
+    assert "revoked" in refused.stderr
+    nobody = await desk.holdfast("keys", "create", "nobody", "--role", "viewer")
+    assert (nobody.exit_code, "--new-user" in nobody.stderr) == (1, True)
+
+
+async def test_an_expired_key_says_so(desk: Desk, tmp_path: Path) -> None:
+    made = await desk.answer("keys", "create", "alice", "--role", "viewer", "--expires", "1s")
+    file = tmp_path / "key"
+    write_atomically(file, made["key"])
+    for _ in range(100):
+        done = await desk.bare("runs", "--data-dir", str(desk.data), "--key-file", str(file))
+        if done.exit_code:
+            break
+        await asyncio.sleep(0.1)
+    assert done.exit_code == 8
+    assert "expired" in done.stderr
+    assert made["key"] not in done.output
+
+
+async def test_tenants_are_the_operators(desk: Desk, tmp_path: Path) -> None:
+    where = ("--data-dir", str(desk.data))
+    made = await desk.bare("tenants", "create", "acme", "--name", "Acme", *where)
+    assert made.exit_code == 0, made.output
+    key = made.stdout.strip()
+    assert key.startswith("hf_")
+    listed = json.loads((await desk.bare("tenants", "list", "--json", *where)).stdout)
+    assert {"acme", "desk"} <= {one["slug"] for one in listed}
+    assert "Acme" in (await desk.bare("tenants", "list", *where)).stdout
+    refused = await desk.holdfast("tenants", "list")
+    assert (refused.exit_code, "auth.not_permitted" in refused.stderr) == (8, True)
+    file = tmp_path / "acme.key"
+    write_atomically(file, key)
+    acme = (*where, "--key-file", str(file))
+    assert (await desk.bare("caps", *acme)).stdout == "there are no caps, so nothing can be spent\n"
+    assert json.loads((await desk.bare("runs", "--json", *acme)).stdout) == []
+
+
+async def test_an_estimate_is_what_the_first_call_then_holds(desk: Desk) -> None:
+    text = please({"say": "hello"})
+    estimate = await desk.answer("estimate", text, "--agent", "helper")
+    assert estimate["admitted"]
+    run_id = await desk.start({"say": "hello"})
+    await desk.ended(run_id)
+    (hold,) = await asyncio.to_thread(desk.owner.holds, run_id=run_id)
+    assert hold.max_cost_nano_usd == estimate["first_call_nano_usd"]
+    shown = (await desk.holdfast("estimate", "-", "--agent", "helper", text=text)).stdout
+    assert "it would be admitted" in shown
+    assert "this run" in shown
+    assert "affords it" in shown
+    small = await desk.holdfast("estimate", text, "--agent", "helper", "--budget", "0.001")
+    assert (small.exit_code, "does not" in small.stdout, "it would NOT be admitted" in small.stdout) == (9, True, True)
