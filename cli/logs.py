@@ -12,7 +12,7 @@ from cli.following import Signal, followed
 from cli.live_text import quoted
 from cli.run import follow_command, telling_where, unread_ends
 from cli.session import Session, plain, with_session
-from cli.telling import tell
+from cli.telling import ALWAYS_TOLD, tell
 from cli.terminal import EXIT_CODES_HELP, ExitCode, note, styled, write
 from cli.text import json_line, one_line
 from holdfast.errors import RequestInvalid
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _CHANNEL_WIDTH = 9
 _EVENT_ID = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
-_ALWAYS = ("run.ended", "stream.gap", "attempt_reset")
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +52,7 @@ def logs(
     printer = _Printer(session)
     with unread_ends(), telling_where(session, run_id):
         for event in _following(session, run_id, wanted, after) if follow else _so_far(session, run_id, after):
-            named = not wanted or event.channel in wanted or event.type in _ALWAYS
+            named = not wanted or event.channel in wanted or event.type in ALWAYS_TOLD
             if named and (event.durable or (wanted and session.as_json)):
                 printer.show(event)
 

@@ -16,6 +16,7 @@ import typer
 from cli.following import Signal, followed
 from cli.screen import Screen
 from cli.session import Session, plain, with_session
+from cli.telling import FRAME
 from cli.terminal import EXIT_CODES_HELP, ExitCode, note, say
 from cli.text import json_line
 from holdfast.errors import HoldfastError, NotFound, RequestInvalid
@@ -209,7 +210,7 @@ def _watch(session: Session, run_id: str) -> None:
 def _show(session: Session, screen: Screen, event: Event) -> None:
     if session.as_json:
         say(json_line(plain(event)))
-    elif event.type not in ("run.created", "run.ended"):  # the command says these itself
+    elif event.type not in FRAME:  # the command says these itself
         screen.event(event)
 
 

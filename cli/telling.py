@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sdk import Event
 
 Data = Mapping[str, Any]  # Any: the members of an event's data are JSON
+FRAME: Final = frozenset({"run.created", "run.ended"})
+"""The first and the last event of every run."""
+ALWAYS_TOLD: Final = frozenset({"run.ended", "attempt_reset", "stream.gap"})
+"""Types that no filter by channel withholds."""
 _ACTION_WIDTH: Final = 16
 
 
