@@ -33,7 +33,7 @@ def _draw(program: str, source: str, target: Path) -> None:
             "executablePath": shutil.which("chromium") or shutil.which("google-chrome"),
         }
         browser.write_text(json.dumps(options), encoding="utf-8")
-        arguments = ["-i", str(text), "-o", str(target), "-p", str(browser), "-b", "white", "-I", target.stem[:8]]
+        arguments = ["-i", str(text), "-o", str(target), "-p", str(browser), "-b", "white", "-I", f"d{target.stem[:8]}"]
         subprocess.run([program, *arguments, "--quiet"], check=True)  # noqa: S603 (a program that the caller installed)
 
 
