@@ -31,7 +31,8 @@ class Fence:
         return self.info.split()[0] if self.info else ""
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        page = self.page.relative_to(ROOT) if self.page.is_relative_to(ROOT) else self.page.name
+        return f"{page}:{self.line}"
 
 
 def fences(*languages: str) -> list[Fence]:
