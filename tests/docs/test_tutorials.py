@@ -13,7 +13,7 @@ import pytest
 from .pages import PAGES, ROOT
 from .tutorial import MARK, Reader, StepFailed, expected, missing
 
-TUTORIALS: Final = [page for page in PAGES if MARK in page.read_text(encoding="utf-8")]
+TUTORIALS: Final = [page for page in PAGES if MARK in page.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
