@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, get_args
 
+from holdfast.contracts.run import MarkRun
 from holdfast.providers.model import Channel
 from holdfast.timeline.follow import ALWAYS_SENT
 from holdfast.tools.registry import TOOLS
@@ -164,6 +165,8 @@ def _looks_like_a_code(text: str) -> bool:
     if _FILE.fullmatch(text) or text in _OTHER or text in TOOLS:
         return False
     if "{" in text:
+        if text.endswith("}.delta"):
+            return False  # an event of a channel
         words = re.sub(r"\{[^{}]*\}", "{}", text).split(".")
         return _BUILT.fullmatch(text) is not None and any(_WORD.fullmatch(word) for word in words)
     return _CODE.fullmatch(text) is not None and text.partition(".")[0] not in _STARTS
@@ -183,13 +186,26 @@ def scan_tree(tree: ast.AST, path: str) -> Iterator[Found]:
         yield Found(text, path, getattr(node, "lineno", 0))
 
 
-@cache
-def scan() -> tuple[Found, ...]:
-    """Returns what all rooms have."""
-    found: list[Found] = []
+def _trees() -> Iterator[tuple[ast.AST, str]]:
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             name = str(path.relative_to(ROOT))
             if not name.startswith(_LEFT_OUT):
-                found += scan_tree(parsed(path), name)
-    return tuple(found)
+                yield parsed(path), name
+
+
+@cache
+def events() -> frozenset[str]:
+    """Returns the types of events that are written: who reads them names them, and they are no codes."""
+    found = set(_EVENTS) | {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
+    for tree, _ in _trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _called(node) == "Event" and len(node.args) > 1:
+                found |= {text for each in ast.walk(node.args[1]) if _CODE.fullmatch(text := _text(each))}
+    return frozenset(found)
+
+
+@cache
+def scan() -> tuple[Found, ...]:
+    """Returns what all rooms have."""
+    return tuple(found for tree, name in _trees() for found in scan_tree(tree, name))
