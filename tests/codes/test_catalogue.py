@@ -65,8 +65,6 @@ def _reasons_of_keys() -> set[str]:
 NO_CODE: Final = "no code"
 BUILT: Final[Mapping[tuple[str, str], Callable[[], set[str]] | str]] = MappingProxyType(
     {
-        ("activities/llm_call.py", "{delta.channel}.delta"): NO_CODE,  # an event
-        ("cli/screen.py", "{event.channel}.delta"): NO_CODE,  # an event
         ("holdfast/ledger/repository.py", "c.{name}"): NO_CODE,  # a column
         ("holdfast/tenancy/bootstrap.py", "provider.{name}"): NO_CODE,  # an entry of the vault
         ("workers/broker.py", "provider.{request.wire}"): NO_CODE,  # an entry of the vault
