@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from temporalio import activity
+
 from activities.lease import Lease
 from holdfast.errors import PermitInvalid
 from holdfast.permits import Permit
@@ -37,6 +39,12 @@ class Execution:
     idempotency_key: str
     request: ModelRequest | None = None
     tool: Tool | None = None
+
+
+def handed_back() -> bool:
+    """Says whether this activity was cancelled because its process stops, not because anybody wants the run to end."""
+    details = activity.cancellation_details()
+    return details is not None and details.worker_shutdown
 
 
 _current: ContextVar[Execution | None] = ContextVar("execution", default=None)

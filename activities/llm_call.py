@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import orjson
@@ -11,7 +12,7 @@ from activities import execution
 from activities.model_call import call_model
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
-from holdfast.errors import LeaseLost
+from holdfast.errors import ExecutorStopped, LeaseLost
 from holdfast.failpoint import failpoint
 from holdfast.ledger.types import OutcomeView
 from holdfast.providers.model import Delta, ModelOutcome
@@ -95,7 +96,8 @@ class LlmCall:
         except BaseException:
             # cancelled: what was received so far was paid for (LAW 4)
             for outcome in partial:
-                await lease.store(_view(outcome))
+                code = ExecutorStopped.code if execution.handed_back() else outcome.error_code
+                await lease.store(_view(replace(outcome, error_code=code)))
             raise
         await lease.store(_view(outcome))
         return ExecuteReply(stored=True)

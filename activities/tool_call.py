@@ -13,11 +13,12 @@ from activities.tools.dispatch import run_tool
 from activities.tools.invocation import ToolInvocation, ToolResult
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
-from holdfast.errors import LeaseLost
+from holdfast.errors import ExecutorStopped, LeaseLost
 from holdfast.ledger.types import OutcomeView
 from holdfast_verdict.canonical import JsonValue
 
 CONTENT_LENGTH_MAX = 200_000
+_HAND_BACK_MAX_S = 2.0
 
 
 def _view(result: ToolResult) -> OutcomeView:
@@ -63,18 +64,39 @@ class ToolCall:
         except asyncio.CancelledError:
             # A run that is cancelled does not cut a mail off half-way: what has begun comes to its end, which the lease
             # bounds, so that its outcome is known. Whoever cancels a second time means it.
-            if not lease.began:
-                running.cancel()
-            try:
-                result = await running
-            except asyncio.CancelledError:
-                if lease.released:
-                    raise
-                result = ToolResult.nothing("run.cancelled", f"{call.tool} was stopped before anything was sent")
+            if execution.handed_back():
+                result = await _hand_back(running, call, lease)
+            else:
+                result = await _finish(running, call, lease)
             await lease.store(_view(result))
             raise
         await lease.store(_view(result))
         return ExecuteReply(stored=True)
+
+
+async def _finish(running: asyncio.Task[ToolResult], call: ToolInvocation, lease: Lease) -> ToolResult:
+    """Lets what has begun come to its end, and stops what has not."""
+    if not lease.began:
+        running.cancel()
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if lease.released:
+            raise
+        return ToolResult.nothing("run.cancelled", f"{call.tool} was stopped before anything was sent")
+
+
+async def _hand_back(running: asyncio.Task[ToolResult], call: ToolInvocation, lease: Lease) -> ToolResult:
+    """The process ends, and its grace is over: says what is true of the call, so that the run can go on elsewhere."""
+    running.cancel()
+    await asyncio.wait([running], timeout=_HAND_BACK_MAX_S)
+    if running.done() and not running.cancelled() and running.exception() is None:
+        return running.result()  # it ended just then
+    content = f"{call.tool} was stopped with its process"
+    # INVARIANT (LAW 4): a tool whose effect is outside has the lease looked at right before it writes
+    if lease.released or (lease.began and not call.definition.external):
+        return ToolResult.unknown(ExecutorStopped.code, content, retryable=True)
+    return ToolResult.nothing(ExecutorStopped.code, f"{content}; nothing was sent", retryable=True)
 
 
 async def _run(call: ToolInvocation, lease: Lease) -> ToolResult:

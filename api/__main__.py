@@ -30,6 +30,9 @@ async def _check_schema(settings: ApiSettings) -> None:
         await engine.dispose()
 
 
+_log = structlog.get_logger("api")
+
+
 def main() -> int:
     """Runs the process and returns its exit code."""
     try:
@@ -41,8 +44,14 @@ def main() -> int:
     except HoldfastError as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
-    server = ApiServer(create_app(settings), settings.api_host, settings.api_port)
+    server = ApiServer(
+        create_app(settings),
+        settings.api_host,
+        settings.api_port,
+        shutdown_grace_ms=settings.shutdown_grace_ms,
+    )
     asyncio.run(server.serve())
+    _log.info("stopped")
     return 0 if server.started else 1
 
 

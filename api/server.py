@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from math import ceil
 from typing import Final
 
 import structlog
@@ -15,7 +16,7 @@ from fastapi import FastAPI
 
 _log = structlog.get_logger("api")
 
-_SHUTDOWN_S: Final = 10
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _HEADER_BYTES_MAX: Final = 32_768
 
 
@@ -26,10 +27,13 @@ class ApiServer(uvicorn.Server):
         app: The application.
         host: Where to listen.
         port: Where to listen; 0 takes a free one.
+        shutdown_grace_ms: How long requests may go on after a signal to stop.
         handle_signals: Whether SIGTERM and SIGINT stop it; not where it runs inside another process.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int, *, handle_signals: bool = True) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, *, shutdown_grace_ms: int = 10_000, handle_signals: bool = True
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -40,7 +44,7 @@ class ApiServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_SHUTDOWN_S,
+                timeout_graceful_shutdown=ceil(shutdown_grace_ms / 1000),
                 lifespan="on",
             )
         )
@@ -69,9 +73,15 @@ class ApiServer(uvicorn.Server):
         """Stops gracefully on a signal, and leaves with exit code 0, not by the signal itself."""
         if self._handle_signals:
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _STOP_SIGNALS:
                 loop.add_signal_handler(number, self._stop)
         yield
 
     def _stop(self) -> None:
+        _log.info("stopping")
         self.should_exit = True
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            # not left to the loop, which gives the signals their deadly meaning back when it closes
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)

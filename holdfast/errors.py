@@ -114,6 +114,12 @@ class LeaseLost(HoldfastError):
     code = "lease.lost"
 
 
+class ExecutorStopped(HoldfastError):
+    """The executor was told to stop and handed the execution back; the run tries again at once, and it counts as no failure."""
+
+    code = "executor.stopped"
+
+
 class HoldConflict(HoldfastError):
     """A key was reserved before with other arguments and is past `held` (LAW 4)."""
 

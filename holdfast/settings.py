@@ -95,6 +95,11 @@ class ProcessSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     log_level: Level = Field(default=LogLevel.INFO, description="`debug`, `info`, `warning` or `error`")
+    shutdown_grace_ms: int = Field(
+        default=20_000,
+        ge=0,
+        description="told to stop, a process lets what it is doing go on for so long, then hands it back",
+    )
 
 
 class CommonSettings(ProcessSettings):

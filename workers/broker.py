@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import base64
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from math import ceil
 from uuid import UUID
 
 import orjson
 import structlog
 import uvicorn
-import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -56,7 +55,7 @@ from holdfast.tools.definition import OwnTool
 from holdfast.tools.toolset import Toolset
 from holdfast.vault import Vault
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
-from workers.process import run_until_stopped
+from workers import process
 
 log = structlog.get_logger("broker")
 
@@ -302,12 +301,13 @@ class BrokerServer:
         broker: What it serves.
         host: Where to listen.
         port: Where to listen; 0 takes a free one.
+        shutdown_grace_ms: How long requests may go on after `stop`.
 
     Raises:
         ConfigurationInvalid: It cannot listen there.
     """
 
-    def __init__(self, broker: Broker, host: str, port: int) -> None:
+    def __init__(self, broker: Broker, host: str, port: int, shutdown_grace_ms: int) -> None:
         try:
             self._socket = socket.create_server(
                 (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
@@ -317,7 +317,15 @@ class BrokerServer:
                 f"the broker cannot listen on {host}:{port}: {error.strerror}", remedy="is the port taken?"
             ) from None
         self.address = f"{host}:{self._socket.getsockname()[1]}"
-        self._http = _Server(uvicorn.Config(application(broker), log_config=None, access_log=False, lifespan="off"))
+        self._http = _Server(
+            uvicorn.Config(
+                application(broker),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=ceil(shutdown_grace_ms / 1000),
+            )
+        )
 
     async def run(self) -> None:
         """Serves until stopped."""
@@ -344,6 +352,7 @@ async def brokering(settings: BrokerSettings) -> AsyncIterator[BrokerServer]:
             Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key),
             settings.broker_host,
             settings.broker_port,
+            settings.shutdown_grace_ms,
         )
     finally:
         await engine.dispose()
@@ -356,12 +365,9 @@ async def main() -> int:
     warn_of_misspellings(BrokerSettings)
     async with brokering(settings) as broker:
         log.info("ready", address=broker.address)
-        return await run_until_stopped(broker)
+        code = await process.run_until_stopped(broker)
+    return process.leave(code)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(uvloop.run(main()))
-    except HoldfastError as error:
-        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
-        sys.exit(2)
+    process.main(main())

@@ -5,18 +5,14 @@ The seams are those of the processes apart: executors reach the broker over HTTP
 
 from __future__ import annotations
 
-import sys
-
 import structlog
-import uvloop
 
 from holdfast import logs
 from holdfast.contracts import names
-from holdfast.errors import HoldfastError
 from holdfast.settings import BrokerSettings, GovernorSettings, load_both, warn_of_misspellings
+from workers import process
 from workers.broker import brokering
 from workers.governor import governing
-from workers.process import run_until_stopped
 
 log = structlog.get_logger("governor")
 
@@ -26,14 +22,11 @@ async def main() -> int:
     settings, broker_settings = load_both(GovernorSettings, BrokerSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings, BrokerSettings)
-    async with brokering(broker_settings) as broker, governing(settings) as sweepers:
+    async with brokering(broker_settings) as broker, governing(settings) as (worker, sweepers):
         log.info("ready", queue=names.GOVERNOR_QUEUE, broker=broker.address)
-        return await run_until_stopped(broker, sweepers)
+        code = await process.run_until_stopped(broker, worker, sweepers)
+    return process.leave(code, abandoned=worker.abandoned)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(uvloop.run(main()))
-    except HoldfastError as error:
-        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
-        sys.exit(2)
+    process.main(main())

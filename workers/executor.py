@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 
 import structlog
-import uvloop
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -17,16 +15,12 @@ from holdfast import logs, permits
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine
 from holdfast.database.version import require_schema
-from holdfast.errors import HoldfastError
 from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
-from workers import temporal
+from workers import process, temporal
 from workers.interceptors import PermitInterceptor
-from workers.process import stop_signal
 
 log = structlog.get_logger("executor")
-
-_GRACE = timedelta(seconds=20)
 
 
 def build_workers(
@@ -43,7 +37,7 @@ def build_workers(
             activities=[body],
             interceptors=interceptors,
             max_concurrent_activities=slots,
-            graceful_shutdown_timeout=_GRACE,
+            graceful_shutdown_timeout=timedelta(milliseconds=settings.shutdown_grace_ms),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
         )
@@ -65,19 +59,15 @@ async def main() -> int:
     await require_schema(engine)
     client = await temporal.connect(settings)
     workers = build_workers(client, broker, Publisher(redis), settings)
-    async with workers[0], workers[1]:
-        log.info("ready", queues=[worker.task_queue for worker in workers])
-        await stop_signal()
-        log.info("stopping", grace_s=_GRACE.total_seconds())
+    log.info("ready", queues=[worker.task_queue for worker in workers])
+    # INVARIANT: both at the same time, for the grace of one after the other's would be longer than supervisors wait
+    parts = [temporal.Working(worker, settings.shutdown_grace_ms) for worker in workers]
+    code = await process.run_until_stopped(*parts)
     await broker.close()
     await redis.aclose()
     await engine.dispose()
-    return 0
+    return process.leave(code, abandoned=any(part.abandoned for part in parts))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(uvloop.run(main()))
-    except HoldfastError as error:
-        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
-        sys.exit(2)
+    process.main(main())

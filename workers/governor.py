@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
-import uvloop
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -21,18 +19,16 @@ from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine
 from holdfast.database.version import require_schema
-from holdfast.errors import HoldfastError
 from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
-from workers import temporal, workflow_code
-from workers.process import run_until_stopped
+from workers import process, temporal, workflow_code
 from workers.sweepers import Sweepers
 
 log = structlog.get_logger("governor")
 
 
-def build_worker(client: Client, governor: Governor) -> Worker:
+def build_worker(client: Client, governor: Governor, shutdown_grace_ms: int) -> Worker:
     """Builds the one worker that runs workflows."""
     reserve, settle, state = Reserve(governor), Settle(governor), RunState(governor)
     return Worker(
@@ -53,7 +49,7 @@ def build_worker(client: Client, governor: Governor) -> Worker:
         # the gate's activities are local only: nothing may be dispatched to them through a task queue
         no_remote_activities=True,
         workflow_runner=UnsandboxedWorkflowRunner(),  # see workflow_code.checking_runner
-        graceful_shutdown_timeout=timedelta(seconds=10),
+        graceful_shutdown_timeout=timedelta(milliseconds=shutdown_grace_ms),
         max_cached_workflows=500,
         # how soon another governor takes over the runs that a dead one had in its memory
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=3),
@@ -61,8 +57,8 @@ def build_worker(client: Client, governor: Governor) -> Worker:
 
 
 @asynccontextmanager
-async def governing(settings: GovernorSettings) -> AsyncIterator[Sweepers]:
-    """Runs the worker while the block does; yields the sweepers, which sweep while their `run` does."""
+async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers]]:
+    """Yields the worker and the sweepers, which work while their `run` does."""
     permit_key = permits.private_key(read_key_file(settings.permit_key_file))
     engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
     sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
@@ -82,8 +78,11 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[Sweepers]:
         await require_schema(engine)
         client = await temporal.connect(settings)
         await temporal.prepare_namespace(client)
-        async with build_worker(client, governor):
-            yield Sweepers(sweeper_engine, client, publisher, settings)
+        worker = build_worker(client, governor, settings.shutdown_grace_ms)
+        yield (
+            temporal.Working(worker, settings.shutdown_grace_ms),
+            Sweepers(sweeper_engine, client, publisher, settings),
+        )
     finally:
         await redis.aclose()
         for each in (engine, sweeper_engine):
@@ -95,14 +94,11 @@ async def main() -> int:
     settings = load(GovernorSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings)
-    async with governing(settings) as sweepers:
+    async with governing(settings) as (worker, sweepers):
         log.info("ready", queue=names.GOVERNOR_QUEUE)
-        return await run_until_stopped(sweepers)
+        code = await process.run_until_stopped(worker, sweepers)
+    return process.leave(code, abandoned=worker.abandoned)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(uvloop.run(main()))
-    except HoldfastError as error:
-        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
-        sys.exit(2)
+    process.main(main())

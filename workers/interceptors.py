@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any, NoReturn
 
@@ -33,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from holdfast import permits
     from holdfast.contracts import names
     from holdfast.contracts.execution import ExecuteRequest
-    from holdfast.errors import HoldfastError, PermitInvalid, Unavailable
+    from holdfast.errors import ExecutorStopped, HoldfastError, PermitInvalid, Unavailable
     from holdfast.permits import Permit
 
 
@@ -77,11 +78,15 @@ class _PermitInbound(ActivityInboundInterceptor):
         _bind_ids(input)
         # from the very start, for the broker may be away for longer than an executor may be silent
         async with beating():
-            execution.enter(await self._redeem(input))
             try:
+                execution.enter(await self._redeem(input))
                 return await super().execute_activity(input)
             except HoldfastError as error:
                 _refuse(error)
+            except asyncio.CancelledError:
+                if not execution.handed_back():
+                    raise
+                _refuse(ExecutorStopped("the executor was told to stop and has handed this back"))
 
     async def _redeem(self, input: ExecuteActivityInput) -> Execution:  # noqa: A002 (the SDK's names)
         info = activity.info()

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from typing import Protocol
+import sys
+from collections.abc import Coroutine
+from typing import NoReturn, Protocol
+
+import structlog
+import uvloop
+
+from holdfast.errors import HoldfastError
+
+log = structlog.get_logger("process")
 
 
 class Part(Protocol):
@@ -18,12 +28,17 @@ class Part(Protocol):
 
 
 async def stop_signal() -> None:
-    """Returns when SIGTERM or SIGINT has come."""
+    """Returns when SIGTERM or SIGINT has come; from then on both are ignored, up to the process's last moment."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
         loop.add_signal_handler(number, stopped.set)
     await stopped.wait()
+    for number in numbers:
+        # not left to the loop, which gives the signals their deadly meaning back when it closes
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def run_until_stopped(*parts: Part) -> int:
@@ -37,6 +52,7 @@ async def run_until_stopped(*parts: Part) -> int:
     stopping = asyncio.create_task(stop_signal())
     tasks = [asyncio.create_task(part.run()) for part in parts]
     await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    log.info("stopping")
     for part in parts:
         part.stop()
     await asyncio.gather(*tasks)
@@ -44,3 +60,21 @@ async def run_until_stopped(*parts: Part) -> int:
         return 0
     stopping.cancel()
     return 1
+
+
+def main(run: Coroutine[None, None, int]) -> NoReturn:
+    """Runs a process to its end, which is its exit code; a setting that is wrong is said in a sentence."""
+    try:
+        sys.exit(uvloop.run(run))
+    except HoldfastError as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        sys.exit(2)
+
+
+def leave(code: int, *, abandoned: bool = False) -> int:
+    """Returns the exit code; a process that has abandoned something ends here and now, for nothing would ever end it."""
+    log.info("stopped")
+    if abandoned:
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import structlog
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from holdfast import temporal_logs
@@ -18,6 +21,10 @@ from holdfast.settings import CommonSettings, read_key_file
 
 RETENTION = timedelta(days=30)
 _CONNECT_MAX_S = 60.0
+_HAND_BACK_S = 5.0
+"""After a process's grace: time to store what is true of what could not end."""
+
+log = structlog.get_logger("process")
 
 
 async def connect(settings: CommonSettings) -> Client:
@@ -73,3 +80,38 @@ async def executions(client: Client, workflow_id: str, run_id: str) -> AsyncIter
         history = await client.get_workflow_handle(workflow_id, run_id=following).fetch_history()
         yield history
         following = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+
+
+class Working:
+    """A Temporal worker as a part of a process.
+
+    Attributes:
+        abandoned: Whether something still ran when it was given up. Whoever takes that over finds what a crash leaves.
+    """
+
+    def __init__(self, worker: Worker, shutdown_grace_ms: int) -> None:
+        self._worker = worker
+        # the worker cancels what runs when the grace is over; local activities it waits for, however long they take
+        self._give_up_after_s = shutdown_grace_ms / 1000 + _HAND_BACK_S
+        self._stopping = asyncio.Event()
+        self.abandoned = False
+
+    async def run(self) -> None:
+        """Takes work and does it until stopped."""
+        running = asyncio.create_task(self._worker.run())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not running.done():
+            shutting = asyncio.create_task(self._worker.shutdown())
+            await asyncio.wait([running], timeout=self._give_up_after_s)
+            shutting.cancel()
+        if running.done():
+            running.result()
+        else:
+            log.warning("work.abandoned", effect="it is taken over as after a crash: nothing is lost or doubled")
+            self.abandoned = True
+
+    def stop(self) -> None:
+        """Takes no more; what runs has its grace."""
+        self._stopping.set()

@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         VerifyApproval,
     )
     from holdfast.contracts.run import MarkRun, Message, RunContext
+    from holdfast.errors import ExecutorStopped
 
 ReplyT = TypeVar("ReplyT")
 
@@ -165,6 +166,8 @@ class GovernedAction:
             settled = await self._settle(try_number, reply.hold_id)
             if settled.ok:
                 return ActionResult("done", settled=settled)
+            if refusal == ExecutorStopped.code and settled.retryable:
+                continue  # handed back by an executor that stops: no failure of the action, and others are there for it
             failures += 1
             if not settled.retryable or refusal in _LASTING or failures >= self._context.max_tries:
                 never_ran = refusal and settled.state == "voided"

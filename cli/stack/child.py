@@ -93,6 +93,11 @@ class Child:
         """Process id while it lives."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended last; None while it lives, negative if a signal ended it."""
+        return self._process.returncode if self._process is not None else None
+
     async def start(self) -> None:
         """Starts it and returns when it is ready.
 

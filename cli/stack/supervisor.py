@@ -29,6 +29,7 @@ from cli.stack.probe import logs_ready
 from cli.stack.secrets import Secrets, load_or_create
 from cli.stack.temporal_program import TemporalProgram
 from holdfast.database.roles import LOGIN_ROLES, ensure_roles, url_for
+from holdfast.settings import ProcessSettings
 
 Part = Literal["postgres", "valkey", "temporal", "migrations", "bootstrap", "provider", "api", "governor", "executor"]
 
@@ -39,7 +40,8 @@ BASE_PARTS: Final[frozenset[Part]] = frozenset({"postgres", "valkey", "temporal"
 
 _NOTHING: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 _NO_COMMANDS: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
-_HOLDFAST_STOP_TIMEOUT_MS = 30_000
+_STOP_MARGIN_MS = 10_000
+"""Beyond a process's grace, for handing back and for saying goodbye."""
 _PORT_USERS: Final[Mapping[str, Part]] = MappingProxyType(
     {
         "api": "api",
@@ -75,6 +77,13 @@ async def _together(*works: Coroutine[None, None, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stop_timeout_ms(environment: Mapping[str, str]) -> int:
+    """Returns how long a process may take to stop: longer than its grace, so that it need not be killed."""
+    grace: int = ProcessSettings.model_fields["shutdown_grace_ms"].default
+    given = environment.get("HOLDFAST_SHUTDOWN_GRACE_MS", "")
+    return (int(given) if given.isdecimal() else grace) + _STOP_MARGIN_MS
 
 
 def _silent(_: str) -> None:
@@ -188,6 +197,11 @@ class Stack:
         """Returns the `HOLDFAST_…` variables that a process gets, for code that plays its part."""
         kind = process.rpartition("-")[0]
         return {**self._chosen.of(process), **self._extra_env.get(kind, {}), **self._extra_env.get(process, {})}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all children, in order of their start."""
+        return tuple(self._children)
 
     def child(self, name: str) -> Child:
         """Returns a child by its name.
@@ -355,7 +369,7 @@ class Stack:
             env=self._process_env(name),
             log_path=self.folder.logs / f"{name}.log",
             ready=logs_ready(),
-            stop_timeout_ms=_HOLDFAST_STOP_TIMEOUT_MS,
+            stop_timeout_ms=_stop_timeout_ms(self._process_env(name)),
         )
 
     def _process_env(self, name: str) -> dict[str, str]:

@@ -152,4 +152,11 @@ CODES: Final = (
         "Nothing: the run reserves anew. If it comes often, give calls more time: `HOLDFAST_LEASE_LLM_MS`, `HOLDFAST_LEASE_TOOL_MS`.",
         status=500,
     ),
+    Code(
+        "executor.stopped",
+        (Place.RESULT, Place.RUN),
+        "The executor was told to stop and handed back what could not end within its grace; the run tries again at once.",
+        "Nothing. If calls often take longer than a restart waits, raise `HOLDFAST_SHUTDOWN_GRACE_MS`.",
+        status=500,
+    ),
 )

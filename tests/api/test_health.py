@@ -114,7 +114,7 @@ async def running_broker(world: World) -> AsyncIterator[str]:
         vault=Vault(bytes(32)),
         permit_key=Ed25519PrivateKey.generate().public_key(),
     )
-    server = brokers.BrokerServer(parts, "127.0.0.1", 0)
+    server = brokers.BrokerServer(parts, "127.0.0.1", 0, 1_000)
     serving = asyncio.create_task(server.run())
     yield f"http://{server.address}"
     server.stop()

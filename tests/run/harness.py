@@ -219,7 +219,7 @@ class Rig:
         for restart in self.restarts.values():
             await restart
         self.restarts.clear()
-        for name in ("postgres", "valkey", "temporal", "provider", "governor", "executor-1"):
+        for name in self.stack.names:
             await self.stack.wait_ready(name)
 
     def log(self, name: str) -> str:
