@@ -10,6 +10,8 @@ from typing import Final
 
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _VARIABLE: Final = re.compile(r"\$\{?([A-Z_]+)\}?")
+_HERE: Final = re.compile(r"<<'(\w+)'\n.*?^\1$", re.MULTILINE | re.DOTALL)
+_KEYWORDS: Final = frozenset({"until", "while", "if", "then", "do", "done", "fi"})
 _ENDS: Final = frozenset({"|", "||", "&&", ";", "&"})
 _ID: Final = "0199f3a0-0000-7000-8000-000000000000"
 
@@ -34,13 +36,13 @@ def _filled(text: str) -> str:
 
 def commands(body: str) -> Iterator[list[str]]:
     """Yields the commands of a block: words without comments and variables' assignments, `uv run` taken off."""
-    lexer = shlex.shlex(_filled(body).replace("\\\n", " "), posix=True, punctuation_chars="|&;<>\n")
+    lexer = shlex.shlex(_filled(_HERE.sub("", body)).replace("\\\n", " "), posix=True, punctuation_chars="|&;<>\n")
     lexer.whitespace = " \t"
     lexer.whitespace_split = True
     words: list[str] = []
     for word in [*lexer, "\n"]:
         if word in _ENDS or set(word) == {"\n"}:
-            while words and _ASSIGNMENT.match(words[0]):
+            while words and (words[0] in _KEYWORDS or _ASSIGNMENT.match(words[0])):
                 words.pop(0)
             if words[:2] == ["uv", "run"]:
                 words = words[2:]

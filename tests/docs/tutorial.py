@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,9 +55,16 @@ case "$1" in
     fi
     exec "{bin}/$program" "$@" ;;
   sync | --version) exit 0 ;;
+  pip) # packages of the reader's own go where only the reader's stack finds them
+    [ "$2 $3" = "install -e" ] || { echo "the reader's uv cannot do: $*" >&2; exit 2; }
+    exec "{uv}" pip install --quiet --no-deps --upgrade --target "$PYTHONPATH" "$4" ;;
   *) echo "the reader's uv cannot do: $*" >&2; exit 2 ;;
 esac
 """
+
+
+def _uv() -> str:
+    return shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
 
 
 class StepFailed(AssertionError):
@@ -111,7 +119,8 @@ class Reader:
         self._programs = folder / "bin"
         self._variables: dict[str, str] = {
             **clean_environment(),
-            "XDG_DATA_HOME": str(folder / "data"),
+            "HOLDFAST_DATA_DIR": str(folder / "data"),
+            "PYTHONPATH": str(folder / "packages"),
             "TMPDIR": str(folder / "tmp"),
             "NO_COLOR": "1",
             "PATH": f"{self._programs}:{os.environ['PATH']}",
@@ -124,7 +133,9 @@ class Reader:
             if entry.name not in _NOT_LINKED:
                 (self.folder / entry.name).symlink_to(entry)
         program = self._programs / "uv"
-        program.write_text(_UV.replace("{bin}", str(Path(sys.executable).parent)), encoding="utf-8")
+        program.write_text(
+            _UV.replace("{bin}", str(Path(sys.executable).parent)).replace("{uv}", _uv()), encoding="utf-8"
+        )
         program.chmod(0o755)
         self._here = self.folder
 
