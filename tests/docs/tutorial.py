@@ -127,7 +127,7 @@ class Reader:
         }
         self._background: list[Running] = []
         self.took_s: dict[str, float] = {}
-        for part in (self.folder, self._programs, folder / "data", folder / "tmp"):
+        for part in (self.folder, self._programs, folder / "tmp"):
             part.mkdir(mode=0o755)
         for entry in ROOT.iterdir():
             if entry.name not in _NOT_LINKED:
