@@ -1,6 +1,6 @@
 # Everything a fresh machine needs is git, make and Python; the rest comes by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup lint types imports docs pytest test sbom demo clean
+.PHONY: help setup lint types imports docs pytest test sbom test-cluster demo clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
@@ -16,7 +16,7 @@ printf '==> done: %s (%s s)\n' '$(1)' "$$(( $$(date +%s) - began ))"
 endef
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .uv.ready ## Install everything into .venv
 	$(call step,install the locked dependencies,$(UV) sync --locked --all-extras --compile-bytecode)
@@ -61,6 +61,9 @@ test: lint types imports docs pytest ## Set up, then lint, types, imports, docum
 
 sbom: setup ## Write the bill of materials of what runs (CycloneDX)
 	$(call step,bill of materials,$(RUN) python -m deploy.sbom --output dist/holdfast.cdx.json)
+
+test-cluster: setup ## Run compose.yaml's services natively, with Temporal's real server; not part of `test`
+	$(call step,test-cluster,$(RUN) pytest -v -o python_files='cluster_*.py' tests/cluster $(ARGS))
 
 demo: setup ## Run the demo from start to end (ARGS=--yes answers its questions, ARGS=--keep leaves it up)
 	$(call step,demo,$(RUN) python -m demo.refund_desk $(ARGS))

@@ -94,16 +94,16 @@ async def _demo(*, yes: bool, keep: bool) -> bool:
 
 async def _keep(setting: Setting, show: Show, told: Told) -> None:
     """Leaves everything up until a signal, and says what can be done with it."""
-    data = setting.stack.folder.path
+    installation = setting.installation
     show.chapter("everything stays up until Ctrl-C")
     for line in (
         f"Temporal's UI   {setting.ui_of(told.run_id)}",
-        f"API             {setting.stack.urls.api}",
+        f"API             {installation.urls.api}",
         f"sent mails      {setting.world.sent}",
         "",
         "in another terminal:",
-        f"  export HOLDFAST_DATA_DIR={data}",
-        f"  export HOLDFAST_API_KEY=$(cat {data}/keys/{policy.TENANT}-owner.key)",
+        f"  export HOLDFAST_DATA_DIR={installation.keys_folder.parent}",
+        f"  export HOLDFAST_API_KEY=$(cat {installation.keys_folder}/{policy.TENANT}-owner.key)",
         f"  uv run holdfast show {told.run_id}",
         f"  uv run holdfast replay {told.run_id}",
         "  uv run holdfast holds --state unknown",

@@ -88,7 +88,7 @@ async def gather(setting: Setting, told: Told) -> Evidence:
     calls: list[dict[str, Any]] = []
     if setting.model.simulated:
         calls = (await setting.provider.get("/control/calls")).json()["calls"]
-    engine = create_engine(setting.stack.database_url("holdfast_auditor"), process="demo", pool_size=1)
+    engine = create_engine(setting.installation.auditor_database_url, process="demo", pool_size=1)
     try:
         audited = await audit(engine)
     finally:

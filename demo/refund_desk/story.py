@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -154,12 +153,13 @@ class _MainRun:
         """Kills the executor that is receiving a model's answer at this moment, as Temporal knows it."""
         pending = await self._call_in_progress()
         pid = int(pending.last_worker_identity.partition("@")[0])
-        stack = self._setting.stack
-        name = next((f"executor-{n + 1}" for n in range(EXECUTORS) if stack.child(f"executor-{n + 1}").pid == pid), "")
+        installation = self._setting.installation
+        executors = (f"executor-{number + 1}" for number in range(EXECUTORS))
+        name = next((name for name in executors if installation.pid(name) == pid), "")
         if not name:
             raise StoryBrokenError(f"no executor has the process id {pid}")
         self._show.strike(f"{name} (process {pid}) is in the middle of {pending.activity_id}, a model call: kill -9")
-        await stack.kill(name, signal.SIGKILL)
+        await installation.kill(name)
         self._told.killed_executor = name
         if self._setting.model.simulated:
             (await self._setting.provider.post("/control/release")).raise_for_status()
@@ -186,12 +186,11 @@ class _MainRun:
         return any(call["state"] == "waiting" for call in calls)
 
     async def _kill_governor(self, event: Event) -> None:
-        stack = self._setting.stack
-        pid = stack.child("governor").pid
+        pid = self._setting.installation.pid("governor")
         self._show.strike(
             f"step {event.data['step']}, a refund, is settled, and nobody is answered yet: kill -9 the governor (process {pid})"
         )
-        await stack.kill("governor", signal.SIGKILL)
+        await self._setting.installation.kill("governor")
         self._told.killed_governor = True
 
     async def _decide(self, approval_id: str) -> None:

@@ -1,0 +1,1 @@
+"""`make test-cluster`: compose.yaml's services, run natively. Not part of `make test`."""
