@@ -54,7 +54,7 @@ def _holdfast(words: list[str]) -> None:
 
 
 def _make(words: list[str]) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert words, "make what?"
     for word in words:
         assert word in targets or re.fullmatch(r"ARGS=.*", word), word
