@@ -155,6 +155,24 @@ def test_names_and_values_that_look_like_keywords_are_only_names_and_values() ->
     )
 
 
+def test_no_schema_makes_checking_slow() -> None:
+    """Checking happens in processes that serve all tenants: no tenant's schema may hold them up."""
+    evil = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string", "pattern": "^(a+)+(b|a)*$"},
+            "list": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}},
+        },
+    }
+    schemas.check(evil)
+    for given_arguments in ({"text": "a" * 60_000 + "!"}, {"list": [*range(10_000), 0]}):
+        with pytest.raises(RequestInvalid):
+            schemas.normalise(evil, given_arguments)
+    for pattern in ("(?<=a)b", r"(a)\1", "(" * 50, "a{1000}{1000}{1000}"):
+        with pytest.raises(RequestInvalid, match="no valid JSON Schema"):
+            schemas.check({"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}})
+
+
 def test_bounds_of_arguments() -> None:
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
     with pytest.raises(RequestInvalid, match="bytes"):
