@@ -104,7 +104,7 @@ async def test_what_is_named_must_exist(desk: Desk, tmp_path: Path) -> None:
     assert "there is no role 'nobody'" in refused.stderr
 
 
-@pytest.mark.parametrize("starter", ["plain", "support", "data-analysis"])
+@pytest.mark.parametrize("starter", ["plain", "support", "data-analysis", "coding"])
 async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starter: str) -> None:
     made = await desk.answer_bare("new", "agent", f"from-{starter}", "--starter", starter, "--folder", str(tmp_path))
     assert made["files"]
