@@ -22,6 +22,7 @@ from cli import (
     vault,
 )
 from cli.deployment import commands as deployment
+from cli.doctor import commands as doctor
 from cli.project import commands as project
 from cli.stack import commands as stack
 from cli.terminal import EXIT_CODES_HELP
@@ -50,6 +51,7 @@ for noun in (
     vault,
     replay,
     profiles,
+    doctor,
     deployment,
     codes,
 ):

@@ -40,7 +40,7 @@ class Ports:
         chosen: list[int] = []
         while len(chosen) < len(fields(cls)):
             port = random.choice(_FREE_RANGE)  # noqa: S311 (no secret)
-            if port not in chosen and _is_free(port):
+            if port not in chosen and is_free(port):
                 chosen.append(port)
         return cls(*chosen)
 
@@ -50,7 +50,8 @@ class Ports:
         return replace(self, **{name: free[name] for name, port in asdict(self).items() if port == 0})
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Says whether a server could listen on a port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # as servers do; a port whose last connections are still closing is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,7 +64,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _listener(port: int) -> str:
+def listener(port: int) -> str:
     """Names the process that listens on a port, as far as this account may know."""
     for connection in psutil.net_connections(kind="tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid is not None:
@@ -86,9 +87,7 @@ def check_free(ports: Ports, needed: Iterable[str]) -> None:
     if doubled := [name for name in names if list(numbers.values()).count(numbers[name]) > 1]:
         raise PortTaken(f"{' and '.join(doubled)} are given the same port {numbers[doubled[0]]}")
     taken = [
-        f"port {number} ({name}) is taken {_listener(number)}"
-        for name, number in numbers.items()
-        if not _is_free(number)
+        f"port {number} ({name}) is taken {listener(number)}" for name, number in numbers.items() if not is_free(number)
     ]
     if taken:
         raise PortTaken(

@@ -82,6 +82,21 @@ def _create(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def check_files(folder: Path) -> None:
+    """Makes sure that all secrets are there, and nobody else's to read.
+
+    Raises:
+        DataFolderInvalid: A secret is missing or readable by others.
+    """
+    for path in (folder, *(folder / name for name in _KEY_NAMES)):
+        try:
+            mode = path.stat().st_mode & 0o777
+        except FileNotFoundError:
+            raise DataFolderInvalid(f"{path} is missing", remedy="restore it from a backup") from None
+        if mode & 0o077:
+            raise DataFolderInvalid(f"{path} can be read by others (mode {mode:o})", remedy=f"chmod go-rwx {path}")
+
+
 def load_or_create(folder: Path, *, data_exists: bool) -> Secrets:
     """Reads the secrets, or makes them for a new data folder.
 
@@ -99,13 +114,7 @@ def load_or_create(folder: Path, *, data_exists: bool) -> Secrets:
                 remedy="restore it from a backup, or start with a new --data-dir",
             )
         _create(folder)
-    for path in (folder, *(folder / name for name in _KEY_NAMES)):
-        try:
-            mode = path.stat().st_mode & 0o777
-        except FileNotFoundError:
-            raise DataFolderInvalid(f"{path} is missing", remedy="restore it from a backup") from None
-        if mode & 0o077:
-            raise DataFolderInvalid(f"{path} can be read by others (mode {mode:o})", remedy=f"chmod go-rwx {path}")
+    check_files(folder)
     passwords = json.loads((folder / "database.json").read_text(encoding="ascii"))
     if missing := [user for user in _DATABASE_USERS if not isinstance(passwords.get(user), str)]:
         raise DataFolderInvalid(f"{folder / 'database.json'} has no password for {', '.join(missing)}")

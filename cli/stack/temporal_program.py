@@ -76,6 +76,27 @@ def _ignore(_: float) -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look for the program has seen.
+
+    Attributes:
+        cached: Where it would be kept.
+        given: Whether `HOLDFAST_TEMPORAL` names it.
+        path: Where it is.
+        version: Of its server; None if it is no such program.
+        reachable: Whether it could be downloaded.
+        go: With what it could be built.
+    """
+
+    cached: Path
+    given: bool = False
+    path: Path | None = None
+    version: str | None = None
+    reachable: bool = False
+    go: Path | None = None
+
+
 class TemporalProgram:
     """The search for the one program. Each step either yields it or says why it does not."""
 
@@ -112,6 +133,17 @@ class TemporalProgram:
             remedy="set HOLDFAST_TEMPORAL to the path of a `temporal` program, or connect to the internet so that it "
             f"can be downloaded, or install Go so that it can be built, or put it at {self.cached}",
         )
+
+    async def look(self) -> Seen:
+        """Says what is here and what could be had, and changes nothing."""
+        if given := self._environ.get("HOLDFAST_TEMPORAL"):
+            path = _absolute(given)
+            return Seen(self.cached, given=True, path=path, version=await self._version(path))
+        version = await self._version(self.cached)
+        if version == SERVER_VERSION:
+            return Seen(self.cached, path=self.cached, version=version)
+        go = shutil.which("go", path=self._environ.get("PATH"))
+        return Seen(self.cached, reachable=await self._reachable(), go=None if go is None else Path(go))
 
     async def _given(self, path: Path) -> Path:
         version = await self._version(path)

@@ -1,0 +1,1 @@
+"""`holdfast doctor`: what is there, what is missing, what to do. It looks, and changes nothing."""
