@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.terminal import EXIT_CODES_HELP, reported, say
+from cli.text import json_line
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +30,7 @@ def init(
     superuser: Annotated[
         str, typer.Option(help="where PostgreSQL's superuser comes in: host:port, or the folder of its socket.")
     ] = "/var/run/postgresql",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Makes all keys and passwords that are missing, with a folder for each process that has its own and no other's.
 
@@ -38,4 +40,7 @@ def init(
         from cli.deployment.secret_files import FILES, MASTER, Places, make
 
         changed = make(folder, Places(postgres=postgres, redis=redis, superuser=superuser))
+        if as_json:
+            say(json_line({"written": [str(file) for file in changed], "back_up": str(folder / MASTER)}))
+            return
         say(f"{len(changed)} files were written for {len(FILES)} processes; back up {folder / MASTER}")

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,8 @@ import typer
 
 from cli.stack.data_folder import DataFolder, default_path
 from cli.stack.errors import NotRunning, StackError
-from cli.terminal import EXIT_CODES_HELP, output, reported, say
+from cli.terminal import EXIT_CODES_HELP, ExitCode, output, reported, say
+from cli.text import json_line, safe
 
 if TYPE_CHECKING:
     from cli.stack.ports import Ports
@@ -83,6 +84,9 @@ def up(
         bool,
         typer.Option("--servers-only", help="Only PostgreSQL with its schema, Valkey and Temporal; for development."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line; when all is up, that of `holdfast status`.")
+    ] = False,
 ) -> None:
     """Starts everything in the foreground and keeps it running; Ctrl-C stops it, the data stays.
 
@@ -108,9 +112,19 @@ def up(
             parts=BASE_PARTS if servers_only else ALL_PARTS,
             provider=provider.value,
             headless=headless,
-            say=lambda line: say(f"{time.strftime('%H:%M:%S')}  {line}"),
+            say=_teller(as_json=as_json),
         )
-        asyncio.run(_serve(stack, project))
+        asyncio.run(_serve(stack, project, as_json=as_json))
+
+
+def _teller(*, as_json: bool) -> Callable[[str], None]:
+    """Returns what prints what happens, line by line, each with its time."""
+
+    def tell(line: str) -> None:
+        now = time.strftime("%H:%M:%S")
+        say(json_line({"time": now, "message": line.strip()}) if as_json else f"{now}  {safe(line)}")
+
+    return tell
 
 
 def _ports(base: int | None, **wishes: int | None) -> Ports:
@@ -122,8 +136,9 @@ def _ports(base: int | None, **wishes: int | None) -> Ports:
     return replace(ports, **{name: port for name, port in wishes.items() if port is not None})
 
 
-async def _serve(stack: Stack, project: Path | None) -> None:
+async def _serve(stack: Stack, project: Path | None, *, as_json: bool) -> None:
     """Runs a stack until SIGINT or SIGTERM; a later second one ends it without waiting."""
+    tell = _teller(as_json=True) if as_json else say
     asked = asyncio.Event()
     asked_at = 0.0
 
@@ -134,7 +149,7 @@ async def _serve(stack: Stack, project: Path | None) -> None:
             asked_at = now
             asked.set()
         elif now - asked_at > _SAME_SIGNAL_S:
-            say("killing what has not stopped yet …")
+            tell("killing what has not stopped yet …")
             stack.kill_all()
 
     loop = asyncio.get_running_loop()
@@ -144,15 +159,18 @@ async def _serve(stack: Stack, project: Path | None) -> None:
     asking = asyncio.create_task(asked.wait())
     await asyncio.wait({starting, asking}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
-        say("stopping before everything was up …")
+        tell("stopping before everything was up …")
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         return
     await starting
-    _announce(stack)
+    if as_json:
+        say(json_line({"running": True, "data_dir": str(stack.folder.path), **stack.folder.read_state()}))
+    else:
+        _announce(stack)
     async with _watching(stack, project):
         await asking
-        say("stopping …")
+        tell("stopping …")
     await stack.stop()
 
 
@@ -207,6 +225,7 @@ def _thinking(stack: Stack) -> str:
 def down(
     data_dir: DataDir = None,
     timeout_s: Annotated[int, typer.Option("--timeout", min=1, help="Seconds to wait.")] = 90,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Stops the stack that runs on a data folder, and waits until it has stopped."""
     with reported():
@@ -221,7 +240,7 @@ def down(
             if time.monotonic() > deadline:
                 raise StackError(f"process {pid} has not stopped within {timeout_s} s", remedy=f"see {folder.logs}")
             time.sleep(_POLL_S)
-        say(f"stopped (was process {pid})")
+        say(json_line({"stopped": True, "pid": pid}) if as_json else f"stopped (was process {pid})")
 
 
 def status(
@@ -236,7 +255,7 @@ def status(
             state = folder.read_state() if pid is not None else {}
             typer.echo(json.dumps({"running": pid is not None, "data_dir": str(folder.path), **state}))
             if pid is None:
-                raise typer.Exit(3)
+                raise typer.Exit(ExitCode.NOT_RUNNING)
             return
         _running_pid(folder)
         _print_status(folder, folder.read_state())

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from temporalio.client import Client
 
+from cli.main import app
 from cli.stack.temporal import NAMESPACE
 from demo.refund_desk.world.faults import Fault
 from demo.refund_desk.world.smtp_server import stored_mails
@@ -52,6 +56,10 @@ COMMANDS = [
     ["profiles", "list"],
     ["profiles", "use"],
     ["profiles", "remove"],
+    ["doctor"],
+    ["up"],
+    ["down"],
+    ["status"],
     ["holds"],
     ["holds", "resolve"],
     ["replay"],
@@ -287,3 +295,50 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
     code = f"import sys, cli.main; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_command_answers_in_json() -> None:
+    command: Any = typer.main.get_command(app)  # Typer keeps the library under it to itself
+    missing = []
+
+    def look(command: Any, path: str) -> None:
+        for name, each in getattr(command, "commands", {}).items():
+            look(each, f"{path} {name}")
+        leaf = not hasattr(command, "commands") or command.invoke_without_command
+        if leaf and "--json" not in [option for parameter in command.params for option in parameter.opts]:
+            missing.append(path)
+
+    look(command, "holdfast")
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("holdfast pro", "profiles"), ("holdfast keys ", "revoke"), ("holdfast runs --sta", "--status")],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_offers_commands_and_options(shell: str, words: str, offered: str) -> None:
+    environment = {
+        **os.environ,
+        "_HOLDFAST_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    argv = [sys.executable, "-c", "from cli.main import app; app(prog_name='holdfast')"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert offered in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_shown_and_installed(shell: str, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", "from cli.main import app; app(prog_name='holdfast')"]
+    environment = {**os.environ, "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    for option in ("--show-completion", "--install-completion"):
+        done = subprocess.run(
+            [*argv, option, shell], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    written = "".join(one.read_text() for one in tmp_path.rglob("*") if one.is_file())
+    assert "_HOLDFAST_COMPLETE" in written
