@@ -146,6 +146,16 @@ class AgentRun:
 
     async def _between_steps(self) -> _End | None:
         """Stands still while paused; says whether the run is over."""
+        await self._stand_still_while_paused()
+        return self._over()
+
+    async def _stand_still_before_a_try(self) -> None:
+        """A pause holds also between the tries of a step, and after a gate: nothing new begins."""
+        # patched is asked only by a run that is paused here, so that no other run's history says anything of it
+        if self._paused and workflow.patched("pause-before-a-try"):
+            await self._stand_still_while_paused()
+
+    async def _stand_still_while_paused(self) -> None:
         if self._paused and not self._over():
             await call_local(names.MARK_RUN, MarkRun(status="paused"), type(None))
             self._upsert_status("paused")
@@ -155,7 +165,6 @@ class AgentRun:
                 await pause_for(min(max(left_s, 0.001), _LOOK_AGAIN_S), lambda: not self._paused)
             await call_local(names.MARK_RUN, MarkRun(status="running"), type(None))
             self._upsert_status("running")
-        return self._over()
 
     def _over(self) -> _End | None:
         if cancel_requested():
@@ -195,7 +204,9 @@ class AgentRun:
 
     async def _perform(self, action: ActionRef) -> ActionResult:
         self._step += 1
-        return await GovernedAction(self._context, self._wakeups, self._step, action).perform()
+        return await GovernedAction(
+            self._context, self._wakeups, self._step, action, self._stand_still_before_a_try
+        ).perform()
 
     async def _act(self, assistant: str, calls: Sequence[ProposedCall]) -> _End | None:
         """Takes the model's proposed calls in order; a steer makes it drop the rest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeVar
@@ -124,11 +124,19 @@ async def pause_for(seconds: float, until: Callable[[], bool] = lambda: False) -
 class GovernedAction:
     """Takes one action of a run through the gate."""
 
-    def __init__(self, context: RunContext, wakeups: Wakeups, step: int, action: ActionRef) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        wakeups: Wakeups,
+        step: int,
+        action: ActionRef,
+        stand_still: Callable[[], Awaitable[None]],
+    ) -> None:
         self._context = context
         self._wakeups = wakeups
         self._step = step
         self._action = action
+        self._stand_still = stand_still
         self._approval_id = ""
 
     def _out_of_time(self) -> bool:
@@ -143,7 +151,10 @@ class GovernedAction:
     async def perform(self) -> ActionResult:
         """Performs the action; the workflow retries, with `try + 1` and a hold of its own for each try (rule 2)."""
         try_number, failures = 0, 0
-        while not self._stopped():
+        while True:
+            await self._stand_still()
+            if self._stopped():
+                break
             try_number += 1
             reply = await self._reserve(try_number)
             if reply is None:
