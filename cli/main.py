@@ -21,6 +21,7 @@ from cli import (
     tenants,
     vault,
 )
+from cli.backup import commands as backup
 from cli.deployment import commands as deployment
 from cli.doctor import commands as doctor
 from cli.project import commands as project
@@ -52,6 +53,7 @@ for noun in (
     replay,
     profiles,
     doctor,
+    backup,
     deployment,
     codes,
 ):

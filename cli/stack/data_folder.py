@@ -69,6 +69,11 @@ class DataFolder:
         return self.path / "logs"
 
     @property
+    def backups(self) -> Path:
+        """Where backups go for which no other place is named."""
+        return self.path / "backups"
+
+    @property
     def state_file(self) -> Path:
         """What `status` and `down` read."""
         return self.path / "stack.json"

@@ -24,6 +24,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
 
+from cli.stack.ports import Ports
 from cli.stack.secrets import load_or_create
 from cli.stack.supervisor import Part, Stack
 from demo.refund_desk.world.faults import Fault, Kind, Target
@@ -509,6 +510,31 @@ async def running_rig(
         made = load_or_create(folder / "data" / "secrets", data_exists=False)
         made.codec_key_file.write_text(codec_key, encoding="ascii")
     points = Points(folder / "points")
+    try:
+        async with (
+            World(folder / "world") as world,
+            standing_in(
+                folder, world, points, more_parts=more_parts, environment=environment, executors=executors
+            ) as rig,
+        ):
+            yield rig
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def standing_in(
+    folder: Path,
+    world: World,
+    points: Points,
+    *,
+    data: str = "data",
+    ports: Ports | Literal["free"] = "free",
+    more_parts: Collection[Part] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    executors: int = 1,
+) -> AsyncIterator[Rig]:
+    """Starts a stack in a world that is there, for as long as the block runs."""
     shared = {
         # compiled code is kept between restarts: processes are killed here all the time
         "PYTHONDONTWRITEBYTECODE": "",
@@ -522,30 +548,26 @@ async def running_rig(
         "HOLDFAST_LEASE_LLM_MS": str(LEASE_LLM_MS),
         "HOLDFAST_SWEEP_INTERVAL_MS": "200",
     }
-    try:
-        async with (
-            World(folder / "world") as world,
-            Stack(
-                folder / "data",
-                ports="free",
-                parts={"postgres", "valkey", "temporal", "migrations", "provider", "governor", "executor", *more_parts},
-                executors=executors,
-                provider="simulated",
-                headless=True,
-                extra_env={"governor": {**shared, **governor}, "executor": shared, "api": shared, "provider": shared},
-            ) as stack,
-            httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
-            asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,
-        ):
-            client = await Client.connect(
-                stack.urls.temporal,
-                namespace=stack.env_for("api")["HOLDFAST_TEMPORAL_NAMESPACE"],
-                data_converter=data_converter(read_key_file(stack.secrets.codec_key_file)),
-            )
-            rig = Rig(stack, world, points, database, client, provider)
-            yield rig
-            rig.points.clear()
-            for engine in rig.engines.values():
-                await engine.dispose()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    async with (
+        Stack(
+            folder / data,
+            ports=ports,
+            parts={"postgres", "valkey", "temporal", "migrations", "provider", "governor", "executor", *more_parts},
+            executors=executors,
+            provider="simulated",
+            headless=True,
+            extra_env={"governor": {**shared, **governor}, "executor": shared, "api": shared, "provider": shared},
+        ) as stack,
+        httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
+        asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,
+    ):
+        client = await Client.connect(
+            stack.urls.temporal,
+            namespace=stack.env_for("api")["HOLDFAST_TEMPORAL_NAMESPACE"],
+            data_converter=data_converter(read_key_file(stack.secrets.codec_key_file)),
+        )
+        rig = Rig(stack, world, points, database, client, provider)
+        yield rig
+        rig.points.clear()
+        for engine in rig.engines.values():
+            await engine.dispose()

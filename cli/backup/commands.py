@@ -1,0 +1,245 @@
+"""`holdfast backup` with `verify`, `show` and `list`, and `holdfast restore`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.stack.commands import DataDir
+from cli.stack.data_folder import DataFolder, default_path
+from cli.terminal import EXIT_CODES_HELP, errors, reported, say
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from cli.backup.manifest import Manifest
+    from cli.backup.restore import Restored
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is said meanwhile goes to stderr.")]
+File = Annotated[Path, typer.Argument(help="The archive that `holdfast backup` wrote.")]
+Postgres = Annotated[
+    str | None,
+    typer.Option(
+        "--postgres",
+        envvar="HOLDFAST_POSTGRES",
+        help="A superuser's URL, where PostgreSQL is a server of your own.",
+        show_envvar=True,
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    group = typer.Typer(invoke_without_command=True, help=backup.__doc__, epilog=EXIT_CODES_HELP)
+    group.callback()(backup)
+    group.command(epilog=EXIT_CODES_HELP)(verify)
+    group.command(epilog=EXIT_CODES_HELP)(show)
+    group.command("list", epilog=EXIT_CODES_HELP)(list_)
+    app.add_typer(group, name="backup")
+    app.command(epilog=EXIT_CODES_HELP)(restore)
+
+
+def _tell(line: str) -> None:
+    errors.print(line, markup=False)
+
+
+def backup(
+    context: typer.Context,
+    *,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The archive, or a folder for it. Default: backups/ in the data folder."),
+    ] = None,
+    data_dir: DataDir = None,
+    without_secrets: Annotated[
+        bool, typer.Option("--without-secrets", help="Leave the keys out; keep them elsewhere, a restore needs them.")
+    ] = False,
+    postgres: Postgres = None,
+    as_json: AsJson = False,
+) -> None:
+    """Writes PostgreSQL, Temporal and the keys, as they are at one point, into one archive. The stack may run meanwhile."""
+    if context.invoked_subcommand is not None:
+        return
+    with reported():
+        from cli.backup.take import default_target, take
+
+        folder = DataFolder(data_dir or default_path())
+        target = to.expanduser().absolute() if to is not None else None
+        name = default_target(folder, datetime.now(UTC))
+        if target is None or target.is_dir():
+            target = name if target is None else target / name.name
+        manifest = asyncio.run(
+            take(folder, target, superuser_url=postgres, with_secrets=not without_secrets, say=_tell)
+        )
+        if as_json:
+            say(json.dumps(_as_json(target, manifest)))
+            return
+        for line in _about(target, manifest):
+            say(line)
+        say(_WITH_SECRETS if manifest.secrets else _WITHOUT_SECRETS)
+        if to is None:
+            say("It lies in the data folder: copy it to another machine.")
+
+
+_WITH_SECRETS = (
+    "SECRET: the archive holds all keys. Whoever has it can read and do everything that this server can. "
+    "Keep it as you keep the server."
+)
+_WITHOUT_SECRETS = (
+    "WITHOUT KEYS: this backup cannot be restored without `secrets/` of the data folder. Keep a copy elsewhere."
+)
+
+
+def _as_json(path: Path, manifest: Manifest) -> dict[str, JsonValue]:
+    return {"file": str(path), "bytes": path.stat().st_size, **manifest.model_dump(mode="json")}
+
+
+def _about(path: Path, manifest: Manifest) -> Sequence[str]:
+    versions = manifest.versions
+    facts = {
+        "backup": str(path),
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "point": f"{manifest.point.at:%Y-%m-%d %H:%M:%S %Z} (nothing was decided for {manifest.point.writes_stopped_ms} ms)",
+        "of": manifest.source,
+        "tenants": str(manifest.tenants),
+        "open runs": str(manifest.open_runs),
+        "keys": "in it" if manifest.secrets else "not in it",
+        "versions": f"Holdfast {versions.holdfast}, schema {versions.schema_version}, PostgreSQL {versions.postgres}, "
+        f"Temporal {versions.temporal}",
+    }
+    return [f"{name:<10} {value}" for name, value in facts.items()]
+
+
+def verify(file: File, as_json: AsJson = False) -> None:
+    """Checks every byte of a backup, and whether this version can restore it."""
+    with reported():
+        from cli.backup.restore import check
+
+        manifest = asyncio.run(check(file, _tell))
+        if as_json:
+            say(json.dumps({"ok": True, **_as_json(file, manifest)}))
+            return
+        for line in _about(file, manifest):
+            say(line)
+        say("every byte is as it was written")
+
+
+def show(file: File, as_json: AsJson = False) -> None:
+    """Shows what a backup says of itself, without checking the rest."""
+    with reported():
+        from cli.backup.archive import read_manifest
+
+        manifest = read_manifest(file)
+        if as_json:
+            say(json.dumps(_as_json(file, manifest)))
+            return
+        for line in _about(file, manifest):
+            say(line)
+        for member in manifest.members:
+            say(f"  {member.size:>12}  {member.sha256[:16]}…  {member.name}")
+
+
+def list_(
+    folder: Annotated[Path | None, typer.Argument(help="Default: backups/ in the data folder.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the backups in a folder, newest first."""
+    with reported():
+        from cli.backup.archive import read_manifest
+        from cli.backup.errors import BackupInvalid
+
+        place = folder or DataFolder(data_dir or default_path()).backups
+        found: list[tuple[Path, Manifest | None, str]] = []
+        for path in sorted(place.glob("*.tar"), reverse=True):
+            try:
+                found.append((path, read_manifest(path), ""))
+            except BackupInvalid as error:
+                found.append((path, None, error.message))
+        if as_json:
+            rows = [{"file": str(p), "error": why} if m is None else _as_json(p, m) for p, m, why in found]
+            say(json.dumps(rows))
+            return
+        if not found:
+            say(f"there are no backups in {place}")
+        for path, manifest, why in found:
+            if manifest is None:
+                say(f"{path.name}  {why}")
+                continue
+            keys = "with keys" if manifest.secrets else "WITHOUT KEYS"
+            say(f"{path.name}  {manifest.point.at:%Y-%m-%d %H:%M:%S}  {path.stat().st_size / 1e6:8.1f} MB  {keys}")
+
+
+def restore(
+    file: File,
+    *,
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", help="The new data folder; must not be there yet.", show_default=False)
+    ],
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Let runs that were under way go on by themselves. What they did after the backup they do again.",
+        ),
+    ] = False,
+    secrets: Annotated[
+        Path | None, typer.Option(help="Folder with the keys, for a backup without: secrets/ of the old data folder.")
+    ] = None,
+    postgres: Postgres = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restores a backup into a new data folder; runs that were under way are paused until somebody has looked at them."""
+    with reported():
+        from cli.backup.restore import restore as restore_into
+
+        done = asyncio.run(
+            restore_into(file, DataFolder(data_dir), resume=resume, secrets=secrets, superuser_url=postgres, say=_tell)
+        )
+        if as_json:
+            say(json.dumps(_restored_as_json(done)))
+            return
+        for line in _restored(done, resume=resume):
+            say(line)
+
+
+def _restored_as_json(done: Restored) -> dict[str, JsonValue]:
+    runs: list[JsonValue] = [
+        {"run_id": str(run.run_id), "tenant": run.tenant, "agent": run.agent, "stood": run.stood, "state": run.state}
+        for run in done.reconciled.runs
+    ]
+    return {
+        "data_dir": str(done.folder),
+        "taken_at": done.manifest.point.at.isoformat(),
+        "holds_unknown": done.reconciled.unknown,
+        "holds_voided": done.reconciled.voided,
+        "runs": runs,
+    }
+
+
+def _restored(done: Restored, *, resume: bool) -> Sequence[str]:
+    lines = [f"restored into {done.folder}, as everything was at {done.manifest.point.at:%Y-%m-%d %H:%M:%S %Z}"]
+    lines += [f"  {run.run_id}  {run.state:<9}  {run.tenant}/{run.agent}  {run.stood}" for run in done.reconciled.runs]
+    if not done.reconciled.runs:
+        lines.append("no run was under way")
+    elif resume:
+        lines.append(
+            "--resume: these runs go on as soon as Holdfast is up. What they did after the backup they do again."
+        )
+    else:
+        lines.append(
+            "These runs are paused: what they did after the backup is not known here. Look at each, in the world outside "
+            "as well, then `holdfast resume RUN` or `holdfast cancel RUN`."
+        )
+    start = f"holdfast up --data-dir {done.folder}"
+    lines.append(f"start it with: {start}")
+    if os.environ.get("HOLDFAST_REDIS"):
+        lines.append("Give it an empty Redis database: the old one has streams of what came after the backup.")
+    return lines

@@ -1,0 +1,120 @@
+"""Taking a backup: one point, copies of both states, the keys, one archive."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli.backup import archive, postgres_tools
+from cli.backup.errors import BackupFailed
+from cli.backup.manifest import POSTGRES, SECRETS, TEMPORAL_SQLITE, Manifest, Point, Versions
+from cli.backup.point import Snapshot, consistent_point
+from cli.backup.progress import megabytes, telling
+from cli.backup.source import Source, key_digests, opened
+from cli.backup.temporal_sqlite import TemporalFile
+from cli.stack.data_folder import DataFolder
+from cli.stack.temporal_program import SERVER_VERSION
+
+
+def default_target(folder: DataFolder, now: datetime) -> Path:
+    """Returns where a backup goes for which no place is named."""
+    return folder.backups / f"holdfast-{now:%Y%m%dT%H%M%SZ}.tar"
+
+
+def _draft_folder(target: Path) -> Path:
+    """Makes the folder in which the parts are collected; what dead processes have left there is removed."""
+    if target.exists():
+        raise BackupFailed(f"{target} is there already", remedy="name another file with --to")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in target.parent.glob(f".{target.name}.*.draft"):
+            pid = old.name.split(".")[-2]
+            if not pid.isdecimal() or not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(old, ignore_errors=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+        draft.mkdir(mode=0o700)
+    except OSError as error:
+        raise BackupFailed(
+            f"cannot write to {target.parent}: {error.strerror}", remedy="name another place with --to"
+        ) from None
+    return draft
+
+
+async def take(
+    folder: DataFolder,
+    target: Path,
+    *,
+    superuser_url: str | None = None,
+    with_secrets: bool = True,
+    say: Callable[[str], None],
+) -> Manifest:
+    """Takes a backup of an embedded stack, which may go on working meanwhile.
+
+    Args:
+        folder: Its data folder.
+        target: The archive; must not exist.
+        superuser_url: A superuser's URL, if PostgreSQL is one of the user's own.
+        with_secrets: Whether the keys go into the archive.
+        say: Gets a line about what is done.
+
+    Raises:
+        BackupFailed: It could not be taken; nothing of it is left.
+    """
+    draft = _draft_folder(target)
+    try:
+        async with opened(folder, superuser_url, say) as source:
+            snapshot = await _copy(source, draft, say)
+        if with_secrets:
+            shutil.copytree(source.secrets, draft / SECRETS, ignore=shutil.ignore_patterns(".*"))
+        manifest = _describe(source, snapshot, draft, with_secrets=with_secrets)
+        async with telling(say, "writing the archive", lambda: f"{megabytes(manifest.size)} in all"):
+            await asyncio.to_thread(archive.write_archive, target, draft, manifest)
+    except OSError as error:
+        raise BackupFailed(
+            f"cannot write the backup: {error.strerror}", remedy="make room, or name another place with --to"
+        ) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+async def _copy(source: Source, draft: Path, say: Callable[[str], None]) -> Snapshot:
+    temporal = TemporalFile(source.temporal_file)
+    try:
+        async with consistent_point(source.database_url, temporal.open, say) as snapshot:
+            await temporal.copy_to(draft / TEMPORAL_SQLITE, say)
+            await postgres_tools.dump(
+                source.database_url,
+                draft / POSTGRES,
+                snapshot=snapshot.name,
+                server_major=snapshot.server_major,
+                say=say,
+            )
+    finally:
+        temporal.close()
+    return snapshot
+
+
+def _describe(source: Source, snapshot: Snapshot, draft: Path, *, with_secrets: bool) -> Manifest:
+    return Manifest(
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        source=source.label,
+        versions=Versions(
+            holdfast=importlib.metadata.version("holdfast"),
+            schema_version=snapshot.schema.version,
+            postgres=snapshot.server,
+            temporal=SERVER_VERSION,
+        ),
+        point=Point(at=snapshot.at, writes_stopped_ms=snapshot.writes_stopped_ms),
+        store="sqlite",
+        tenants=snapshot.tenants,
+        open_runs=snapshot.open_runs,
+        secrets=with_secrets,
+        key_digests=key_digests(source.secrets),
+        members=archive.members_of(draft),
+    )
