@@ -5,6 +5,7 @@ It is written beside its place and takes its name when it is whole. Whoever read
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -77,7 +78,7 @@ def write_archive(target: Path, folder: Path, manifest: Manifest) -> None:
             _write(file, folder, manifest)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, target)  # unlike a rename it never takes another file's place
+        _name(draft, target)
     except FileExistsError:
         raise BackupFailed(f"{target} is there already", remedy="name another file with --to") from None
     except OSError as error:
@@ -87,6 +88,18 @@ def write_archive(target: Path, folder: Path, manifest: Manifest) -> None:
     finally:
         draft.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _name(draft: Path, target: Path) -> None:
+    """Gives a whole file its name; never that of a file which is there."""
+    try:
+        os.link(draft, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK) or target.exists():
+            raise
+        draft.rename(target)  # this file system knows no second names
 
 
 def _sync_folder(folder: Path) -> None:

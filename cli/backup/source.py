@@ -45,6 +45,23 @@ def key_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
+def check_folder(folder: DataFolder, superuser_url: str | None) -> None:
+    """Makes sure that there is something to be backed up.
+
+    Raises:
+        BackupFailed: There is no stack's data in the folder.
+    """
+    if not (folder.temporal / "temporal.db").exists() or not folder.secrets.exists():
+        raise BackupFailed(
+            f"there is no data of a stack in {folder.path}",
+            remedy="name its folder with --data-dir, as `holdfast up` has it",
+        )
+    if superuser_url is None and not (folder.postgres / "data" / "PG_VERSION").exists():
+        raise BackupFailed(
+            f"{folder.path} has no PostgreSQL of its own", remedy="set HOLDFAST_POSTGRES as it is set for `holdfast up`"
+        )
+
+
 def _running(folder: DataFolder, superuser_url: str | None) -> str:
     """Returns the database's URL of a stack that runs."""
     state = folder.read_state()
@@ -68,18 +85,9 @@ async def opened(folder: DataFolder, superuser_url: str | None, say: Callable[[s
         say: Gets a line about what is done.
 
     Raises:
-        BackupFailed: There is no stack's data in the folder.
+        BackupFailed: The stack is being started or stopped.
     """
     temporal_file = folder.temporal / "temporal.db"
-    if not temporal_file.exists() or not folder.secrets.exists():
-        raise BackupFailed(
-            f"there is no data of a stack in {folder.path}",
-            remedy="name its folder with --data-dir, as `holdfast up` has it",
-        )
-    if superuser_url is None and not (folder.postgres / "data" / "PG_VERSION").exists():
-        raise BackupFailed(
-            f"{folder.path} has no PostgreSQL of its own", remedy="set HOLDFAST_POSTGRES as it is set for `holdfast up`"
-        )
     if folder.running_pid() is not None:
         yield Source("a running stack", _running(folder, superuser_url), temporal_file, folder.secrets)
         return

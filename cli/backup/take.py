@@ -15,7 +15,7 @@ from cli.backup.errors import BackupFailed
 from cli.backup.manifest import POSTGRES, SECRETS, TEMPORAL_SQLITE, Manifest, Point, Versions
 from cli.backup.point import Snapshot, consistent_point
 from cli.backup.progress import megabytes, telling
-from cli.backup.source import Source, key_digests, opened
+from cli.backup.source import Source, check_folder, key_digests, opened
 from cli.backup.temporal_sqlite import TemporalFile
 from cli.stack.data_folder import DataFolder
 from cli.stack.temporal_program import SERVER_VERSION
@@ -65,6 +65,7 @@ async def take(
     Raises:
         BackupFailed: It could not be taken; nothing of it is left.
     """
+    check_folder(folder, superuser_url)
     draft = _draft_folder(target)
     try:
         async with opened(folder, superuser_url, say) as source:

@@ -72,6 +72,26 @@ CODES: Final = (
         "A migration could not get its locks in time; nothing of it was done, and the old version works as before.",
         "End what the sentence says holds it up, or run it again at a quieter time, or with more `--patience-s`.",
     ),
+    _stack(
+        "backup.failed",
+        "A backup could not be taken; nothing of it is left.",
+        "Do what the sentence says, and take it again.",
+    ),
+    _stack(
+        "backup.invalid",
+        "A backup is damaged, incomplete, of a newer version, or no backup at all; nothing of it was restored.",
+        "Take another backup: `holdfast backup verify` says which can be trusted. One of a newer version needs that version.",
+    ),
+    _stack(
+        "backup.restore_refused",
+        "A backup cannot be restored there, or not with these keys; what is there is untouched.",
+        "Name a new folder or database, or the folder with the keys; docs/how-to/back-up-and-restore.md tells how.",
+    ),
+    _stack(
+        "backup.restore_failed",
+        "Restoring failed in the middle; what it had made was removed.",
+        "Mend what the sentence names, and restore again.",
+    ),
     Code(
         "client.no_answer",
         (Place.CLIENT,),

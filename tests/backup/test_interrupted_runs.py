@@ -6,11 +6,13 @@ What exists in the world outside stays as it is, as it does when a server burns 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from uuid import UUID
 
@@ -205,11 +207,11 @@ _SUBJECTS = ("after the gate", "on its way", "never started", "permitted", "betw
 
 async def test_under_load_both_states_are_of_one_point_and_runs_go_on_by_themselves(disaster: Disaster) -> None:
     started: list[Run] = []
-    stopping = asyncio.Event()
+    numbers, stopping = count(), asyncio.Event()
 
     async def work(rig: Rig, tenant: Tenant) -> None:
         while not stopping.is_set():
-            number = len(started)
+            number = next(numbers)
             script = (refund(f"LOAD-{number}"), refund(f"MORE-{number}"), say("done"))
             run = await tenant.start(task(*script), steps_per_execution=2)
             started.append(run)
@@ -239,7 +241,7 @@ async def test_under_load_both_states_are_of_one_point_and_runs_go_on_by_themsel
             await run.settled()
             assert "hold.key_conflict" not in await run.codes()
         # a refund that came after the backup comes again, under the same key: it exists once
-        for order in [f"{name}-{number}" for number in range(len(started)) for name in ("LOAD", "MORE")]:
+        for order in [f"{name}-{number}" for number in range(next(numbers)) for name in ("LOAD", "MORE")]:
             assert len(rig.refunds(order)) <= 1, order
         for run in runs:
             for hold in await run.holds(tool="payments.refund"):
