@@ -37,7 +37,7 @@ from .shell import commands, without_redirects
 _KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "mermaid"})
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
 _TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
-_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp", "sed", "grep", "sleep", "umask"})
+_PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp", "sed", "grep", "sleep", "umask", "tar"})
 _INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]
 
