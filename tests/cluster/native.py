@@ -28,6 +28,7 @@ from cli.stack.supervisor import Urls
 from tests.deployment.composition import compose, environment, mounts, services
 from tests.stack.places import ROOT
 
+from .image import build
 from .programs import postgres_home, programs_folder
 
 Node = Any  # what YAML holds has no types
@@ -97,7 +98,9 @@ class Cluster:
         """Starts everything in the order that compose.yaml asks for; if that fails, what was started is stopped again."""
         try:
             self._lay_out()
-            await programs_folder(self._programs, self._say)
+            self._say("building the image's environment")
+            image = await asyncio.to_thread(build, self.folder / "image")
+            await programs_folder(self._programs, image, self._say)
             for name in self._order():
                 await self.start(name)
         except BaseException:
@@ -190,7 +193,9 @@ class Cluster:
         own = {key: self._translated(name, value, key) for key, value in environment(self.services[name]).items()}
         base = {"PATH": f"{self._programs}:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
         if self.services[name]["image"].startswith("holdfast:"):
-            base |= {"PYTHONPATH": str(ROOT), "HOME": "/nonexistent"}
+            # nothing from the folder that this was started in: only what the image has; of the demo its brain
+            base |= {"HOME": "/nonexistent", "PYTHONSAFEPATH": "1"}
+            base |= {"PYTHONPATH": str(ROOT)} if name == "provider" else {}
         return {**base, **own, **self._more_environment(name)}
 
     def _because_native(self, name: str) -> list[str]:

@@ -112,15 +112,20 @@ def postgres_home() -> Path:
     )
 
 
-async def programs_folder(folder: Path, say: Callable[[str], None]) -> Path:
-    """Makes a folder with all programs under the names that they have in their images."""
+async def programs_folder(folder: Path, image: Path, say: Callable[[str], None]) -> None:
+    """Makes a folder with all programs under the names that they have in their images.
+
+    Args:
+        folder: Where.
+        image: The programs of Holdfast's own image.
+        say: Gets every line that a person should see.
+    """
     postgres = postgres_home()
     targets = {
         **temporal_programs(say),
         "temporal": await TemporalProgram(say=say).find(),
         "valkey-server": valkey.binary(),
-        "python": Path(sys.executable),
-        "holdfast": Path(sys.executable).with_name("holdfast"),
+        **{name: image / name for name in ("python", "holdfast")},
         **{name: postgres / name for name in ("postgres", "initdb", "pg_isready")},
     }
     folder.mkdir(parents=True)
@@ -130,7 +135,6 @@ async def programs_folder(folder: Path, say: Callable[[str], None]) -> Path:
         _write(folder / name, script)
     _write(folder / "nc", f"#!{sys.executable}\n{textwrap.dedent(_NETCAT)}")
     _write(folder / "valkey-cli", f"#!{sys.executable}\n{textwrap.dedent(_VALKEY_CLI)}")
-    return folder
 
 
 def _write(path: Path, text: str) -> None:
