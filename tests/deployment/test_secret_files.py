@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from cli.main import app
 from cli.stack.errors import DataFolderInvalid
 from holdfast.database.roles import LOGIN_ROLES
 from holdfast.settings import read_key_file, read_secret_file
+from tests.stack.places import ROOT, until
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -106,9 +109,20 @@ def test_a_lost_master_is_not_replaced(tmp_path: Path) -> None:
     assert "restore it from a backup" in done.stderr
 
 
-def test_several_at_once_agree(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli.main", "secrets", "init", "--dir", str(tmp_path / "secrets")]
-    all_of_them = [subprocess.Popen(command, env={"PATH": os.environ["PATH"]}) for _ in range(4)]
-    assert [one.wait(60) for one in all_of_them] == [0, 0, 0, 0]
-    private = Ed25519PrivateKey.from_private_bytes(read_key_file(tmp_path / "secrets/governor/permit_key"))
-    assert read_key_file(tmp_path / "secrets/executor/permit_public_key") == private.public_key().public_bytes_raw()
+def waits_for_a_lock(pid: int) -> bool:
+    """Whether the kernel knows this process as one that waits for a file's lock."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines() if "->" in line]
+    return any(str(pid) in words for words in waiting)
+
+
+async def test_a_second_one_waits_for_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    (folder / MASTER).mkdir(parents=True, mode=0o700)
+    command = [sys.executable, "-m", "cli.main", "secrets", "init", "--dir", str(folder)]
+    with (folder / MASTER / "lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = subprocess.Popen(command, env={"PATH": os.environ["PATH"]}, cwd=ROOT)
+        await until(lambda: waits_for_a_lock(second.pid), what="a process that waits for the lock")
+        assert [path.name for path in folder.rglob("*")] == [MASTER, "lock"]
+    assert await asyncio.to_thread(second.wait, 60) == 0
+    assert make(folder, Places()) == []
