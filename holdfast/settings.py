@@ -81,6 +81,15 @@ def _host_and_port(value: str) -> str:
     return value
 
 
+def _provider_names(value: str) -> str:
+    names = list(filter(None, (name.strip() for name in value.split(","))))
+    if unknown := [name for name in names if name not in PROVIDERS]:
+        raise ValueError(f"{', '.join(unknown)} is none of {', '.join(PROVIDERS)}")
+    return ",".join(names)
+
+
+PROVIDERS: Final = ("anthropic", "openai", "simulated")
+"""Who may think for the first tenant."""
 DatabaseUrl = Annotated[SecretStr, _secret_url("postgresql", "postgres")]
 RedisUrl = Annotated[SecretStr, _secret_url("redis", "rediss")]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -184,7 +193,7 @@ class BootstrapSettings(ProcessSettings):
     bootstrap_show_keys: bool = Field(default=True, description="whether the first keys are printed, once")
     broker_database_url: DatabaseUrl | None = Field(default=None, description="PostgreSQL as the role holdfast_broker")
     vault_key_file: Path | None = Field(default=None, description="AES-256 master key of the vault, 64 hex digits")
-    providers: str = Field(
+    providers: Annotated[str, AfterValidator(_provider_names)] = Field(
         default="",
         description="who thinks for the first tenant: `anthropic`, `openai`, `simulated`, separated by commas",
     )
@@ -308,6 +317,26 @@ def warn_of_misspellings(*kinds: type[BaseSettings]) -> None:
     """Logs a warning for each variable that looks like a misspelt setting of this process."""
     for name, meant in misspelled(os.environ, *kinds).items():
         structlog.get_logger("settings").warning("setting.unknown", variable=name, did_you_mean=meant)
+
+
+def secret_variable(name: str, environ: Mapping[str, str]) -> str:
+    """Returns a secret from a variable that is not Holdfast's own, or from the file that its name with `_FILE` names.
+
+    Returns:
+        The secret, or an empty text if neither is set.
+
+    Raises:
+        ConfigurationInvalid: Both are set, or the file will not do.
+    """
+    value, path = environ.get(name, ""), environ.get(name + FILE_SUFFIX, "")
+    if value and path:
+        raise ConfigurationInvalid(f"{name} and {name}{FILE_SUFFIX} are both set", remedy="unset one of them")
+    if not path:
+        return value
+    try:
+        return read_secret_file(Path(path))
+    except ConfigurationInvalid as error:
+        raise ConfigurationInvalid(f"{name}{FILE_SUFFIX}: {error.message}", remedy=error.remedy) from None
 
 
 def read_secret_file(path: Path) -> str:

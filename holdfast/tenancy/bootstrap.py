@@ -28,7 +28,7 @@ from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.money import NANO_PER_USD, format_usd
-from holdfast.settings import BootstrapSettings, load, read_key_file, warn_of_misspellings
+from holdfast.settings import BootstrapSettings, load, read_key_file, secret_variable, warn_of_misspellings
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
 from holdfast.vault import Vault
@@ -139,13 +139,13 @@ def provider_credentials(
     Args:
         providers: Names separated by commas: `anthropic`, `openai`, `simulated`.
         simulated_url: Where the simulated provider listens.
-        environ: Holds the real providers' keys.
+        environ: Holds the real providers' keys, or where they lie (`ANTHROPIC_API_KEY_FILE`).
     """
     chosen = set(filter(None, providers.split(",")))
     entries: dict[str, dict[str, JsonValue]] = {}
     for name, (variable, suffix) in _PROVIDERS.items():
-        if name in chosen and environ.get(variable):
-            entries[name] = {"api_key": environ[variable], "base_url": None, "simulated": False}
+        if name in chosen and (key := secret_variable(variable, environ)):
+            entries[name] = {"api_key": key, "base_url": None, "simulated": False}
         elif "simulated" in chosen and simulated_url:
             entries[name] = {"api_key": "simulated", "base_url": simulated_url + suffix, "simulated": True}
     return {f"provider.{name}": entry for name, entry in entries.items()}

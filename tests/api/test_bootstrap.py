@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from cli.stack.supervisor import Stack
 from holdfast.database.engine import create_engine, transaction
 from holdfast.database.migrate import migrate
+from holdfast.errors import ConfigurationInvalid
 from holdfast.tenancy.bootstrap import provider_credentials
 from holdfast.vault import Vault
 
@@ -126,3 +127,18 @@ def test_providers_come_from_the_environment() -> None:
     assert set(provider_credentials("anthropic,openai", "", environ)) == {"provider.anthropic"}
     assert provider_credentials("", "http://x", environ) == {}
     assert set(provider_credentials("simulated", "http://x", {})) == {"provider.anthropic", "provider.openai"}
+
+
+def test_a_provider_s_key_may_be_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("sk-from-a-file\n")
+    path.chmod(0o600)
+    environ = {"ANTHROPIC_API_KEY_FILE": str(path)}
+    found = provider_credentials("anthropic,openai", "", environ)
+    assert found == {"provider.anthropic": {"api_key": "sk-from-a-file", "base_url": None, "simulated": False}}
+    with pytest.raises(ConfigurationInvalid, match="ANTHROPIC_API_KEY and ANTHROPIC_API_KEY_FILE are both set"):
+        provider_credentials("anthropic", "", {**environ, "ANTHROPIC_API_KEY": "sk"})
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationInvalid, match=r"ANTHROPIC_API_KEY_FILE: .* can be read by others"):
+        provider_credentials("anthropic", "", environ)
+    assert provider_credentials("openai", "", environ) == {}, "whoever does not think is not asked for a key"

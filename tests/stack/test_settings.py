@@ -15,6 +15,7 @@ from holdfast.errors import ConfigurationInvalid
 from holdfast.settings import (
     PROCESSES,
     ApiSettings,
+    BootstrapSettings,
     BrokerSettings,
     ExecutorSettings,
     GovernorSettings,
@@ -151,6 +152,18 @@ def test_levels_are_known_in_any_case_and_empty_is_not_set(monkeypatch: pytest.M
     assert settings.broker_port == 8081
     monkeypatch.setenv("HOLDFAST_VAULT_KEY_FILE", "")
     assert refused(BrokerSettings) == "a setting is wrong: HOLDFAST_VAULT_KEY_FILE is not set"
+
+
+def test_who_thinks_has_to_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(
+        monkeypatch,
+        HOLDFAST_API_DATABASE_URL="postgresql://d/x",
+        HOLDFAST_BOOTSTRAP_KEY_FILE="/k",
+        HOLDFAST_PROVIDERS="openai, antropic",
+    )
+    assert "HOLDFAST_PROVIDERS: antropic is none of anthropic, openai, simulated" in refused(BootstrapSettings)
+    monkeypatch.setenv("HOLDFAST_PROVIDERS", "openai, anthropic,")
+    assert load(BootstrapSettings).providers == "openai,anthropic"
 
 
 def test_two_in_one_name_what_either_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

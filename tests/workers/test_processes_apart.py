@@ -23,12 +23,13 @@ from workers.sweepers import LOCK_KEY
 
 async def test_a_broker_needs_no_signing_key_and_serves_until_it_is_stopped(servers: Stack, tmp_path: Path) -> None:
     port = Ports.free().broker
-    env = broker(servers, port)
+    env = broker(servers, port) | {"HOLDFAST_BROKER_HOTS": "0.0.0.0"}
     private = read_key_file(servers.secrets.permit_key_file)
     public = Ed25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
     assert read_key_file(Path(env["HOLDFAST_PERMIT_PUBLIC_KEY_FILE"])) == public
     async with running("workers.broker", env, tmp_path / "log") as one:
         await one.until_event("ready")
+        assert one.events("setting.unknown") == 1, "a misspelt setting is warned of"
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
             assert (await http.get("/healthz")).json() == {"status": "ok"}
             body = {"permit": "forged", "workflow_id": "w", "activity_type": "execute_tool_call"}
