@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.run import seconds
-from cli.session import Session, with_session
+from cli.session import KeyOut, Session, check_out, with_session
 from cli.terminal import EXIT_CODES_HELP
 from holdfast.errors import NotFound
 
@@ -72,10 +72,12 @@ def create(
         str | None, typer.Option(help="In force for so long, such as 12h or 90d. Default: for ever.")
     ] = None,
     new_user: Annotated[bool, typer.Option("--new-user", help="Make the user first.")] = False,
+    out: KeyOut = None,
 ) -> None:
-    """Makes a key and shows it once, alone on stdout. Lost is lost: revoke it and make another."""
+    """Makes a key and shows it once. Lost is lost: revoke it and make another."""
     from sdk import HoldfastApiError
 
+    out = check_out(out)
     client = session.client
     if new_user:
         client.create_user(user)
@@ -87,10 +89,11 @@ def create(
         raise NotFound(
             f"{error.detail} ({error.code})", remedy="users are made with --new-user; projects over the API"
         ) from None
-    session.show_secret(
+    session.show_key(
         created(made),
         made.key,
         f"key {made.key_id} of {made.user} in {made.project}, roles {', '.join(made.roles)}; it is shown this once",
+        out,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,6 +44,8 @@ def replay(
     The history, of all executions if the run has continued as new, comes from Temporal: that of the stack on the data
     folder, or the one that HOLDFAST_TEMPORAL_ADDRESS, HOLDFAST_TEMPORAL_NAMESPACE and HOLDFAST_CODEC_KEY_FILE name.
     """
+    import asyncio
+
     from workers import replay as replaying
 
     session = Session(None, None, data_dir, as_json)

@@ -18,7 +18,7 @@ import typer
 
 from cli import profile_file
 from cli.profile_file import LOCAL, Profile
-from cli.stack.data_folder import DataFolder, default_path
+from cli.stack.data_folder import DataFolder, default_path, write_atomically
 from cli.stack.errors import NotRunning
 from cli.terminal import Refused, errors, note, reported, say
 from cli.text import columns, json_line, safe
@@ -56,6 +56,10 @@ ProfileName = Annotated[
 StackFolder = Annotated[
     Path | None,
     typer.Option("--data-dir", help=f"Call the stack on this data folder. Default: {_DATA_DIR_VARIABLE}."),
+]
+KeyOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write the key into this new file, which only you can read. Default: stdout."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -191,13 +195,23 @@ class Session:
             for line in lines():
                 say(safe(line))
 
-    def show_secret(self, answer: Mapping[str, JsonValue], secret: str, words: str) -> None:
-        """Prints something secret that is shown this once, alone on stdout so that it can go into a file; words go to stderr."""
+    def show_key(self, answer: Mapping[str, JsonValue], key: str, words: str, out: Path | None) -> None:
+        """Shows a new key this once: into a file that only its owner can read, or alone on stdout; words go to stderr.
+
+        Args:
+            answer: What `--json` prints, the key with it.
+            key: The key.
+            words: What was made.
+            out: The file, or None for stdout; `check_out` has looked at it before the key was made.
+        """
+        if out is not None:
+            write_atomically(out, key + "\n")
         if self.as_json:
             say(json_line(answer))
             return
-        note(words)
-        say(secret)
+        note(words if out is None else f"{words}; it is in {out}")
+        if out is None:
+            say(key)
 
     def show_table(
         self, answers: Sequence[object], headings: Sequence[str], rows: Iterable[Sequence[str]], none: str
@@ -250,6 +264,22 @@ def _read_key(path: Path, member: str) -> str:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationInvalid(f"cannot read the API key from {path}: {error}") from None
     return check_key(key, str(path))
+
+
+def check_out(out: Path | None) -> Path | None:
+    """Returns where a new key shall go; a key that was made and cannot be written would be lost.
+
+    Raises:
+        RequestInvalid: There is a file already, or none can be written there.
+    """
+    if out is None:
+        return None
+    out = out.expanduser().absolute()
+    if out.exists():
+        raise RequestInvalid(f"{out} is there already", remedy="name another file")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise RequestInvalid(f"no file can be written in {out.parent}", remedy="name another file")
+    return out
 
 
 def check_key(key: str, where: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.keys import created
-from cli.session import Session, with_session
+from cli.session import KeyOut, Session, check_out, with_session
 from cli.terminal import EXIT_CODES_HELP
 
 if TYPE_CHECKING:
@@ -37,14 +37,17 @@ def create(
     slug: Annotated[str, typer.Argument(help="Lower-case letters, digits and -.")],
     name: Annotated[str | None, typer.Option(help="What people call it. Default: the slug.")] = None,
     time_zone: Annotated[str, typer.Option(help="Such as Europe/Paris; windows of caps follow it.")] = "UTC",
+    out: KeyOut = None,
 ) -> None:
     """Makes a tenant with a project `default`, a user `owner` and their key, which is shown this once. It has no cap yet."""
+    out = check_out(out)
     session.operates = True
     made = session.client.create_tenant(slug, name or slug, time_zone=time_zone)
     answer: dict[str, JsonValue] = {"tenant_id": made.tenant_id, "slug": made.slug, "key": created(made.key)}
-    session.show_secret(
+    session.show_key(
         answer,
         made.key.key,
         f"tenant {made.slug} was made. This is its owner's key, shown this once. It cannot spend before it has a cap: "
         "with that key, `holdfast caps set tenant usd 5 --reason …`",
+        out,
     )

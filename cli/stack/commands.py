@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -94,6 +93,8 @@ def up(
     of the first two; HOLDFAST_TEMPORAL names Temporal's program, which is otherwise looked for, downloaded or built.
     """
     with reported():
+        import asyncio
+
         from cli.stack.supervisor import ALL_PARTS, BASE_PARTS, Stack
 
         stack = Stack(
@@ -138,6 +139,8 @@ def _ports(base: int | None, **wishes: int | None) -> Ports:
 
 async def _serve(stack: Stack, project: Path | None, *, as_json: bool) -> None:
     """Runs a stack until SIGINT or SIGTERM; a later second one ends it without waiting."""
+    import asyncio
+
     tell = _teller(as_json=True) if as_json else say
     asked = asyncio.Event()
     asked_at = 0.0
@@ -180,6 +183,8 @@ async def _watching(stack: Stack, project: Path | None) -> AsyncIterator[None]:
     if project is None or "api" not in stack.parts:
         yield
         return
+    import asyncio
+
     from cli.stack.account import launch_command, own_account
 
     key_file = str(stack.secrets.bootstrap_key_file)

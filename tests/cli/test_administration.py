@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ async def test_a_key_is_shown_once_works_and_is_revoked_at_once(desk: Desk, tmp_
     assert "revoked" in refused.stderr
     nobody = await desk.holdfast("keys", "create", "nobody", "--role", "viewer")
     assert (nobody.exit_code, "--new-user" in nobody.stderr) == (1, True)
+
+
+async def test_a_key_goes_into_a_file_of_ones_own(desk: Desk, tmp_path: Path) -> None:
+    out = tmp_path / "erin.key"
+    command = ("keys", "create", "erin", "--role", "viewer", "--out", str(out))
+    done = await desk.holdfast(*command, "--new-user")
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert out.read_text().strip() not in done.output
+    assert (await desk.bare("runs", "--data-dir", str(desk.data), "--key-file", str(out))).exit_code == 0
+    count = len(await desk.answer("keys", "list"))
+    for place in (out, tmp_path / "nowhere" / "key"):  # a key that could not be written would be lost
+        assert (await desk.holdfast(*command[:-1], str(place))).exit_code == 1
+    assert len(await desk.answer("keys", "list")) == count
 
 
 async def test_an_expired_key_says_so(desk: Desk, tmp_path: Path) -> None:

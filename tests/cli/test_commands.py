@@ -266,6 +266,9 @@ async def test_errors_are_sentences_with_a_code(desk: Desk, tmp_path: Path) -> N
     nowhere = await desk.bare("runs", "--url", "http://127.0.0.1:9", "--key-file", str(wrong_key))
     assert nowhere.exit_code == 3
     assert "cannot be reached" in nowhere.stderr
+    for url in ("nonsense", "ftp://a", "http://a b", "http://a:port", "http://[::1"):
+        wrong = await desk.bare("runs", "--url", url, "--key-file", str(wrong_key))
+        assert (wrong.exit_code, "is no address" in wrong.stderr) == (1, True), wrong.output
     keyless = await desk.bare("runs", "--url", desk.stack.urls.api)
     assert keyless.exit_code == 1
     assert "HOLDFAST_API_KEY" in keyless.stderr
