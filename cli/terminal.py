@@ -138,4 +138,6 @@ def reported() -> Iterator[None]:
         errors.print(f"error: {message}", markup=False, style="red")
         if error.remedy:
             errors.print(f"  to do: {safe(error.remedy)}", markup=False)
+        if not isinstance(error, Refused) and error.code != HoldfastError.code:  # a refusal's sentence names its own
+            errors.print(f"  code:  {error.code} (`holdfast explain {error.code}`)", markup=False)
         raise typer.Exit(exit_code_of(error)) from None

@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
-from docs import commands
+from docs import commands, operations
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
@@ -93,6 +93,8 @@ def _where(code: Code) -> str:
     }
     exit_code = EXIT_CODES.get(code.code, ExitCode.FAILED)
     words[Place.COMMAND] = f"command, exit code {exit_code.value}"
+    if Place.COMMAND not in code.places and code.code in EXIT_CODES:
+        words[Place.API] += f" (a command: exit code {exit_code.value})"
     return ", ".join(words.get(place, place.value) for place in code.places)
 
 
@@ -211,6 +213,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "services": services,
         "secrets": secret_files,
         "commands": commands.reference,
+        "operations": operations.reference,
         "shared-options": commands.shared_options,
     }
 )

@@ -10,7 +10,7 @@ from typing import Final, get_args
 
 import pytest
 
-from docs import generate
+from docs import generate, operations
 from holdfast.contracts.run import MarkRun
 from holdfast.providers.model import Channel
 from holdfast.timeline.follow import ALWAYS_SENT
@@ -131,3 +131,9 @@ def test_every_failure_that_is_described_is_tried() -> None:
     assert rows
     untried = [row.partition(" |")[0] for row in rows if not re.search(r"`tests/[\w/]+\.py(::test_\w+)?`$", row)]
     assert not untried, f"each row names the test that tries it: {untried}"
+
+
+def test_every_operation_of_the_api_is_named() -> None:
+    text = (_REFERENCE / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", text, re.MULTILINE))
+    assert named == {f"{method} {path}" for method, path, _ in operations.operations()}

@@ -47,6 +47,7 @@ def test_errors_say_what_was_wrong_and_what_to_do(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         f"error: Holdfast does not run on {tmp_path}",
         "  to do: start it with `holdfast up`",
+        "  code:  stack.not_running (`holdfast explain stack.not_running`)",
     ]
     file = tmp_path / "file"
     file.touch()
