@@ -66,6 +66,7 @@ NO_CODE: Final = "no code"
 BUILT: Final[Mapping[tuple[str, str], Callable[[], set[str]] | str]] = MappingProxyType(
     {
         ("holdfast/ledger/repository.py", "c.{name}"): NO_CODE,  # a column
+        ("holdfast/tools/openapi_document.py", "paths.{path}"): NO_CODE,  # a place in a document
         ("holdfast/tenancy/bootstrap.py", "provider.{name}"): NO_CODE,  # an entry of the vault
         ("workers/broker.py", "provider.{request.wire}"): NO_CODE,  # an entry of the vault
         ("holdfast_verdict/decide.py", "approval.{approval.state}"): lambda: (
