@@ -15,12 +15,15 @@ import typer
 from cli.stack.commands import DataDir
 from cli.stack.data_folder import DataFolder, default_path
 from cli.terminal import EXIT_CODES_HELP, errors, reported, say
+from holdfast.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from cli.backup.manifest import Manifest
     from cli.backup.restore import Restored
+    from cli.backup.source import Source
+    from holdfast.runs.restoring import Reconciled
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is said meanwhile goes to stderr.")]
 File = Annotated[Path, typer.Argument(help="The archive that `holdfast backup` wrote.")]
@@ -33,6 +36,22 @@ Postgres = Annotated[
         show_envvar=True,
     ),
 ]
+TemporalPostgres = Annotated[
+    str | None,
+    typer.Option(
+        "--temporal-postgres",
+        envvar="HOLDFAST_TEMPORAL_POSTGRES",
+        help="URL of Temporal's database, as its owner, where Temporal runs on PostgreSQL.",
+    ),
+]
+VisibilityPostgres = Annotated[
+    str | None,
+    typer.Option(
+        "--temporal-visibility-postgres",
+        envvar="HOLDFAST_TEMPORAL_VISIBILITY_POSTGRES",
+        help="URL of Temporal's second database. Default: beside the first, with _visibility behind its name.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +62,8 @@ def register(app: typer.Typer) -> None:
     group.command(epilog=EXIT_CODES_HELP)(show)
     group.command("list", epilog=EXIT_CODES_HELP)(list_)
     app.add_typer(group, name="backup")
-    app.command(epilog=EXIT_CODES_HELP)(restore)
+    for command in (restore, restore_servers, restore_finish):
+        app.command(epilog=EXIT_CODES_HELP)(command)
 
 
 def _tell(line: str) -> None:
@@ -62,22 +82,31 @@ def backup(
         bool, typer.Option("--without-secrets", help="Leave the keys out; keep them elsewhere, a restore needs them.")
     ] = False,
     postgres: Postgres = None,
+    temporal_postgres: TemporalPostgres = None,
+    temporal_visibility_postgres: VisibilityPostgres = None,
+    secrets: Annotated[
+        Path | None, typer.Option(help="With --temporal-postgres: the folder that has the keys, to be put in as well.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Writes PostgreSQL, Temporal and the keys, as they are at one point, into one archive. The stack may run meanwhile."""
     if context.invoked_subcommand is not None:
         return
     with reported():
-        from cli.backup.take import default_target, take
+        from cli.backup.take import default_target, take, take_servers
 
         folder = DataFolder(data_dir or default_path())
         target = to.expanduser().absolute() if to is not None else None
         name = default_target(folder, datetime.now(UTC))
         if target is None or target.is_dir():
             target = name if target is None else target / name.name
-        manifest = asyncio.run(
-            take(folder, target, superuser_url=postgres, with_secrets=not without_secrets, say=_tell)
-        )
+        if temporal_postgres is not None:
+            source = _servers(postgres, temporal_postgres, temporal_visibility_postgres, secrets)
+            manifest = asyncio.run(take_servers(target, source, say=_tell))
+        else:
+            manifest = asyncio.run(
+                take(folder, target, superuser_url=postgres, with_secrets=not without_secrets, say=_tell)
+            )
         if as_json:
             say(json.dumps(_as_json(target, manifest)))
             return
@@ -86,6 +115,21 @@ def backup(
         say(_WITH_SECRETS if manifest.secrets else _WITHOUT_SECRETS)
         if to is None:
             say("It lies in the data folder: copy it to another machine.")
+
+
+def _servers(postgres: str | None, temporal: str, visibility: str | None, secrets: Path | None) -> Source:
+    from cli.backup.source import Source
+    from cli.backup.temporal_postgres import TemporalDatabases, visibility_url
+
+    if postgres is None:
+        raise ConfigurationInvalid(
+            "--temporal-postgres goes with --postgres", remedy="give the URL of Holdfast's database"
+        )
+    if secrets is not None and not secrets.is_dir():
+        raise ConfigurationInvalid(f"{secrets} is no folder")
+    return Source(
+        "servers apart", postgres, TemporalDatabases(temporal, visibility or visibility_url(temporal)), secrets
+    )
 
 
 _WITH_SECRETS = (
@@ -204,30 +248,102 @@ def restore(
             restore_into(file, DataFolder(data_dir), resume=resume, secrets=secrets, superuser_url=postgres, say=_tell)
         )
         if as_json:
-            say(json.dumps(_restored_as_json(done)))
+            say(json.dumps({"data_dir": str(done.folder), **_reconciled_as_json(done.manifest, done.reconciled)}))
             return
         for line in _restored(done, resume=resume):
             say(line)
 
 
-def _restored_as_json(done: Restored) -> dict[str, JsonValue]:
+def restore_servers(
+    file: File,
+    *,
+    postgres: Annotated[
+        str,
+        typer.Option("--postgres", envvar="HOLDFAST_POSTGRES", help="A superuser's URL of Holdfast's empty database."),
+    ],
+    temporal_postgres: Annotated[
+        str,
+        typer.Option(
+            "--temporal-postgres",
+            envvar="HOLDFAST_TEMPORAL_POSTGRES",
+            help="URL of Temporal's empty database, as its owner.",
+        ),
+    ],
+    temporal_visibility_postgres: VisibilityPostgres = None,
+    as_json: AsJson = False,
+) -> None:
+    """Loads a backup of servers apart into empty databases; processes refuse to start until `restore-finish` was run."""
+    with reported():
+        from cli.backup.restore_servers import Servers, load
+        from cli.backup.temporal_postgres import visibility_url
+
+        visibility = temporal_visibility_postgres or visibility_url(temporal_postgres)
+        manifest = asyncio.run(load(file, Servers(postgres, temporal_postgres, visibility), say=_tell))
+        if as_json:
+            say(json.dumps({"loaded": True, **_as_json(file, manifest)}))
+            return
+        say(f"all three databases are as they were at {manifest.point.at:%Y-%m-%d %H:%M:%S %Z}")
+        say("Now start Temporal on them, and nothing else; migrate; then `holdfast restore-finish`.")
+
+
+def restore_finish(
+    file: File,
+    *,
+    postgres: Annotated[
+        str, typer.Option("--postgres", envvar="HOLDFAST_POSTGRES", help="A superuser's URL of Holdfast's database.")
+    ],
+    codec_key_file: Annotated[Path, typer.Option(help="The codec key's file: codec.key of the secrets.")],
+    temporal_address: Annotated[
+        str, typer.Option(envvar="HOLDFAST_TEMPORAL_ADDRESS", help="host:port of Temporal's frontend.")
+    ] = "127.0.0.1:7233",
+    temporal_namespace: Annotated[
+        str, typer.Option(envvar="HOLDFAST_TEMPORAL_NAMESPACE", help="The namespace of all runs.")
+    ] = "holdfast",
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Let runs that were under way go on by themselves, as in `holdfast restore`."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Finishes a restore into servers apart: pauses runs that were under way, and lets processes start."""
+    with reported():
+        from cli.backup.restore_servers import finish
+
+        manifest, reconciled = asyncio.run(
+            finish(
+                file,
+                postgres,
+                temporal_address=temporal_address,
+                namespace=temporal_namespace,
+                codec_key_file=codec_key_file,
+                resume=resume,
+                say=_tell,
+            )
+        )
+        if as_json:
+            say(json.dumps(_reconciled_as_json(manifest, reconciled)))
+            return
+        for line in _reconciled(reconciled, resume=resume):
+            say(line)
+        say("Processes may start.")
+
+
+def _reconciled_as_json(manifest: Manifest, reconciled: Reconciled) -> dict[str, JsonValue]:
     runs: list[JsonValue] = [
         {"run_id": str(run.run_id), "tenant": run.tenant, "agent": run.agent, "stood": run.stood, "state": run.state}
-        for run in done.reconciled.runs
+        for run in reconciled.runs
     ]
     return {
-        "data_dir": str(done.folder),
-        "taken_at": done.manifest.point.at.isoformat(),
-        "holds_unknown": done.reconciled.unknown,
-        "holds_voided": done.reconciled.voided,
+        "taken_at": manifest.point.at.isoformat(),
+        "holds_unknown": reconciled.unknown,
+        "holds_voided": reconciled.voided,
         "runs": runs,
     }
 
 
-def _restored(done: Restored, *, resume: bool) -> Sequence[str]:
-    lines = [f"restored into {done.folder}, as everything was at {done.manifest.point.at:%Y-%m-%d %H:%M:%S %Z}"]
-    lines += [f"  {run.run_id}  {run.state:<9}  {run.tenant}/{run.agent}  {run.stood}" for run in done.reconciled.runs]
-    if not done.reconciled.runs:
+def _reconciled(reconciled: Reconciled, *, resume: bool) -> Sequence[str]:
+    lines = [f"  {run.run_id}  {run.state:<9}  {run.tenant}/{run.agent}  {run.stood}" for run in reconciled.runs]
+    if not reconciled.runs:
         lines.append("no run was under way")
     elif resume:
         lines.append(
@@ -238,8 +354,15 @@ def _restored(done: Restored, *, resume: bool) -> Sequence[str]:
             "These runs are paused: what they did after the backup is not known here. Look at each, in the world outside "
             "as well, then `holdfast resume RUN` or `holdfast cancel RUN`."
         )
-    start = f"holdfast up --data-dir {done.folder}"
-    lines.append(f"start it with: {start}")
+    return lines
+
+
+def _restored(done: Restored, *, resume: bool) -> Sequence[str]:
+    lines = [
+        f"restored into {done.folder}, as everything was at {done.manifest.point.at:%Y-%m-%d %H:%M:%S %Z}",
+        *_reconciled(done.reconciled, resume=resume),
+        f"start it with: holdfast up --data-dir {done.folder}",
+    ]
     if os.environ.get("HOLDFAST_REDIS"):
         lines.append("Give it an empty Redis database: the old one has streams of what came after the backup.")
     return lines

@@ -22,6 +22,7 @@ from cli.stack.postgres import binaries
 from holdfast.errors import HoldfastError
 
 _TLS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_POSTGRES_HOMES: Final = Path("/usr/lib/postgresql")
 _LOCK_WAIT: Final = "60s"
 _TAIL_CHARS: Final = 600
 
@@ -50,19 +51,22 @@ async def _major(program: Path) -> int:
 
 
 async def find(name: str, server_major: int) -> Path:
-    """Finds a program that is not older than the server.
+    """Finds a program that is not older than the server; the nearest, for a newer `pg_restore` says what an older server refuses.
 
     Raises:
         PartMissing: There is none.
     """
-    candidates: list[Path] = []
+    candidates = [home / "bin" / name for home in _POSTGRES_HOMES.glob("*")]
     with contextlib.suppress(PartMissing):  # those who have servers of their own need no extra `embedded`
         candidates.append(binaries() / name)
     if on_path := shutil.which(name):
         candidates.append(Path(on_path))
+    fit: dict[int, Path] = {}
     for program in candidates:
-        if await _major(program) >= server_major:
-            return program
+        if os.access(program, os.X_OK) and (major := await _major(program)) >= server_major:
+            fit.setdefault(major, program)
+    if fit:
+        return fit[min(fit)]
     raise PartMissing(
         f"there is no {name} of PostgreSQL {server_major} or later here",
         remedy=f"install PostgreSQL's client programs of version {server_major}, so that {name} is on PATH",
@@ -113,8 +117,15 @@ async def dump(url: str, target: Path, *, snapshot: str, server_major: int, say:
     await _run(argv, parsed, BackupFailed, f"dumping the database {parsed.database}", say, target)
 
 
-async def load(url: str, source: Path, *, server_major: int, say: Callable[[str], None]) -> None:
+async def load(url: str, source: Path, *, server_major: int, say: Callable[[str], None], own: bool = False) -> None:
     """Loads a dump into an empty database: all of it, or nothing.
+
+    Args:
+        url: The database.
+        source: The dump.
+        server_major: First number of the server's version.
+        say: Gets a line when it takes long.
+        own: Whether everything in it shall belong to the role of the URL, whosever it was.
 
     Raises:
         RestoreFailed: It did not end well; the database is as empty as it was.
@@ -122,5 +133,6 @@ async def load(url: str, source: Path, *, server_major: int, say: Callable[[str]
     program = await find("pg_restore", server_major)
     parsed = make_url(url)
     argv = [str(program), "--single-transaction", "--exit-on-error", "--no-password"]
+    argv += ["--no-owner", "--no-privileges", "--no-comments"] if own else []
     argv += [f"--dbname={parsed.database}", str(source)]
     await _run(argv, parsed, RestoreFailed, f"loading the database {parsed.database}", say, source)

@@ -62,10 +62,6 @@ async def check(path: Path, say: Callable[[str], None]) -> Manifest:
             f"({newest_known()})",
             remedy=f"restore it with Holdfast {manifest.versions.holdfast} or later",
         )
-    if manifest.store != "sqlite":
-        raise BackupInvalid(
-            f"{path} was taken of a Temporal server on PostgreSQL", remedy="see the how-to on your own servers"
-        )
     return manifest
 
 
@@ -94,6 +90,11 @@ async def restore(
         RestoreFailed: It failed in the middle; nothing is left of it.
     """
     manifest = await check(path, say)
+    if manifest.store != "sqlite":
+        raise RestoreRefused(
+            f"{path} was taken of servers apart, with Temporal on PostgreSQL",
+            remedy="restore it with `holdfast restore-servers`",
+        )
     _refuse_existing(folder)
     with _draft(folder, say) as draft:
         await asyncio.to_thread(_unpack, path, manifest, draft, secrets)

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 from cli.backup.errors import BackupFailed
+from cli.backup.temporal_sqlite import TemporalFile
 from cli.stack.data_folder import DataFolder
 from cli.stack.postgres import EmbeddedPostgres
 from cli.stack.secrets import load_or_create
@@ -24,25 +26,50 @@ class Source:
 
     Attributes:
         database_url: PostgreSQL, as a superuser.
-        temporal_file: Temporal's SQLite file.
-        secrets: The folder of the secrets.
+        temporal: Temporal's state.
+        secrets: The folder of the secrets, if it is here.
     """
 
     label: str
     database_url: str
-    temporal_file: Path
-    secrets: Path
+    temporal: TemporalState
+    secrets: Path | None
+
+
+class TemporalState(Protocol):
+    """Temporal's state, wherever it is kept."""
+
+    @property
+    def store(self) -> Literal["sqlite", "postgresql"]:
+        """Where that is."""
+
+    @property
+    def version(self) -> str:
+        """Of the server, or of its schema."""
+
+    async def prepare(self) -> None:
+        """Does what takes long before everything waits for `open`."""
+
+    async def open(self) -> None:
+        """Takes the snapshot."""
+
+    async def copy_to(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Writes its members of the archive."""
+
+    async def close(self) -> None:
+        """Gives the snapshot up."""
+
+
+def key_digest(name: str, path: Path) -> str:
+    """Returns the digest of a key file; of 32 random bytes it tells nothing."""
+    text = path.read_text(encoding="ascii").strip()
+    return hashlib.sha256(f"holdfast backup {name} {text}".encode()).hexdigest()
 
 
 def key_digests(folder: Path) -> dict[str, str]:
-    """Returns the digest of each key file in a folder of secrets; of 32 random bytes a digest tells nothing."""
-    digests = {}
-    for name in KEY_FILES:
-        path = folder / name
-        if path.is_file():
-            text = path.read_text(encoding="ascii").strip()
-            digests[name] = hashlib.sha256(f"holdfast backup {name} {text}".encode()).hexdigest()
-    return digests
+    """Returns the digest of each key file that a folder of secrets has, however deep."""
+    found = {name: next((path for path in sorted(folder.rglob(name)) if path.is_file()), None) for name in KEY_FILES}
+    return {name: key_digest(name, path) for name, path in found.items() if path is not None}
 
 
 def check_folder(folder: DataFolder, superuser_url: str | None) -> None:
@@ -87,10 +114,10 @@ async def opened(folder: DataFolder, superuser_url: str | None, say: Callable[[s
     Raises:
         BackupFailed: The stack is being started or stopped.
     """
-    temporal_file = folder.temporal / "temporal.db"
+    temporal = TemporalFile(folder.temporal / "temporal.db")
     if folder.running_pid() is not None:
-        yield Source("a running stack", _running(folder, superuser_url), temporal_file, folder.secrets)
+        yield Source("a running stack", _running(folder, superuser_url), temporal, folder.secrets)
         return
     say("the stack is stopped; starting its PostgreSQL for the backup")
     async with Stack(folder.path, ports="free", parts={"postgres"}, postgres_url=superuser_url) as stack:
-        yield Source("a stopped stack", stack.superuser_url, temporal_file, folder.secrets)
+        yield Source("a stopped stack", stack.superuser_url, temporal, folder.secrets)

@@ -7,18 +7,17 @@ import importlib.metadata
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cli.backup import archive, postgres_tools
 from cli.backup.errors import BackupFailed
-from cli.backup.manifest import POSTGRES, SECRETS, TEMPORAL_SQLITE, Manifest, Point, Versions
+from cli.backup.manifest import POSTGRES, SECRETS, Manifest, Point, Versions
 from cli.backup.point import Snapshot, consistent_point
 from cli.backup.progress import megabytes, telling
 from cli.backup.source import Source, check_folder, key_digests, opened
-from cli.backup.temporal_sqlite import TemporalFile
 from cli.stack.data_folder import DataFolder
-from cli.stack.temporal_program import SERVER_VERSION
 
 
 def default_target(folder: DataFolder, now: datetime) -> Path:
@@ -66,11 +65,30 @@ async def take(
         BackupFailed: It could not be taken; nothing of it is left.
     """
     check_folder(folder, superuser_url)
+    return await _take(target, opened(folder, superuser_url, say), with_secrets=with_secrets, say=say)
+
+
+async def take_servers(target: Path, source: Source, *, say: Callable[[str], None]) -> Manifest:
+    """Takes a backup of servers of one's own; the keys go into it if the source names a folder that has them.
+
+    Raises:
+        BackupFailed: It could not be taken; nothing of it is left.
+    """
+    return await _take(target, nullcontext(source), with_secrets=source.secrets is not None, say=say)
+
+
+async def _take(
+    target: Path,
+    opening: AbstractAsyncContextManager[Source],
+    *,
+    with_secrets: bool,
+    say: Callable[[str], None],
+) -> Manifest:
     draft = _draft_folder(target)
     try:
-        async with opened(folder, superuser_url, say) as source:
+        async with opening as source:
             snapshot = await _copy(source, draft, say)
-        if with_secrets:
+        if with_secrets and source.secrets is not None:
             shutil.copytree(source.secrets, draft / SECRETS, ignore=shutil.ignore_patterns(".*"))
         manifest = _describe(source, snapshot, draft, with_secrets=with_secrets)
         async with telling(say, "writing the archive", lambda: f"{megabytes(manifest.size)} in all"):
@@ -85,10 +103,11 @@ async def take(
 
 
 async def _copy(source: Source, draft: Path, say: Callable[[str], None]) -> Snapshot:
-    temporal = TemporalFile(source.temporal_file)
+    temporal = source.temporal
     try:
+        await temporal.prepare()
         async with consistent_point(source.database_url, temporal.open, say) as snapshot:
-            await temporal.copy_to(draft / TEMPORAL_SQLITE, say)
+            await temporal.copy_to(draft, say)
             await postgres_tools.dump(
                 source.database_url,
                 draft / POSTGRES,
@@ -97,7 +116,7 @@ async def _copy(source: Source, draft: Path, say: Callable[[str], None]) -> Snap
                 say=say,
             )
     finally:
-        temporal.close()
+        await temporal.close()
     return snapshot
 
 
@@ -109,13 +128,13 @@ def _describe(source: Source, snapshot: Snapshot, draft: Path, *, with_secrets: 
             holdfast=importlib.metadata.version("holdfast"),
             schema_version=snapshot.schema.version,
             postgres=snapshot.server,
-            temporal=SERVER_VERSION,
+            temporal=source.temporal.version,
         ),
         point=Point(at=snapshot.at, writes_stopped_ms=snapshot.writes_stopped_ms),
-        store="sqlite",
+        store=source.temporal.store,
         tenants=snapshot.tenants,
         open_runs=snapshot.open_runs,
         secrets=with_secrets,
-        key_digests=key_digests(source.secrets),
+        key_digests={} if source.secrets is None else key_digests(source.secrets),
         members=archive.members_of(draft),
     )

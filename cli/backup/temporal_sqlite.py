@@ -9,10 +9,12 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from cli.backup.errors import BackupFailed, RestoreFailed
+from cli.backup.manifest import TEMPORAL_SQLITE
 from cli.backup.progress import telling
+from cli.stack.temporal_program import SERVER_VERSION
 
 _PAGES: Final = 2_000
 _BUSY_S: Final = 10.0
@@ -24,10 +26,16 @@ class TemporalFile:
     Its journal is a WAL, in which a reader keeps seeing what it began with and holds no writer up.
     """
 
+    store: Final[Literal["sqlite"]] = "sqlite"
+
     def __init__(self, path: Path) -> None:
+        self.version = SERVER_VERSION
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._done = ""
+
+    async def prepare(self) -> None:
+        """Nothing takes long here."""
 
     async def open(self) -> None:
         """Takes the snapshot.
@@ -53,12 +61,13 @@ class TemporalFile:
         except sqlite3.Error as error:
             raise BackupFailed(f"cannot read Temporal's file {self._path}: {error}") from None
 
-    async def copy_to(self, target: Path, say: Callable[[str], None]) -> None:
+    async def copy_to(self, folder: Path, say: Callable[[str], None]) -> None:
         """Copies the snapshot, checks the copy and packs it.
 
         Raises:
             BackupFailed: The copy is not whole.
         """
+        target = folder / TEMPORAL_SQLITE
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with telling(say, "copying Temporal's state", lambda: self._done or "beginning"):
             await asyncio.to_thread(self._copy, target)
@@ -84,7 +93,7 @@ class TemporalFile:
     def _note(self, _: int, left: int, total: int) -> None:
         self._done = f"{total - left} of {total} pages"
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Gives the snapshot up."""
         if self._connection is not None:
             self._connection.close()

@@ -43,7 +43,7 @@ _LOOK_S = 0.2
 _LOOK_AT_LOCKS_S = 0.04
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _UNLOCK = text("SELECT pg_advisory_unlock(:key)")
-_COMMENT = text("SELECT obj_description(to_regclass('public.alembic_version'), 'pg_class')")
+COMMENT: Final = text("SELECT obj_description(to_regclass('public.alembic_version'), 'pg_class')")
 _HOLDER = text("""
     SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32 | objid::bigint) = :key
 """)
@@ -101,11 +101,18 @@ def _silent(_: str) -> None:
     pass
 
 
-def version_of(script: Script) -> SchemaVersion:
-    """Returns which version a migration makes, and who may work with it: unless it says otherwise, its predecessor's programs."""
+def version_of(script: Script, comment: str | None = None) -> SchemaVersion:
+    """Returns which version a migration makes, and who may work with it: unless it says otherwise, its predecessor's programs.
+
+    Args:
+        script: The migration.
+        comment: What the database says now: a restore that has not finished is not finished by a migration.
+    """
+    standing = SchemaVersion.parse(comment)
     predecessor = script.down_revision or script.revision
     assert isinstance(predecessor, str)  # the migrations are a line
-    return SchemaVersion(script.revision, getattr(script.module, "oldest_program", predecessor))
+    oldest = getattr(script.module, "oldest_program", predecessor)
+    return SchemaVersion(script.revision, oldest, restoring=standing is not None and standing.restoring)
 
 
 def config_of(folder: Path, connection: Connection | None = None) -> Config:
@@ -233,8 +240,9 @@ class _Migrator:
 
     async def say_version(self, script: Script) -> None:
         """Makes the database say its version, if an earlier program has migrated it without."""
-        wanted = version_of(script).comment
-        if await self._connection.scalar(_COMMENT) != wanted:
+        standing = await self._connection.scalar(COMMENT)
+        wanted = version_of(script, standing).comment
+        if standing != wanted:
             await self._connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{wanted}'"))
         await self._connection.commit()
 

@@ -59,6 +59,10 @@ _FORGET_START = text("UPDATE runs SET started_at = NULL WHERE tenant_id = :tenan
 _UNSIGNALLED = text("""
     SELECT seq FROM run_inputs WHERE tenant_id = :tenant_id AND run_id = :run_id AND signalled_at IS NULL ORDER BY seq
 """)
+_TOLD = text("""
+    SELECT 1 FROM timeline_events WHERE tenant_id = :tenant_id AND run_id = :run_id AND type = 'run.restored'
+      AND data ->> 'taken_at' = :taken_at LIMIT 1
+""")
 _PAUSE = text("""
     INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id)
     SELECT r.tenant_id, r.run_id, (SELECT max(seq) + 1 FROM run_inputs WHERE tenant_id = :tenant_id AND run_id = :run_id),
@@ -124,7 +128,10 @@ async def reconcile(engine: AsyncEngine, client: Client, *, resume: bool, taken_
         state = await _restore_run(engine, client, ids, cancelled=run.cancelled, paused=run.paused, resume=resume)
         data = {"taken_at": taken_at.isoformat(), "state": state}
         async with transaction(engine, run.tenant_id) as connection:
-            await events.append(connection, *ids, [Event("lifecycle", "run.restored", data)])
+            if not await connection.scalar(
+                _TOLD, {"tenant_id": ids[0], "run_id": ids[1], "taken_at": data["taken_at"]}
+            ):
+                await events.append(connection, *ids, [Event("lifecycle", "run.restored", data)])
         stood = standing.get(run.run_id, "between two steps")
         restored.append(RestoredRun(run.run_id, run.tenant, run.agent, stood, state))
     return Reconciled(tuple(restored), unknown, len(holds))

@@ -8,7 +8,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import text
 
-from holdfast.database.migrate import version_of
+from holdfast.database.migrate import COMMENT, version_of
 
 
 def _say_version(
@@ -19,7 +19,8 @@ def _say_version(
     script = context.script.get_revision(step.up_revision_id)
     assert script is not None
     assert ctx.connection is not None  # it is not called when migrations are only printed
-    ctx.connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{version_of(script).comment}'"))
+    version = version_of(script, ctx.connection.scalar(COMMENT))
+    ctx.connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{version.comment}'"))
 
 
 connection = context.config.attributes["connection"]
