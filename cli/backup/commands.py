@@ -254,21 +254,17 @@ def restore(
             say(line)
 
 
+def _url(given: str | None, option: str, variable: str) -> str:
+    if given is None:
+        raise ConfigurationInvalid(f"{option} is missing", remedy=f"give it, or set {variable}")
+    return given
+
+
 def restore_servers(
     file: File,
     *,
-    postgres: Annotated[
-        str,
-        typer.Option("--postgres", envvar="HOLDFAST_POSTGRES", help="A superuser's URL of Holdfast's empty database."),
-    ],
-    temporal_postgres: Annotated[
-        str,
-        typer.Option(
-            "--temporal-postgres",
-            envvar="HOLDFAST_TEMPORAL_POSTGRES",
-            help="URL of Temporal's empty database, as its owner.",
-        ),
-    ],
+    postgres: Postgres = None,
+    temporal_postgres: TemporalPostgres = None,
     temporal_visibility_postgres: VisibilityPostgres = None,
     as_json: AsJson = False,
 ) -> None:
@@ -277,8 +273,13 @@ def restore_servers(
         from cli.backup.restore_servers import Servers, load
         from cli.backup.temporal_postgres import visibility_url
 
-        visibility = temporal_visibility_postgres or visibility_url(temporal_postgres)
-        manifest = asyncio.run(load(file, Servers(postgres, temporal_postgres, visibility), say=_tell))
+        main = _url(temporal_postgres, "--temporal-postgres", "HOLDFAST_TEMPORAL_POSTGRES")
+        servers = Servers(
+            holdfast=_url(postgres, "--postgres", "HOLDFAST_POSTGRES"),
+            temporal=main,
+            visibility=temporal_visibility_postgres or visibility_url(main),
+        )
+        manifest = asyncio.run(load(file, servers, say=_tell))
         if as_json:
             say(json.dumps({"loaded": True, **_as_json(file, manifest)}))
             return
@@ -289,10 +290,8 @@ def restore_servers(
 def restore_finish(
     file: File,
     *,
-    postgres: Annotated[
-        str, typer.Option("--postgres", envvar="HOLDFAST_POSTGRES", help="A superuser's URL of Holdfast's database.")
-    ],
     codec_key_file: Annotated[Path, typer.Option(help="The codec key's file: codec.key of the secrets.")],
+    postgres: Postgres = None,
     temporal_address: Annotated[
         str, typer.Option(envvar="HOLDFAST_TEMPORAL_ADDRESS", help="host:port of Temporal's frontend.")
     ] = "127.0.0.1:7233",
@@ -312,7 +311,7 @@ def restore_finish(
         manifest, reconciled = asyncio.run(
             finish(
                 file,
-                postgres,
+                _url(postgres, "--postgres", "HOLDFAST_POSTGRES"),
                 temporal_address=temporal_address,
                 namespace=temporal_namespace,
                 codec_key_file=codec_key_file,
