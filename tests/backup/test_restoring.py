@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from typer.testing import CliRunner, Result
 
-from cli.backup import archive
+from cli.backup import archive, restore_servers
 from cli.backup.errors import BackupFailed, BackupInvalid, RestoreRefused
 from cli.backup.restore import check, restore
 from cli.backup.take import take
@@ -168,6 +168,39 @@ async def test_a_damaged_or_newer_backup_restores_nothing(
     with pytest.raises(BackupInvalid, match=r"which is newer than this version's \(0000\)") as caught:
         await check(standing.backup, print)
     assert "or later" in caught.value.remedy
+
+
+async def test_a_backup_of_servers_apart_and_one_of_a_stack_are_not_taken_for_each_other(
+    standing: Standing, place: Path, tmp_path: Path
+) -> None:
+    apart = tmp_path / "apart.tar"
+    of_a_stack = archive.read_manifest(standing.backup)
+    archive.write_archive(apart, tmp_path, of_a_stack.model_copy(update={"store": "postgresql", "members": ()}))
+    with pytest.raises(RestoreRefused, match="with Temporal on PostgreSQL") as caught:
+        await restore(apart, DataFolder(place / "new"), say=print)
+    assert "holdfast restore-servers" in caught.value.remedy
+    servers = restore_servers.Servers("postgresql://h/a", "postgresql://h/b", "postgresql://h/c")
+    with pytest.raises(RestoreRefused, match="was taken of an embedded stack"):
+        await restore_servers.load(standing.backup, servers, say=print)
+    assert nothing_in(place)
+
+
+async def test_what_was_not_restored_is_not_finished(standing: Standing) -> None:
+    url, key = standing.stack.superuser_url, standing.stack.secrets.codec_key_file
+    more: dict[str, Any] = {"temporal_address": "127.0.0.1:1", "namespace": "x", "resume": False, "say": print}
+    with pytest.raises(RestoreRefused, match="no restore into this database waits to be finished"):
+        await restore_servers.finish(standing.backup, url, codec_key_file=key, **more)
+    with pytest.raises(RestoreRefused, match="is not the codec key that this backup was made with"):
+        await restore_servers.finish(standing.backup, url, codec_key_file=standing.stack.secrets.vault_key_file, **more)
+
+
+@pytest.mark.parametrize("command", ["restore-servers", "restore-finish"])
+async def test_a_url_that_is_missing_is_named(standing: Standing, command: str) -> None:
+    more = ["--codec-key-file", "x"] if command == "restore-finish" else ["--temporal-postgres", "postgresql://h/b"]
+    done = await run(command, str(standing.backup), *more)
+    assert done.exit_code == 1
+    assert "--postgres is missing" in done.stderr
+    assert "set HOLDFAST_POSTGRES" in done.stderr
 
 
 async def test_without_its_keys_a_backup_is_not_restored(standing: Standing, place: Path, tmp_path: Path) -> None:

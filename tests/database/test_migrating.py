@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -315,3 +315,16 @@ async def test_programs_of_this_version_work_on_the_next_ones_schema_and_not_on_
         await _migrate(empty, folder)
         with pytest.raises(SchemaUnfit, match="cannot work with"):
             await require_schema(empty.engine("governor"))
+
+
+async def test_a_migration_does_not_finish_a_restore(empty: Database) -> None:
+    await _migrate(empty)
+    standing = await read_version(empty.engine("governor"))
+    assert standing is not None
+    restoring = replace(standing, restoring=True)
+    await empty.execute(f"COMMENT ON TABLE alembic_version IS '{restoring.comment}'")
+    with folder_with(_ADD) as (folder, newest):
+        for _ in range(2):
+            await _migrate(empty, folder)
+            found = await read_version(empty.engine("governor"))
+            assert found == SchemaVersion(newest, standing.version, restoring=True)
