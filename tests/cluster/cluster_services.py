@@ -27,7 +27,7 @@ from tests.stack.places import until
 from workers.temporal import RETENTION
 
 from .native import Cluster
-from .programs import temporal_version
+from .programs import version_of
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -80,7 +80,7 @@ async def test_the_real_temporal_server_runs_on_postgresql(cluster: Cluster) -> 
     """Temporal's real server runs on PostgreSQL with btree_gin; the namespace keeps runs as long as the code says"""
     client = await Client.connect(cluster.urls.temporal, namespace="holdfast")
     info = await client.workflow_service.get_system_info(GetSystemInfoRequest())
-    assert info.server_version == temporal_version()
+    assert info.server_version == version_of("temporal")
     described = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="holdfast"))
     kept = described.config.workflow_execution_retention_ttl.ToTimedelta()
     assert kept == RETENTION == timedelta(days=30)
@@ -91,6 +91,15 @@ async def test_the_real_temporal_server_runs_on_postgresql(cluster: Cluster) -> 
     assert await database.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'btree_gin'") == 1
     assert await database.fetchval("SELECT count(*) FROM schema_version") == 1
     await database.close()
+
+
+async def test_the_ui_shows_and_changes_nothing(cluster: Cluster) -> None:
+    """Temporal's UI answers for the namespace, and lets nobody change anything"""
+    async with httpx.AsyncClient(base_url=cluster.urls.temporal_ui, trust_env=False) as ui:
+        settings = (await ui.get("/api/v1/settings")).json()
+        assert settings["DefaultNamespace"] == "holdfast"
+        assert settings["DisableWriteActions"] is True
+        assert (await ui.get("/api/v1/namespaces/holdfast/workflows")).status_code == 200
 
 
 async def test_steps_run_again_without_effect(cluster: Cluster) -> None:

@@ -36,8 +36,6 @@ Node = Any  # what YAML holds has no types
 _OPEN: Final = frozenset({"secrets-postgres", "secrets-redis", "secrets-temporal", "postgres-socket"})
 """Volumes whose folder in the image is not closed: programs of other accounts enter them."""
 _SEVERAL: Final = ("governor", "executor")
-_NOT_RUN: Final = frozenset({"temporal-ui"})
-"""Its program is not here."""
 _SOCKET: Final = "/var/run/postgresql"
 _HEALTH_TIMEOUT_S: Final = 10
 _READY_TIMEOUT_MS: Final = 180_000
@@ -77,7 +75,7 @@ class Cluster:
         say: Callable[[str], None] = print,
     ) -> None:
         self.folder = folder
-        self.services = {name: service for name, service in services(environ).items() if name not in _NOT_RUN}
+        self.services = services(environ)
         self._started = [
             name for name, service in self.services.items() if set(service.get("profiles", profiles)) <= set(profiles)
         ]
@@ -86,7 +84,7 @@ class Cluster:
         self._more_arguments = more_arguments or {}
         self._say = say
         self._programs = folder / "bin"
-        numbers = (5432, 6379, 7233, 8080, 8081, 8082)
+        numbers = (5432, 6379, 7233, 8080, 8081, 8082, 8233)
         parts = ("FRONTEND", "MATCHING", "HISTORY", "WORKER")
         names = [*(f"{part}_MEMBERSHIP_PORT" for part in parts), *(f"{part}_GRPC_PORT" for part in parts[1:])]
         names.append("FRONTEND_HTTP_PORT")
@@ -118,7 +116,7 @@ class Cluster:
         return Urls(
             api=f"http://{LOOPBACK}:{self.ports[8080]}",
             console=f"http://{LOOPBACK}:{self.ports[8080]}/",
-            temporal_ui=environment(self.services["api"])["HOLDFAST_TEMPORAL_UI_URL"],
+            temporal_ui=f"http://{LOOPBACK}:{self.ports[8233]}",
             temporal=f"{LOOPBACK}:{self.ports[7233]}",
             broker=f"http://{LOOPBACK}:{self.ports[8081]}",
             provider=f"http://{LOOPBACK}:{self.ports[8082]}",
@@ -184,6 +182,9 @@ class Cluster:
         """Returns a service's command, as this machine runs it."""
         service = self.services[name]
         words = [*service.get("entrypoint", []), *service.get("command", []), *self._more_arguments.get(name, ())]
+        if name == "temporal-ui":  # what its image does
+            assert not words
+            words = ["temporal-ui-server", "--root", str(self._programs / "ui"), "--env", "docker", "start"]
         argv = [self._translated(name, str(word)) for word in words]
         argv[0] = argv[0] if argv[0].startswith("/") else str(self._programs / argv[0])
         return [*argv, *self._because_native(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ from cli.stack.errors import PartMissing
 from cli.stack.temporal_program import TemporalProgram, default_cache
 from tests.deployment.composition import services
 
-_MODULES: Final = {
+_SERVER: Final = {
     "temporal-server": "go.temporal.io/server/cmd/server",
     "temporal-sql-tool": "go.temporal.io/server/cmd/tools/sql",
 }
+_UI: Final = {"temporal-ui-server": "github.com/temporalio/ui-server/v2/cmd/server"}
+_UI_MODULE: Final = "github.com/temporalio/ui-server/v2"
 _POSTGRES_HOMES: Final = Path("/usr/lib/postgresql")
 _OLDEST_POSTGRES: Final = 15
 _BUILD_TIMEOUT_S: Final = 3_000
@@ -32,6 +35,11 @@ _NETCAT: Final = """
     flag, host, port = sys.argv[1:]
     assert flag == "-z"
     socket.create_connection((host, int(port)), 2).close()
+"""
+_CURL: Final = """
+    import sys, urllib.request
+    assert sys.argv[1:-1] == ["--fail", "--silent", "--output", "/dev/null"]
+    urllib.request.urlopen(sys.argv[-1], timeout=3).close()
 """
 _VALKEY_CLI: Final = """
     import socket, sys
@@ -43,9 +51,9 @@ _VALKEY_CLI: Final = """
 """
 
 
-def temporal_version() -> str:
-    """Returns the version that compose.yaml names."""
-    return str(services()["temporal"]["image"]).partition(":")[2]
+def version_of(service: str) -> str:
+    """Returns the version that compose.yaml names for a service's image."""
+    return str(services()[service]["image"]).partition(":")[2]
 
 
 def _says(program: Path, version: str) -> bool:
@@ -56,44 +64,68 @@ def _says(program: Path, version: str) -> bool:
 
 
 def temporal_programs(say: Callable[[str], None]) -> dict[str, Path]:
-    """Finds Temporal's server and schema tool in the cache, or builds them from their public Go module.
+    """Finds Temporal's server, schema tool and UI in the cache, or builds them from their public Go modules.
 
     Raises:
         PartMissing: They are not there, and Go is not either, or the build fails.
     """
-    version, cache = temporal_version(), default_cache()
-    found = {name: cache / f"{name}-{version}-{platform.machine()}" for name in _MODULES}
+    cache = default_cache()
     cache.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Path] = {}
     with (cache / "temporal-server.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all(_says(program, version) for program in found.values()):
-            _build(version, found, say)
+        for modules, version in ((_SERVER, version_of("temporal")), (_UI, version_of("temporal-ui"))):
+            wanted = {name: cache / f"{name}-{version}-{platform.machine()}" for name in modules}
+            if not all(_says(program, version) for program in wanted.values()):
+                _build(version, modules, wanted, say)
+            found |= wanted
+        ui_config(found["temporal-ui-server"])
     return found
 
 
-def _build(version: str, wanted: dict[str, Path], say: Callable[[str], None]) -> None:
+def _go() -> str:
     go = shutil.which("go")
     if go is None:
         raise PartMissing(
-            f"Temporal's server {version} is not in {default_cache()}, and Go is not installed to build it",
+            f"Temporal's server is not in {default_cache()}, and Go is not installed to build it",
             remedy="install Go 1.24 or later",
         )
-    modules = [f"{module}@v{version}" for module in _MODULES.values()]
-    say(f"building Temporal's server {version} with {go}; this takes about five minutes, once …")
+    return go
+
+
+def _run_go(arguments: Sequence[str], **more: str) -> str:
+    own = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    done = subprocess.run(
+        [_go(), *arguments],
+        env={**os.environ, **own, **more},
+        capture_output=True,
+        text=True,
+        timeout=_BUILD_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PartMissing(f"`go {' '.join(arguments)}` failed:\n{done.stderr[-2_000:]}")
+    return done.stdout
+
+
+def _build(version: str, modules: Mapping[str, str], wanted: Mapping[str, Path], say: Callable[[str], None]) -> None:
+    say(f"building {', '.join(modules)} {version} with {_go()}; this takes minutes, once …")
     with tempfile.TemporaryDirectory(prefix="build-", dir=default_cache()) as folder:
-        own = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": folder, "GOTMPDIR": folder}
-        done = subprocess.run(
-            [go, "install", "-trimpath", "-ldflags", "-s -w", "-tags", "disable_grpc_modules", *modules],
-            env={**os.environ, **own},
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise PartMissing(f"`go install {' '.join(modules)}` failed:\n{done.stderr[-2_000:]}")
-        for name, module in _MODULES.items():
-            (Path(folder) / module.rpartition("/")[2]).replace(wanted[name])
+        built = Path(folder) / "bin"
+        for name, module in modules.items():
+            flags = ["-trimpath", "-ldflags", "-s -w", "-tags", "disable_grpc_modules"]
+            _run_go(["install", *flags, f"{module}@v{version}"], GOBIN=str(built), GOTMPDIR=folder)
+            (built / module.rpartition("/")[2]).replace(wanted[name])
+
+
+def ui_config(program: Path) -> Path:
+    """Returns the UI's configuration as its image has it, which the module brings; it is kept beside the program."""
+    kept = program.with_name(f"{program.name}.yaml")
+    if not kept.exists():
+        module = f"{_UI_MODULE}@v{version_of('temporal-ui')}"
+        folder = Path(json.loads(_run_go(["mod", "download", "-json", module]))["Dir"])
+        kept.write_bytes((folder / "config/docker.yaml").read_bytes())
+    return kept
 
 
 def postgres_home() -> Path:
@@ -120,9 +152,9 @@ async def programs_folder(folder: Path, image: Path, say: Callable[[str], None])
         image: The programs of Holdfast's own image.
         say: Gets every line that a person should see.
     """
-    postgres = postgres_home()
+    postgres, temporal = postgres_home(), temporal_programs(say)
     targets = {
-        **temporal_programs(say),
+        **temporal,
         "temporal": await TemporalProgram(say=say).find(),
         "valkey-server": valkey.binary(),
         **{name: image / name for name in ("python", "holdfast")},
@@ -133,6 +165,10 @@ async def programs_folder(folder: Path, image: Path, say: Callable[[str], None])
         # the interpreter finds its environment by the path that it was called with, so no link leads to it
         script = f'#!/bin/sh\nexec "{target}" "$@"\n'
         _write(folder / name, script)
+    # the folder that the UI's image runs it in
+    (folder / "ui/config").mkdir(parents=True)
+    shutil.copy(ui_config(temporal["temporal-ui-server"]), folder / "ui/config/docker.yaml")
+    _write(folder / "curl", f"#!{sys.executable}\n{textwrap.dedent(_CURL)}")
     _write(folder / "nc", f"#!{sys.executable}\n{textwrap.dedent(_NETCAT)}")
     _write(folder / "valkey-cli", f"#!{sys.executable}\n{textwrap.dedent(_VALKEY_CLI)}")
 

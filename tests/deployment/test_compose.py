@@ -173,9 +173,8 @@ def test_each_is_confined(name: str) -> None:
     assert service["pids_limit"]
     assert service["restart"]
     assert "privileged" not in service
-    assert service["read_only"] is (name != "temporal-ui")
-    if name != "temporal-ui":  # its image has an account of its own
-        assert int(service["user"].split(":")[0]) > 0
+    assert service["read_only"] is True
+    assert int(service["user"].split(":")[0]) > 0
     tag = service["image"].partition(":")[2]
     assert any(character.isdigit() for character in tag), "an image without a pinned tag"
     assert not any(key.endswith("PASSWORD") for key in environment(service))
@@ -229,7 +228,11 @@ def test_temporal_agrees_with_the_code() -> None:
     assert namespace["TEMPORAL_RETENTION"] == f"{int(RETENTION.total_seconds()) // 3600}h"
     images = {services()[name]["image"] for name in ("temporal", "temporal-schema", "temporal-namespace")}
     assert len({image.partition(":")[2] for image in images}) == 1
-    assert environment(services()["temporal-ui"])["TEMPORAL_NOTIFY_ON_NEW_VERSION"] == "false"  # no calls home
+    ui = environment(services()["temporal-ui"])
+    assert ui["TEMPORAL_DEFAULT_NAMESPACE"] == namespace["TEMPORAL_NAMESPACE"]
+    assert ui["TEMPORAL_DISABLE_WRITE_ACTIONS"] == "true"
+    assert services()["temporal-ui"]["ports"][0].endswith(f":{ui['TEMPORAL_UI_PORT']}")
+    assert f":{ui['TEMPORAL_UI_PORT']}/healthz" in services()["temporal-ui"]["healthcheck"]["test"][-1]
 
 
 def test_the_example_environment_has_every_variable_with_its_default() -> None:
