@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from temporalio import activity, workflow
 from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
 
 def runtime() -> Runtime:
-    """Returns a runtime whose core logs as this process does, and makes the SDK's loggers leave ids out of their sentences.
-
-    They stand in the line as `run_id`, `activity_type` and `attempt` (see `holdfast.logs`). The fields of the core's messages are
-    left away: they show what was sent.
-    """
-    activity.logger.activity_info_on_message = False
-    workflow.logger.workflow_info_on_message = False
+    """Returns a runtime whose core logs as this process does. The fields of its messages are left away: they show what was sent."""
     forwarding = LogForwardingConfig(
         logger=logging.getLogger("temporalio.core"),
         append_target_to_name=False,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+import structlog
 from temporalio.client import Client
 
 from cli.stack.supervisor import BASE_PARTS, Stack
@@ -16,6 +17,17 @@ from holdfast.database.roles import LOGIN_ROLES
 from holdfast.runs.start import ensure_search_attributes
 
 pytest_plugins = ["tests.skips"]
+
+# Processes log as JSON. Tests that run a part in their own process log to a terminal, where structlog would draw every failure with
+# all its variables; that takes seconds, for which requests would wait.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
+from temporalio import activity, workflow
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
@@ -33,6 +34,9 @@ async def connect(settings: CommonSettings) -> Client:
     Raises:
         RuntimeError: It did not answer within a minute.
     """
+    # the SDK's loggers leave ids out of their sentences: they stand in the line as `run_id`, `activity_type` and `attempt`
+    activity.logger.activity_info_on_message = False
+    workflow.logger.workflow_info_on_message = False
     runtime = temporal_logs.runtime()
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(RuntimeError),

@@ -32,7 +32,8 @@ BODIES: Mapping[str, dict[str, Any]] = {
 
 # Operations that take no id of a thing: what they list and make is of the caller's tenant, which the tests below look at.
 NAMELESS = {
-    "create_run", "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
+    "create_run", "estimate_run",
+    "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "list_tenants", "create_tenant", "list_credentials", "decode_payloads", "encode_payloads",
 }  # fmt: skip
