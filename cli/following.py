@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from sdk import Event, Holdfast
+
+PATIENCE_S: Final = 60.0
+"""How long the server may be away before the command gives up; the run goes on."""
 
 
 class Signal(Enum):
@@ -72,7 +75,7 @@ def followed(
     """
     following = Following()
     with _handled(following):
-        events = client.events(run_id, after=after, channels=channels)
+        events = client.events(run_id, after=after, channels=channels, patience_s=PATIENCE_S)
         threading.Thread(target=following.read, args=(events,), name="follow", daemon=True).start()
         yield following
 

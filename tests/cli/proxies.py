@@ -15,12 +15,16 @@ async def breaking_proxy(
 ) -> AsyncIterator[tuple[str, list[int]]]:
     """Passes connections on to a port, and cuts each after some bytes of its answer, wherever that is.
 
-    With `cut_after=0` the answer is waited for and then lost. After `cuts_max` cuts all goes well.
+    With `cut_after=0` the answer is waited for and then lost. After `cuts_max` cuts all goes well. When the block is left,
+    whatever is connected is cut.
     """
     cuts: list[int] = []
+    open_: set[asyncio.WriteTransport] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+        transports = {writer.transport, downstream.transport}
+        open_.update(transports)
 
         async def up() -> None:
             while data := await reader.read(65_536):
@@ -39,11 +43,17 @@ async def breaking_proxy(
                 break
         if left <= 0:
             cuts.append(1)
-        writer.transport.abort()
-        downstream.transport.abort()
+        for transport in transports:
+            transport.abort()
+        open_.difference_update(transports)
         rising.cancel()
         await asyncio.gather(rising, return_exceptions=True)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", cuts
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", cuts
+        finally:
+            server.close()
+            for transport in list(open_):
+                transport.abort()

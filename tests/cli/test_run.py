@@ -11,6 +11,8 @@ from uuid import uuid4
 import pytest
 from typer.testing import Result
 
+from cli import following
+
 from .desk import Desk, Done, please, refund, until
 from .proxies import breaking_proxy
 
@@ -136,6 +138,21 @@ async def test_a_restarted_api_is_followed_on(desk: Desk) -> None:
     check_whole([json.loads(line) for line in logged.stdout.splitlines()])
 
 
+async def test_a_server_that_stays_away_is_said_and_the_run_goes_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", 1.0)
+    async with breaking_proxy(desk.stack.ports.api, cuts_max=0) as (url, _):
+        command = ("run", please(refund("R-9")), "--agent", "helper", "--url", url)
+        running = asyncio.create_task(desk.bare(*command, "--key-file", str(desk.key_file("owner"))))
+        approval = await desk.asked_of("R-9")
+    done = await running
+    assert done.exit_code == 3, done.output
+    assert f"holdfast logs -f {approval.run_id} --url {url}" in done.stderr
+    assert (await asyncio.to_thread(desk.owner.run, approval.run_id)).cancel_requested_at is None
+    await asyncio.to_thread(desk.owner.cancel_run, approval.run_id)
+
+
 async def test_logs_end_where_the_timeline_ends(desk: Desk) -> None:
     run_id = await desk.start({"think": "hm", "say": "a long story", **refund("R-6")})
     await desk.asked(run_id)
@@ -201,7 +218,7 @@ async def test_a_shown_run_fits_into_a_pipe_and_cuts_nothing(desk: Desk) -> None
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [
-        (["--agent", "nobody"], 1, "name an agent that is there: brief, forgetful, helper"),
+        (["--agent", "nobody"], 1, "name an agent that is there: brief, "),
         (["--agent", "helper", "--budget", "1000"], 1, "allows a run $1.0000 at most"),
         (["--agent", "helper", "--budget", "lots"], 1, "cap_usd"),
         (["--agent", "helper", "--budget", "0"], 9, "budget.insufficient"),
