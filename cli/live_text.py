@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from cli.terminal import styled, width, write
+from cli.terminal import columns_of_terminal, styled, write
 from cli.text import fitting, safe, wrapped
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
@@ -18,7 +18,13 @@ MARKS: Final[Mapping[str, str]] = MappingProxyType(
 )
 _STYLES: Final[Mapping[str, str]] = MappingProxyType({"thinking": "dim", "answer": "", "tool": "dim"})
 _MARK_WIDTH: Final = 9
+_ROOM_MIN: Final = 4
 _PART: Final = re.compile(r"\n| +|[^ \n]+")
+
+
+def room() -> int:
+    """Returns how many columns a text has beside its mark; the last one stays empty, or the terminal might break the line."""
+    return max(columns_of_terminal() - _MARK_WIDTH - 1, _ROOM_MIN)
 
 
 def quoted(text: str, kind: str, *, lines_max: int | None = None) -> list[str]:
@@ -31,7 +37,7 @@ def quoted(text: str, kind: str, *, lines_max: int | None = None) -> list[str]:
     """
     if not text.strip():
         return []
-    lines = list(wrapped(text.rstrip(), width() - _MARK_WIDTH - 1))
+    lines = list(wrapped(text.rstrip(), room()))
     shown = lines if lines_max is None else lines[:lines_max]
     if more := len(lines) - len(shown):
         shown = [*shown, f"… {more} more lines"]
@@ -58,7 +64,7 @@ class LiveText:
         parts = _PART.findall(self._word + safe(text, keep="\n\t").replace("\t", "    "))
         self._word = ""
         for index, part in enumerate(parts):
-            if index == len(parts) - 1 and part.strip() and cell_len(part) < self._room:
+            if index == len(parts) - 1 and part.strip() and cell_len(part) < room():
                 self._word = part  # more of this word may come
             else:
                 self._put(part)
@@ -82,21 +88,17 @@ class LiveText:
             self._break()
         self._kind = ""
 
-    @property
-    def _room(self) -> int:
-        return width() - _MARK_WIDTH - 1
-
     def _put(self, part: str) -> None:
         if part == "\n":
             self._write("")
             self._break()
             return
-        room = self._room
-        if self._column and self._column + cell_len(part) > room:
+        wide = room()
+        if self._column and self._column + cell_len(part) > wide:
             self._break()
             part = part.lstrip(" ")
-        while cell_len(part) > room:
-            end = fitting(part, room)
+        while cell_len(part) > wide:
+            end = fitting(part, wide)
             self._write(part[:end])
             self._break()
             part = part[end:]

@@ -13,7 +13,7 @@ from cli.live_text import quoted
 from cli.run import follow_command, telling_where, unread_ends
 from cli.session import Session, plain, with_session
 from cli.telling import ALWAYS_TOLD, tell
-from cli.terminal import EXIT_CODES_HELP, ExitCode, note, styled, write
+from cli.terminal import EXIT_CODES_HELP, ExitCode, fitted, note, styled, write
 from cli.text import json_line, one_line
 from holdfast.errors import RequestInvalid
 
@@ -96,8 +96,8 @@ class _Printer:
             self._day = day
             write(styled(f"── {day}, times in UTC", "dim") + "\n")
         told = tell(event)
-        line = f"{event.time:%H:%M:%S}  {event.channel:<{_CHANNEL_WIDTH}}  {one_line(told.line)}"
-        write(f"{styled(line, told.style)}\n")
+        for part in fitted(f"{event.time:%H:%M:%S}  {event.channel:<{_CHANNEL_WIDTH}}  {one_line(told.line)}"):
+            write(f"{styled(part, told.style)}\n")
         for kind, text in (("thinking", told.thinking), ("tool" if event.channel == "tool" else "answer", told.text)):
             for line in quoted(text, kind):
                 write(f"{line}\n")

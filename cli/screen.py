@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from cli.live_text import LiveText, quoted
 from cli.telling import Telling, tell
-from cli.terminal import is_live, styled, write
+from cli.terminal import fitted, is_live, styled, write
 from cli.text import one_line
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Screen:
     def line(self, text: str, style: str = "") -> None:
         """Shows a line of ours."""
         self._text.end_line()
-        write(f"{styled(one_line(text), style)}\n")
+        for part in fitted(one_line(text)):
+            write(f"{styled(part, style)}\n")
 
     def end(self) -> None:
         """Ends a line that is half written."""
@@ -59,7 +60,8 @@ class Screen:
     def _tell(self, telling: Telling) -> None:
         self.line(telling.line, telling.style)
         for command in telling.commands:
-            self.line(f"         {command}{self.flags}", telling.style)
+            # to be copied, and of nobody else's words: the terminal may break it
+            write(f"{styled(one_line(f'         {command}{self.flags}'), telling.style)}\n")
 
     def _lines(self, lines: list[str]) -> None:
         self._text.end_line()

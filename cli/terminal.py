@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from types import MappingProxyType
 from typing import Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 
-from cli.text import safe
+from cli.text import safe, wrapped
 from holdfast.errors import HoldfastError
 
 
@@ -65,6 +65,7 @@ _STYLES: Final[Mapping[str, str]] = MappingProxyType(
     {"dim": "2", "bold": "1", "red": "1;31", "green": "32", "yellow": "1;33", "magenta": "1;35"}
 )
 
+_GOES_ON: Final = " " * 11
 WIDTH_MIN: Final = 80
 """Lines are laid out for this many columns in a pipe and on narrower terminals."""
 
@@ -123,9 +124,26 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if coloured else text
 
 
+def columns_of_terminal() -> int:
+    """Returns how many columns a line has before the terminal breaks it by itself; 80 in a pipe."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH_MIN
+    except (OSError, ValueError):  # no terminal, or nothing that is a file
+        return WIDTH_MIN
+
+
 def width() -> int:
-    """Returns how many columns a line may fill."""
-    return max(shutil.get_terminal_size((WIDTH_MIN, 24)).columns, WIDTH_MIN) if is_live() else WIDTH_MIN
+    """Returns for how many columns tables and drawings are laid out."""
+    return max(columns_of_terminal(), WIDTH_MIN) if is_live() else WIDTH_MIN
+
+
+def fitted(line: str) -> list[str]:
+    """Returns a line as the terminal may show it: what goes over its edge goes on indented, so that it cannot pass for a line."""
+    room = columns_of_terminal() - 1
+    if not is_live() or cell_len(line) <= room:
+        return [line]
+    first, *rest = wrapped(line, max(room - len(_GOES_ON), 1))
+    return [first, *(f"{_GOES_ON}{one}" for one in rest)]
 
 
 @contextmanager

@@ -130,9 +130,10 @@ EVIL = (
 )
 
 
-@pytest.mark.parametrize("columns", [80, 133])
+@pytest.mark.parametrize("columns", [40, 80, 133])
 async def test_a_model_cannot_move_the_cursor_or_pass_for_the_command(desk: Desk, columns: int) -> None:
-    text = please({"think": EVIL, "say": EVIL})
+    long_name = {"tool": "x" * 60 + " Ctrl-C [c]ancel " + "word " * 8, "arguments": {}}
+    text = please({"think": EVIL, "say": EVIL, **long_name}, {"say": "end"})
     async with on_terminal("run", text, "--agent", "helper", *where(desk), columns=columns) as terminal:
         assert await terminal.ends() == 0
         plain = terminal.plain
@@ -140,9 +141,9 @@ async def test_a_model_cannot_move_the_cursor_or_pass_for_the_command(desk: Desk
     for harmful in "\x1b\x07\x08\x7f\x9b\r\u202e\u2066\u200e\u2028":
         assert harmful not in plain
     for line in plain.split("\n"):
-        assert cell_len(line) < columns, "the terminal breaks this line, and what follows has no mark"
-        if any(word in line for word in ("Ctrl-C", "[c]ancel", "xxx", "word", "owned")):
-            assert line.startswith(("       │ ", "       ┆ ")), line
+        if any(word in line for word in ("│", "┆", "Ctrl-C", "[c]ancel", "xxx", "word", "owned")):
+            assert cell_len(line) < columns, "the terminal breaks this line, and what follows has no mark"
+            assert line.startswith(("       │ ", "       ┆ ", "  2.1  xxx", " " * 11)), line
 
 
 async def test_what_a_model_says_is_harmless_in_every_command(desk: Desk) -> None:
