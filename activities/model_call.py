@@ -10,11 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anthropic
 import httpx2
-import openai
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from activities import provider_sdk
 from activities.guarded_transport import Exchange, GuardedTransport
 from holdfast.errors import CredentialMissing
 from holdfast.providers import anthropic as anthropic_wire
@@ -87,8 +86,14 @@ class _Call:
     """One call: the exchange on the wire, the answer so far, and how they become an outcome."""
 
     def __init__(
-        self, request: ModelRequest, credential: _ProviderCredential, idempotency_key: str, outward: Outward
+        self,
+        sdk: Any,  # see provider_sdk.load
+        request: ModelRequest,
+        credential: _ProviderCredential,
+        idempotency_key: str,
+        outward: Outward,
     ) -> None:
+        self._sdk = sdk
         self._wire = request.wire
         self._credential = credential
         self._idempotency_key = idempotency_key
@@ -119,7 +124,7 @@ class _Call:
         # Any: the SDKs' `create` is overloaded on arguments that come from a dict here.
         opened: AbstractAsyncContextManager[Any]
         if self._wire == "anthropic":
-            async with anthropic.AsyncAnthropic(
+            async with self._sdk.AsyncAnthropic(
                 api_key=key,
                 base_url=self._base_url,
                 max_retries=0,
@@ -130,7 +135,7 @@ class _Call:
                 async with opened as events:
                     yield events
         else:
-            async with openai.AsyncOpenAI(
+            async with self._sdk.AsyncOpenAI(
                 api_key=key,
                 base_url=self._base_url,
                 max_retries=0,
@@ -146,6 +151,12 @@ class _Call:
             async for event in events:
                 for delta in self.accumulator.feed(event):
                     yield delta
+
+    def _is_stream_error(self, error: Exception) -> bool:
+        """Says whether the SDK raised what the provider wrote into its stream."""
+        if self._wire == "anthropic":
+            return isinstance(error, self._sdk.APIStatusError)
+        return type(error) is self._sdk.APIError
 
     def outcome(self, failure: Failure | None) -> ModelOutcome:
         """Returns what came of the call."""
@@ -187,7 +198,7 @@ class _Call:
         """Returns what an exception of the SDK, or of what it read, means."""
         exchange = self.exchange
         cause: BaseException = error
-        if isinstance(error, anthropic.APIConnectionError | openai.APIConnectionError):
+        if isinstance(error, self._sdk.APIConnectionError):
             cause = error.__cause__ or error  # the SDKs wrap what the transport raised
         if not exchange.begun:
             # The SDK would not send it, for a reason of its own.
@@ -202,8 +213,8 @@ class _Call:
             return Failure("provider.rubbish", f"the response is no HTTP: {cause}", retryable=True, cost="unknown")
         if transport_failed:
             return Failure("provider.cut", f"the connection was lost: {type(cause).__name__}", retryable=True)
-        if isinstance(error, anthropic.APIStatusError) or type(error) is openai.APIError:
-            return stream_failure(_error_type(error.body), _provider_message(error))
+        if self._is_stream_error(error):
+            return stream_failure(_error_type(getattr(error, "body", None)), _provider_message(error))
         return Failure("provider.rubbish", f"{type(cause).__name__}: {cause}", retryable=True, cost="unknown")
 
 
@@ -268,7 +279,8 @@ async def call_model(
         CredentialMissing: The vault entry is not a provider's.
         RequestInvalid: The request has no form on the wire.
     """
-    call = _Call(request, _read_credential(request.wire, credential), idempotency_key, outward)
+    read = _read_credential(request.wire, credential)
+    call = _Call(await provider_sdk.load(request.wire), request, read, idempotency_key, outward)
     deadline = asyncio.timeout(deadline_ms / 1_000)
     try:
         async with deadline:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bench import overhead, stream
+from bench import overhead, startup, stream
 
-_BENCHES = {"overhead": overhead.measure, "stream": stream.measure}
+_BENCHES = {"overhead": overhead.measure, "startup": startup.measure, "stream": stream.measure}
 
 
 def main(

@@ -64,6 +64,10 @@ KeyOut = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+_PATIENCE_S = 2.0
+"""A person at a terminal hears soon that a server is away, and asks again."""
+
+
 def known_profiles() -> list[str]:
     """Returns the names of profiles, for completion: nothing is said of a broken file there."""
     try:
@@ -111,7 +115,7 @@ class Session:
             from sdk import Holdfast
 
             server = self.server()
-            self._client = Holdfast(self._find_url(server), self._find_key(server))
+            self._client = Holdfast(self._find_url(server), self._find_key(server), patience_s=_PATIENCE_S)
         return self._client
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sdk import events
-from sdk.transport import Transport
+from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
     Approval,
@@ -58,10 +58,11 @@ class Holdfast:
     Args:
         base_url: Such as `http://127.0.0.1:8080`.
         api_key: `hf_…`.
+        patience_s: How long the server may be away, as while it is restarted, until a request is given up.
     """
 
-    def __init__(self, base_url: str, api_key: str) -> None:
-        self._transport = Transport(base_url, api_key)
+    def __init__(self, base_url: str, api_key: str, *, patience_s: float = PATIENCE_S) -> None:
+        self._transport = Transport(base_url, api_key, patience_s)
 
     def __enter__(self) -> Self:
         """Returns itself."""

@@ -15,7 +15,8 @@ import httpx
 from sdk.errors import AnswerUnreadable, HoldfastApiError, NoAnswer
 
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-_TRIES_MAX: Final = 4
+PATIENCE_S: Final = 30.0
+"""How long a server may be away by default: longer than a process takes to be restarted."""
 _PAUSE_FIRST_S: Final = 0.2
 _PAUSE_MAX_S: Final = 5.0
 _UNAVAILABLE: Final = 503
@@ -27,13 +28,15 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 class Transport:
     """One server and one key. Thread-safe."""
 
-    def __init__(self, base_url: str, api_key: str) -> None:
+    def __init__(self, base_url: str, api_key: str, patience_s: float = PATIENCE_S) -> None:
         """Opens nothing yet.
 
         Args:
             base_url: Such as `http://127.0.0.1:8080`.
             api_key: `hf_…`.
+            patience_s: How long a server may be away until a request is given up.
         """
+        self._patience_s = patience_s
         self._base_url = base_url.rstrip("/")
         self._client = httpx.Client(
             base_url=self._base_url,
@@ -61,7 +64,7 @@ class Transport:
         """Makes a request and returns what came, read as JSON; None without a body. Any: its reader checks it.
 
         Every POST carries an Idempotency-Key. It is sent again, with the same key, when it cannot have arrived, when the
-        server was unavailable and so did nothing, and, if `repeatable`, when the answer was lost.
+        server was unavailable and so did nothing, and, if `repeatable`, when the answer was lost; until patience ends.
 
         Raises:
             HoldfastApiError: The server refused.
@@ -70,7 +73,7 @@ class Transport:
         """
         headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())} if method == "POST" else {}
         parameters = {name: _text(value) for name, value in (query or {}).items() if value is not None}
-        tries = 0
+        tries, give_up_at = 0, time.monotonic() + self._patience_s
         while True:
             tries += 1
             pause_s = min(_PAUSE_FIRST_S * 2 ** (tries - 1), _PAUSE_MAX_S) * random.uniform(0.8, 1.2)  # noqa: S311 (jitter)
@@ -85,12 +88,12 @@ class Transport:
                 )
                 return _read(response)
             except HoldfastApiError as error:
-                if error.status != _UNAVAILABLE or tries == _TRIES_MAX:
-                    raise
                 pause_s = min(max(pause_s, error.retry_after_s or 0), _PAUSE_MAX_S)
+                if error.status != _UNAVAILABLE or time.monotonic() + pause_s > give_up_at:
+                    raise
             except httpx.TransportError as error:
                 sent = not isinstance(error, _NEVER_SENT)
-                if tries == _TRIES_MAX or (sent and not repeatable):
+                if time.monotonic() + pause_s > give_up_at or (sent and not repeatable):
                     raise NoAnswer(self._no_answer(error), sent=sent) from None
             time.sleep(pause_s)
 

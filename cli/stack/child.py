@@ -232,7 +232,8 @@ class Child:
             try:
                 code = await asyncio.wait_for(self._process.wait(), _LOG_CHECK_S)
             except TimeoutError:
-                self._log.bound()
+                with contextlib.suppress(OSError):  # a disk that is full: the log stays as long as it is
+                    self._log.bound()
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # what it has left behind

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
-from cli.stack.errors import AlreadyRunning, DataFolderInvalid
+from cli.stack.errors import AlreadyRunning, DataFolderInvalid, DiskFull
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
+
+
+_FREE_BYTES_MIN: Final = 128 * 1024 * 1024
+"""PostgreSQL's first cluster takes half of it, and what a start writes into one that exists is less."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def default_path() -> Path:
@@ -101,6 +110,43 @@ class DataFolder:
                 remedy="choose another with --data-dir",
             ) from None
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Says in a sentence what keeps the block from writing into the folder.
+
+        Raises:
+            DiskFull: There is no space left.
+            DataFolderInvalid: It may not be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            if error.errno in _FULL:
+                raise DiskFull(
+                    f"there is no space left where {self.path} lies{where}",
+                    remedy="make space, or choose another --data-dir",
+                ) from None
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise DataFolderInvalid(
+                    f"cannot use {self.path} as data folder: {error.strerror}{where}",
+                    remedy="run it as the user to whom the folder belongs, or choose another --data-dir",
+                ) from None
+            raise
+
+    def check_space(self) -> None:
+        """Looks before anything is written whether there is enough space for a start.
+
+        Raises:
+            DiskFull: There is not.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < _FREE_BYTES_MIN:
+            raise DiskFull(
+                f"only {free // 2**20} MB are free where {self.path} lies; a start needs {_FREE_BYTES_MIN // 2**20} MB",
+                remedy="make space, or choose another --data-dir",
+            )
+
     def lock(self) -> None:
         """Takes the lock for the life of this process.
 
@@ -116,8 +162,12 @@ class DataFolder:
                 f"Holdfast already runs on {self.path} (process {self.running_pid() or 'unknown'})",
                 remedy=f"stop it with `holdfast down --data-dir {self.path}`, or choose another --data-dir",
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError:
+            os.close(descriptor)  # which gives the lock up
+            raise
         self._lock = descriptor
 
     def unlock(self) -> None:

@@ -17,6 +17,12 @@ class DataFolderInvalid(StackError):
     code = "stack.data_folder_invalid"
 
 
+class DiskFull(StackError):
+    """There is too little space where the data folder lies."""
+
+    code = "stack.disk_full"
+
+
 class AlreadyRunning(StackError):
     """Another supervisor holds the lock of the same data folder."""
 

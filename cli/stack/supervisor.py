@@ -143,6 +143,7 @@ class Stack:
         self._environments: Environments | None = None
         self._started_at = datetime.now(UTC)
         self._up = False
+        self._state_is_stale = False
 
     async def __aenter__(self) -> Self:
         """Starts everything; if that fails, what was started is stopped again."""
@@ -244,10 +245,13 @@ class Stack:
             StackError: A part could not be started; all of them are stopped again.
         """
         self.folder.create()
-        self.folder.lock()
+        with self.folder.explained():
+            self.folder.lock()
         try:
-            self._choose()
-            self._write_state()
+            self.folder.check_space()
+            with self.folder.explained():
+                self._choose()
+                self.folder.write_state(self._state())
             await self._start_servers()
             await self._start_processes()
         except BaseException:
@@ -396,7 +400,18 @@ class Stack:
         await run_to_completion(name, command, env, self.folder.logs / f"{name}.log", say=say)
 
     def _write_state(self) -> None:
-        """Stores what `holdfast status` shows. Everybody who can enter the folder may read it: no URL has a password."""
+        """Stores what `holdfast status` shows. A disk that is full must not keep children from being supervised."""
+        try:
+            self.folder.write_state(self._state())
+        except OSError as error:
+            if not self._state_is_stale:
+                self._say(f"cannot write {self.folder.state_file}: {error.strerror}; `holdfast status` shows what was")
+            self._state_is_stale = True
+        else:
+            self._state_is_stale = False
+
+    def _state(self) -> dict[str, JsonValue]:
+        """Returns what `holdfast status` shows. Everybody who can enter the folder may read it: no URL has a password."""
         children: list[JsonValue] = [
             {
                 "name": name,
@@ -411,15 +426,13 @@ class Stack:
         urls: dict[str, JsonValue] = {
             name: url for name, url in asdict(self.urls).items() if owners.get(name) in self.parts
         }
-        self.folder.write_state(
-            {
-                "pid": os.getpid(),
-                "ready": self._up,
-                "started_at": self._started_at.isoformat(),
-                "ports": asdict(self.ports),
-                "urls": urls,
-                "providers": list(self.providers),
-                "bootstrap_key_file": str(self.secrets.bootstrap_key_file),
-                "children": children,
-            }
-        )
+        return {
+            "pid": os.getpid(),
+            "ready": self._up,
+            "started_at": self._started_at.isoformat(),
+            "ports": asdict(self.ports),
+            "urls": urls,
+            "providers": list(self.providers),
+            "bootstrap_key_file": str(self.secrets.bootstrap_key_file),
+            "children": children,
+        }

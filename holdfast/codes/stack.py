@@ -28,6 +28,11 @@ CODES: Final = (
         "Name another with `--data-dir`, or restore the files that the sentence names.",
     ),
     _stack(
+        "stack.disk_full",
+        "There is too little space where the data folder lies; nothing that was granted or done is lost.",
+        "Make space, or name a folder elsewhere with `--data-dir`; then start it again.",
+    ),
+    _stack(
         "stack.already_running",
         "Another supervisor holds the lock of the same data folder.",
         "Use that one (`holdfast status`), stop it (`holdfast down`), or name another folder with `--data-dir`.",

@@ -73,6 +73,8 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
         "http.response.body": "message of ASGI",
         "http.disconnect": "message of ASGI",
         "step.try": "heading of a column",
+        "anthropic.resources.messages": "module",
+        "openai.resources.chat.completions": "module",
         "answer.final": "event",
         "tool.result": "event",
         "hold.settled": "event",

@@ -556,7 +556,7 @@ async def standing_in(
             executors=executors,
             provider="simulated",
             headless=True,
-            extra_env={"governor": {**shared, **governor}, "executor": shared, "api": shared, "provider": shared},
+            extra_env={"governor": {**governor, **shared}, "executor": shared, "api": shared, "provider": shared},
         ) as stack,
         httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
         asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,

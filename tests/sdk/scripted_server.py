@@ -56,7 +56,7 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*replies: Reply) -> Iterator[Scripted]:
+def scripted(*replies: Reply, port: int = 0) -> Iterator[Scripted]:
     """Serves these answers in order."""
     waiting = list(replies)
     requests: list[Request] = []
@@ -86,7 +86,7 @@ def scripted(*replies: Reply) -> Iterator[Scripted]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

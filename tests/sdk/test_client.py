@@ -6,6 +6,8 @@ import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +108,31 @@ def test_an_unavailable_server_is_asked_again_and_a_refusal_is_not() -> None:
         assert len(server.requests) == 5
 
 
+def test_a_server_that_is_restarted_is_waited_for_under_the_same_key() -> None:
+    with scripted() as server:
+        port = int(server.url.rpartition(":")[2])
+    back = threading.Event()
+
+    def restart() -> None:
+        time.sleep(2.5)  # longer than a few quick tries would take
+        with scripted(
+            problem(503, "service.unavailable", retry_after="1"), LOST, answer(MADE, 201), port=port
+        ) as later:
+            back.wait(20)
+            keys.extend(request.headers["idempotency-key"] for request in later.requests)
+
+    keys: list[str] = []
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    with Holdfast(f"http://127.0.0.1:{port}", "hf_k") as client:
+        made = client.create_run("a", "hello")
+    back.set()
+    restarting.join()
+    assert made.run_id == MADE["run_id"]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
 def test_what_is_not_holdfast_is_said_to_be_something_else() -> None:
     pages = [
         Reply(200, b"<html>"),
@@ -124,7 +151,7 @@ def test_what_is_not_holdfast_is_said_to_be_something_else() -> None:
 def test_a_server_that_is_not_there_is_said_to_be_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with Holdfast(f"http://127.0.0.1:{port}", "hf_k") as client, pytest.raises(NoAnswer) as away:
+    with Holdfast(f"http://127.0.0.1:{port}", "hf_k", patience_s=0.5) as client, pytest.raises(NoAnswer) as away:
         client.me()
     assert not away.value.sent
     assert f"127.0.0.1:{port} cannot be reached" in str(away.value)
