@@ -114,6 +114,18 @@ async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starte
     assert "cases of roles decide as they say" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("source", "tools"), [("sql", {"notes.find"}), ("openapi", {"notes.find", "notes.find_write"})]
+)
+async def test_every_kind_of_tool_applies_as_it_is_made(
+    desk: Desk, tmp_path: Path, source: str, tools: set[str]
+) -> None:
+    made = await desk.answer_bare("new", "tool", "notes.find", "--source", source, "--folder", str(tmp_path))
+    assert made["next"]
+    changes = await applied(desk, tmp_path)
+    assert {name for kind, name in changes if kind == "tool"} == tools
+
+
 async def installed(package: Path, into: Path) -> None:
     """Installs a package of tools as its author would, where the executors look."""
     uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
