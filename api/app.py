@@ -111,7 +111,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for noun in _NOUNS:
         app.include_router(noun.router, responses=RESPONSES)
     app.include_router(codec.router, responses=RESPONSES)
-    app.include_router(codes.router, responses={404: RESPONSES[404]})
+    app.include_router(codes.router, responses={status: RESPONSES[status] for status in (404, 422)})
     app.include_router(health.router)
     app.add_middleware(BodyMiddleware)
     app.add_middleware(RequestMiddleware)

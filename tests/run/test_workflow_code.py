@@ -38,7 +38,7 @@ EXECUTES: Final = frozenset(
 MAY_IMPORT: Final = frozenset(
     {"__future__", "asyncio", "collections", "dataclasses", "datetime", "typing", "temporalio"}
 )
-PURE: Final = ("holdfast.contracts", "workflows")
+PURE: Final = ("holdfast.contracts", "holdfast.errors", "workflows")
 
 
 def names_used(tree: ast.AST) -> Iterator[str]:
