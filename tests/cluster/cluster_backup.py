@@ -24,7 +24,6 @@ from tests.cli.desk import AGENT, RULES, refund
 from tests.stack.places import ROOT
 
 from .native import Cluster
-from .programs import programs_folder
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -112,8 +111,7 @@ def start(owner: Holdfast, *script: dict[str, Any]) -> str:
 
 async def restored(cluster: Cluster, archive: Path) -> dict[str, Any]:
     """Restores into servers of which only roles and empty databases are there, then starts everything else."""
-    cluster._lay_out()
-    await programs_folder(cluster.folder / "bin", print)
+    await cluster.prepare()
     master = cluster.volume("secrets-master")
     unpack = ["tar", "-xf", str(archive), "-C", str(master), "--strip-components=1", "secrets"]
     await asyncio.to_thread(subprocess.run, unpack, check=True, umask=0o077)

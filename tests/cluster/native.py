@@ -95,10 +95,7 @@ class Cluster:
     async def __aenter__(self) -> Cluster:
         """Starts everything in the order that compose.yaml asks for; if that fails, what was started is stopped again."""
         try:
-            self._lay_out()
-            self._say("building the image's environment")
-            image = await asyncio.to_thread(build, self.folder / "image")
-            await programs_folder(self._programs, image, self._say)
+            await self.prepare()
             for name in self._order():
                 await self.start(name)
         except BaseException:
@@ -109,6 +106,13 @@ class Cluster:
     async def __aexit__(self, *_: object) -> None:
         """Stops everything."""
         await self.stop()
+
+    async def prepare(self) -> None:
+        """Makes folders and programs; nothing runs yet."""
+        self._lay_out()
+        self._say("building the image's environment")
+        image = await asyncio.to_thread(build, self.folder / "image")
+        await programs_folder(self._programs, image, self._say)
 
     @property
     def urls(self) -> Urls:
