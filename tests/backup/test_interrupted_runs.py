@@ -213,6 +213,34 @@ async def test_every_run_that_was_interrupted_finishes_when_somebody_has_looked(
 _SUBJECTS = ("after the gate", "on its way", "never started", "redeemed", "permitted", "between", "thought of")
 
 
+async def test_a_permit_that_waited_for_an_executor_is_not_used_before_somebody_has_looked(disaster: Disaster) -> None:
+    async with disaster.first() as rig:
+        tenant = await rig.tenant()
+        await rig.stack.kill("executor-1", restart=False)
+        queued = await tenant.start(task(mail("queued"), say("done")))
+        await queued.until_hold("held")
+
+        async def scheduled() -> bool:
+            return bool((await queued.handle.describe()).raw_description.pending_activities)
+
+        await until(scheduled, what="its execution, which waits in the queue")
+        archive, ports = await disaster.back_up(rig), rig.stack.ports
+    done = await restore(archive, DataFolder(disaster.folder / "second"), say=disaster.lines.append)
+    assert done.reconciled.voided == 1
+    async with disaster.second(ports) as rig:
+        (queued,) = moved(rig, queued)
+        await queued.until_status("paused")
+        await quiet(rig, queued)
+        assert await rig.model_calls() == []
+        assert await queued.states() == ["voided"]
+        await queued.tell("resume")
+        assert await queued.ended() == "succeeded", await queued.story()
+        assert await queued.states("llm.call") == ["voided", "committed", "committed"]
+        assert len(rig.mails("queued")) == 1
+        await records_are_complete(rig, queued)
+        await rig.audit()
+
+
 async def test_under_load_both_states_are_of_one_point_and_runs_go_on_by_themselves(disaster: Disaster) -> None:
     started: list[Run] = []
     numbers, stopping = count(), asyncio.Event()

@@ -82,7 +82,28 @@ async def paused(rig: Rig) -> Run:
     return run
 
 
-SHAPES: Final = (plain, approval, denied, cancelled, continued, retried, steered, unknown, paused)
+async def paused_at_a_gate(rig: Rig) -> Run:
+    run = await (await rig.tenant()).start(task(refund("PAUSED-1"), say("done")), rules=RULES)
+    approval_id = await pending(run)
+    await run.tell("pause")
+    await consent(run, approval_id)
+    await run.until_status("paused")
+    await run.tell("resume")
+    return run
+
+
+SHAPES: Final = (
+    plain,
+    approval,
+    denied,
+    cancelled,
+    continued,
+    retried,
+    steered,
+    unknown,
+    paused,
+    paused_at_a_gate,
+)
 
 
 async def main() -> None:

@@ -142,3 +142,29 @@ async def test_a_decision_reaches_the_run_even_if_its_signal_was_lost(rig: Rig, 
     await consent(run, await pending(run), deliver=False)
     assert await run.ended() == "succeeded"
     assert len(rig.refunds("LOST-1")) == 1
+
+
+async def test_consent_to_a_paused_run_lets_nothing_go_on_until_it_is_resumed(rig: Rig, tenant: Tenant) -> None:
+    """A pause holds between the tries of a step as well: whoever consents may not know why somebody paused the run."""
+    run = await tenant.start(task(refund("PAUSED-1"), say("done")), rules=RULES)
+    approval_id = await pending(run)
+    await run.tell("pause")
+    await consent(run, approval_id)
+    await run.until_status("paused")
+    assert not await run.holds(tool="payments.refund")
+    await run.tell("resume")
+    assert await run.ended() == "succeeded"
+    assert len(rig.refunds("PAUSED-1")) == 1
+
+
+async def test_a_run_that_is_paused_while_a_try_fails_asks_for_no_other(rig: Rig, tenant: Tenant) -> None:
+    await rig.think_badly({"kind": "gate"}, {"kind": "status", "status": 503})
+    run = await tenant.start(task(say("done")))
+    await rig.until_thinking()
+    await run.tell("pause")
+    await rig.kill("executor-1")  # its call is lost, and would be tried again
+    await run.until_status("paused")
+    assert len(await run.holds("llm.call")) == 1
+    await run.tell("resume")
+    await rig.let_think()
+    assert await run.ended() == "succeeded"
