@@ -267,6 +267,15 @@ async def test_killed_in_the_middle_it_leaves_no_folder_and_runs_again(
     assert [path.name for path in place.iterdir()] == ["new"]
 
 
+async def test_what_a_killed_backup_has_left_is_removed_by_the_next_one(standing: Standing, place: Path) -> None:
+    target = place / "backup.tar"
+    living, dead = psutil.Process().ppid(), 2**22 + 1  # Linux gives no process a number as high as that
+    for pid in (living, dead):
+        (place / f".backup.tar.{pid}.draft").mkdir()
+    await take(standing.stack.folder, target, say=print)
+    assert sorted(path.name for path in place.iterdir()) == [f".backup.tar.{living}.draft", "backup.tar"]
+
+
 async def test_two_restores_into_one_folder_do_not_meet(standing: Standing, place: Path) -> None:
     done = await asyncio.gather(
         *(restore(standing.backup, DataFolder(place / "new"), say=print) for _ in range(2)), return_exceptions=True
