@@ -47,6 +47,10 @@ class Disaster:
         """The stack that will be destroyed: without another word when the block ends."""
         async with standing_in(self.folder, self.world, self.points, data="first") as rig:
             yield rig
+            # the test's own connections go first: they would notice the end of their server
+            rig.database.terminate()
+            for engine in rig.engines.values():
+                await engine.dispose()
             rig.stack.kill_all()
         shutil.rmtree(self.folder / "first")
 
@@ -235,7 +239,9 @@ async def test_a_permit_that_waited_for_an_executor_is_not_used_before_somebody_
         assert await queued.states() == ["voided"]
         await queued.tell("resume")
         assert await queued.ended() == "succeeded", await queued.story()
-        assert await queued.states("llm.call") == ["voided", "committed", "committed"]
+        # on a busy machine an execution may be lost before anything went out, and be tried again
+        assert (await queued.states("llm.call"))[0] == "voided"
+        assert (await queued.states("llm.call")).count("committed") == 2
         assert len(rig.mails("queued")) == 1
         await records_are_complete(rig, queued)
         await rig.audit()
