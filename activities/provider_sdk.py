@@ -23,6 +23,14 @@ def _import(wire: Wire) -> ModuleType:
     return importlib.import_module(_MODULES[wire][0])
 
 
+async def preload(providers: str) -> None:
+    """Loads the SDKs of providers, given by their names with commas between; the simulated one speaks Anthropic's wire."""
+    names = {"anthropic" if name == "simulated" else name for name in filter(None, providers.split(","))}
+    for wire in _MODULES:
+        if wire in names:
+            await load(wire)
+
+
 async def load(wire: Wire) -> Any:  # the SDK's module: its names are known to nobody's type checker here
     """Returns the SDK of a wire; the first time it is imported in a thread, so that heartbeats go on meanwhile."""
     if wire not in _loaded:

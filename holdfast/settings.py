@@ -168,6 +168,11 @@ class ExecutorSettings(CommonSettings):
     broker_url: HttpUrl = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
     llm_slots: int = Field(default=50, ge=1, description="model calls of one executor at a time")
     tool_slots: int = Field(default=50, ge=1, description="tool calls of one executor at a time")
+    preloaded_providers: Annotated[str, AfterValidator(_provider_names)] = Field(
+        default="",
+        description="providers whose client an executor loads before it is ready, not with the first call: "
+        "`anthropic`, `openai`, separated by commas",
+    )
 
 
 class RolesSettings(ProcessSettings):

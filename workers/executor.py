@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities import provider_sdk
 from activities.broker import BrokerClient
 from activities.llm_call import LlmCall
 from activities.tool_call import ToolCall
@@ -57,7 +59,10 @@ async def main() -> int:
     redis = connect_redis(settings.redis_url)
     broker = BrokerClient(settings.broker_url, engine)
     await require_schema(engine)
+    # while it connects; before anything is taken, for a big import holds heartbeats up
+    loading = asyncio.create_task(provider_sdk.preload(settings.preloaded_providers))
     client = await temporal.connect(settings)
+    await loading
     workers = build_workers(client, broker, Publisher(redis), settings)
     log.info("ready", queues=[worker.task_queue for worker in workers])
     # INVARIANT: both at the same time, for the grace of one after the other's would be longer than supervisors wait

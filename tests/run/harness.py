@@ -539,6 +539,8 @@ async def standing_in(
         # compiled code is kept between restarts: processes are killed here all the time
         "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+        # a heartbeat that is as short as theirs here leaves no time for imports
+        "HOLDFAST_PRELOADED_PROVIDERS": "anthropic,openai",
         **points.environment,
         **environment,
     }
