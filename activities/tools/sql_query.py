@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from datetime import date, datetime, time
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
-from uuid import UUID
 
 import asyncpg
 from pydantic import SecretStr
@@ -17,14 +15,28 @@ from holdfast_verdict.canonical import JsonValue
 
 ANSWER_BYTES_MAX: Final = 150_000
 _CONNECT_TIMEOUT_S: Final = 10
-# What these may do is not undone by rolling a transaction back.
+ROW_BYTES_MAX: Final = 64 * 1024
+_BATCH: Final = 50
+# A superuser, or who may become one, passes by row-level security or does what no rollback takes back.
 _POWERFUL: Final = """
-SELECT rolsuper OR EXISTS (
-    SELECT 1 FROM unnest(ARRAY['pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files',
-                               'pg_signal_backend', 'pg_checkpoint']) AS named
-    WHERE EXISTS (SELECT 1 FROM pg_roles WHERE rolname = named) AND pg_has_role(current_user, named, 'MEMBER'))
-FROM pg_roles WHERE rolname = current_user
+SELECT EXISTS (
+    SELECT 1 FROM pg_roles
+    WHERE (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication OR rolname = ANY (ARRAY[
+        'pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files', 'pg_signal_backend', 'pg_checkpoint',
+        'pg_write_all_data', 'pg_maintain', 'pg_create_subscription']))
+    AND (pg_has_role(current_user, oid, 'MEMBER') OR pg_has_role(session_user, oid, 'MEMBER')))
 """
+_TENANT: Final = "SELECT current_setting('holdfast.tenant')"
+# Casts that keep a value's last digit, and a file's bytes at home.
+_SHOWN_AS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "numeric": "{column}::text",
+        "numeric[]": "{column}::text[]",
+        "bytea": "'(' || octet_length({column}) || ' bytes)'",
+        "float4": "{column}::text",
+        "float8": "{column}::text",
+    }
+)
 _DATA_EXCEPTION, _NOT_READ_ONLY, _CANCELLED = "22", "25006", "57014"
 
 
@@ -56,6 +68,8 @@ async def run(call: ToolInvocation) -> ToolResult:
                 "default_transaction_read_only": "on",
                 "statement_timeout": str(timeout_ms),
                 "holdfast.tenant": call.tenant,
+                "standard_conforming_strings": "on",  # as the statement was read when its arguments were found
+                "timezone": "UTC",
             },
         )
         try:
@@ -64,7 +78,7 @@ async def run(call: ToolInvocation) -> ToolResult:
                     "sql.role_too_powerful", "the database role of this tool may do more than read; give it another one"
                 )
             call.outward.assert_live()
-            return await _query(connection, binding, call.arguments)
+            return await _query(connection, binding, call)
         finally:
             await connection.close(timeout=_CONNECT_TIMEOUT_S)
     except asyncpg.PostgresError as error:
@@ -75,20 +89,54 @@ async def run(call: ToolInvocation) -> ToolResult:
         )
 
 
-async def _query(connection: asyncpg.Connection, binding: SqlBinding, arguments: dict[str, JsonValue]) -> ToolResult:
+async def _query(connection: asyncpg.Connection, binding: SqlBinding, call: ToolInvocation) -> ToolResult:
     transaction = connection.transaction(readonly=True)
     await transaction.start()
     try:
         statement = await connection.prepare(binding.statement)
         if len(statement.get_parameters()) != len(binding.arguments):
             return ToolResult.nothing("sql.statement_mismatch", "the statement has other parameters than arguments")
-        if not statement.get_attributes():  # it has no columns: COMMIT, SET, DO and their like
+        columns = statement.get_attributes()
+        if not columns:  # COMMIT, SET, DO and their like
             return ToolResult.nothing("sql.not_a_query", "the statement returns no rows, so it is not for reading")
-        cursor = await statement.cursor(*(_text(arguments.get(name)) for name in binding.arguments))
-        rows = await cursor.fetch(binding.rows_max + 1)
+        bounded = await connection.prepare(_bounded(binding, columns))
+        cursor = await bounded.cursor(*(_text(call.arguments.get(name)) for name in binding.arguments))
+        rows: list[str | None] = []
+        while batch := await cursor.fetch(_BATCH):
+            rows += [row[0] for row in batch]
+        # INVARIANT (LAW 5): whatever the statement called, the rows were those of the run's tenant
+        if await connection.fetchval(_TENANT) != call.tenant:
+            return ToolResult.nothing(
+                "sql.tenant_changed", "the statement changed the tenant, so its rows are not shown"
+            )
     finally:
         await transaction.rollback()
     return ToolResult.done(_shown(rows, binding.rows_max))
+
+
+def _bounded(binding: SqlBinding, columns: Sequence[asyncpg.Attribute]) -> str:
+    """Returns a statement whose rows are JSON texts made by the server; one that is too long is NULL, and never comes here.
+
+    PostgreSQL has read the inner statement alone before, as exactly one, so it ends where its bracket ends.
+    """
+    aliases = ", ".join(f"c{number}" for number in range(len(columns)))
+    shown = ", ".join(
+        f"{_SHOWN_AS.get(column.type.name, '{column}').format(column=f'c{number}')} AS {_quoted(column.name)}"
+        for number, column in enumerate(columns)
+    )
+    return f"""
+        SELECT CASE WHEN octet_length(answer) <= {ROW_BYTES_MAX} THEN answer END FROM (
+            SELECT row_to_json(shown)::text AS answer FROM (
+                SELECT {shown} FROM (
+{binding.statement}
+                ) AS asked ({aliases})
+            ) AS shown LIMIT {binding.rows_max + 1}
+        ) AS answers
+    """  # noqa: S608 - the statement is the definition's; its arguments are bound
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _text(value: JsonValue) -> str | None:
@@ -100,32 +148,17 @@ def _text(value: JsonValue) -> str | None:
     return str(value)
 
 
-def _shown(rows: list[asyncpg.Record], rows_max: int) -> str:
+def _shown(rows: Sequence[str | None], rows_max: int) -> str:
     """Returns the rows as JSON, as many as the bounds let through, and says whether there are more."""
     shown: list[str] = []
     size = 0
     for row in rows[:rows_max]:
-        text = json.dumps({name: _json(value) for name, value in row.items()}, ensure_ascii=False)
-        size += len(text.encode()) + 2
-        if size > ANSWER_BYTES_MAX:
+        size += len((row or "").encode()) + 2
+        if row is None or size > ANSWER_BYTES_MAX:
             break
-        shown.append(text)
+        shown.append(row)
     more = "true" if len(shown) < len(rows) else "false"
     return f'{{"rows": [{", ".join(shown)}], "more": {more}}}'
-
-
-def _json(value: object) -> JsonValue:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | UUID | float):
-        return str(value)
-    if isinstance(value, bytes | memoryview):
-        return f"({len(value)} bytes)"
-    if isinstance(value, list | tuple | set):
-        return [_json(member) for member in value]
-    return str(value)
 
 
 def _failed(error: asyncpg.PostgresError) -> ToolResult:

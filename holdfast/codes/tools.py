@@ -247,8 +247,14 @@ CODES: Final = (
         "Put the tool again with `$1`, `$2` … for its arguments, or by `holdfast apply`, which numbers them.",
     ),
     result(
+        "sql.tenant_changed",
+        "Something that the statement calls set `holdfast.tenant` to another tenant; its rows are shown to nobody.",
+        "Take away the database role's right to execute that function.",
+    ),
+    result(
         "sql.role_too_powerful",
-        "The tool's database role is a superuser, or may do what no rollback undoes; nothing was run.",
+        "The tool's database role may do more than read: it is or may become a superuser, passes by row-level security, makes roles or "
+        "databases, replicates, or may do what no rollback undoes; nothing was run.",
         "Put the `dsn` of a role that may only read into the vault.",
     ),
     *(code for noun in SERVICES for code in _service(noun)),

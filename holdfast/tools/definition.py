@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from holdfast.errors import RequestInvalid
 from holdfast.tools import schemas
+from holdfast.tools.sql_words import refused_word
 from holdfast.tools.urls import parse_url
 from holdfast_verdict.canonical import JsonValue as Canonical
 from holdfast_verdict.canonical import canonical_bytes, digest
@@ -139,6 +140,8 @@ class ToolForm(_Form):
         if isinstance(self.binding, SqlBinding):
             if self.external:
                 raise ValueError("external: a statement that only reads has no effect outside")
+            if word := refused_word(self.binding.statement):
+                raise ValueError(f"binding.statement: a tool may not use `{word}`, not even in a literal or comment")
             if set(self.binding.arguments) != known or len(self.binding.arguments) != len(known):
                 raise ValueError("binding.arguments: names each argument once")
         if not isinstance(self.binding, PythonBinding) and self.credential is None:

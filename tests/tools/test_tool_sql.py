@@ -37,6 +37,13 @@ def tool(statement: str, parameters: dict[str, dict[str, Any]] | None = None, **
     return OwnTool(name, 1, form)
 
 
+def unchecked(statement: str) -> OwnTool:
+    """A definition that nobody has looked at: what stands between its statement and the data is the executor alone."""
+    made = tool("SELECT 1 AS one")
+    binding = made.form.binding.model_copy(update={"statement": statement})
+    return OwnTool(made.name, 1, made.form.model_copy(update={"binding": binding}))
+
+
 async def ask(
     definition: OwnTool,
     dsn: str,
@@ -68,6 +75,8 @@ async def writer_dsn(superuser_url: str) -> AsyncIterator[str]:
         CREATE FUNCTION shop.sneak() RETURNS integer LANGUAGE sql VOLATILE AS 'DELETE FROM shop.notes RETURNING 1';
         CREATE FUNCTION shop.unlock() RETURNS text LANGUAGE sql VOLATILE AS
             $$ SELECT set_config('transaction_read_only', 'off', false) $$;
+        CREATE FUNCTION shop.pose() RETURNS text LANGUAGE sql VOLATILE AS
+            $$ SELECT set_config('holdfast.tenant', 'globex', true) $$;
     """)
     await connection.close()
     yield dsn
@@ -141,6 +150,9 @@ async def test_no_text_becomes_part_of_the_statement(writer_dsn: str, text: str)
         "SELECT lo_create(0)",
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT pg_terminate_backend(pg_backend_pid())",
+        "SELECT 1) AS q; DROP TABLE shop.notes; SELECT (1",
+        "SELECT set_config('holdfast.tenant', 'globex', false)",
+        "SELECT shop.pose()",
         "COPY shop.notes TO PROGRAM 'true'",
         "TRUNCATE shop.notes",
         "DROP TABLE shop.notes",
@@ -152,7 +164,7 @@ async def test_no_text_becomes_part_of_the_statement(writer_dsn: str, text: str)
     ],
 )
 async def test_a_statement_only_reads_whatever_its_role_may(writer_dsn: str, statement: str) -> None:
-    result = await ask(tool(statement), writer_dsn)
+    result = await ask(unchecked(statement), writer_dsn)
     assert not result.ok, result.content
     assert result.cost == "nothing"
     connection = await asyncpg.connect(writer_dsn)
@@ -188,6 +200,73 @@ async def test_a_role_that_may_do_more_than_a_transaction_undoes_is_refused(
         await connection.execute("REVOKE pg_execute_server_program FROM writer")
         await connection.close()
     assert (await ask(tool("SELECT 1 AS one"), writer_dsn)).ok
+
+
+@pytest.mark.parametrize("right", ["BYPASSRLS", "CREATEROLE", "CREATEDB", "REPLICATION", "SUPERUSER"])
+async def test_a_role_that_passes_by_row_level_security_or_may_become_such_a_role_is_refused(
+    superuser_url: str, writer_dsn: str, right: str
+) -> None:
+    connection = await asyncpg.connect(superuser_url)
+    try:
+        await connection.execute(f"ALTER ROLE writer {right}")
+        assert (await ask(tool("SELECT 1 AS one"), writer_dsn)).error_code == "sql.role_too_powerful"
+        await connection.execute(f"ALTER ROLE writer NO{right}; CREATE ROLE boss {right}; GRANT boss TO writer")
+        assert (await ask(tool("SELECT 1 AS one"), writer_dsn)).error_code == "sql.role_too_powerful"
+    finally:
+        await connection.execute(f"ALTER ROLE writer NO{right}; DROP ROLE IF EXISTS boss")
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT set_config('holdfast.tenant', 'globex', true)",
+        "SELECT pg_catalog . SET_CONFIG ('holdfast.tenant', 'globex', true)",
+        "SELECT \"set_config\"('a', 'b', true)",
+        "SELECT U&\"set\\005Fconfig\"('a', 'b', true)",
+        "SELECT /* /* */ */ set_config('a', 'b', true)",
+        "SELECT query_to_xml('SELECT 1', true, true, '')",
+        "SELECT * FROM dblink('', 'DELETE FROM x') AS t(a int)",
+        "SELECT * FROM dblink_exec('', 'DELETE FROM x')",
+        "SELECT pg_terminate_backend(1)",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT lo_import('/etc/passwd')",
+        "SELECT * FROM ts_stat('SELECT 1')",
+    ],
+)
+def test_what_a_read_only_transaction_does_not_stop_is_refused_by_name(statement: str) -> None:
+    with pytest.raises(RequestInvalid, match="may not use"):
+        tool(statement)
+
+
+async def test_no_function_shows_rows_of_another_tenant(writer_dsn: str) -> None:
+    posed = await ask(tool("SELECT shop.pose() AS as_whom, body FROM shop.notes"), writer_dsn)
+    assert (posed.error_code, posed.cost, "note" in posed.content) == ("sql.tenant_changed", "nothing", False)
+
+
+async def test_values_keep_what_they_are(writer_dsn: str) -> None:
+    statement = """
+        SELECT 12.50 AS n, ARRAY[0.10, 2] AS ns, 9007199254740993 AS big, 0.1::float8 AS f, '{"a": [1, 1.50]}'::jsonb AS j,
+               '1 mon 2 days'::interval AS i, 'infinity'::date AS d, NULL AS nil, true AS "b""q", 1 AS x, 2 AS x2 -- :end"""
+    result = await ask(tool(statement), writer_dsn)
+    assert result.ok, result.content
+    [row] = json.loads(result.content, parse_float=str)["rows"]
+    assert row == {
+        "n": "12.50", "ns": ["0.10", "2"], "big": 9007199254740993, "f": "0.1", "j": {"a": [1, "1.50"]}, "i": "1 mon 2 days",
+        "d": "infinity", "nil": None, 'b"q': True, "x": 1, "x2": 2,
+    }  # fmt: skip
+
+
+async def test_a_long_row_stays_at_the_database(writer_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[int] = []
+
+    def shown(rows: list[str | None], _rows_max: int) -> str:
+        received.extend(len(row or "") for row in rows)
+        return ""
+
+    monkeypatch.setattr("activities.tools.sql_query._shown", shown)
+    assert (await ask(tool("SELECT repeat('x', n * 60000) AS x FROM generate_series(1, 3) n"), writer_dsn)).ok
+    assert received == [60008, 0, 0]
 
 
 async def test_the_database_is_told_the_tenant_of_the_run(writer_dsn: str) -> None:
