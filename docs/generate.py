@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from activities.tools.openapi_request import BasicAuth, BearerAuth, HeaderAuth, NoAuth, OpenapiCredential, QueryAuth
 from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
@@ -28,7 +29,9 @@ from holdfast.runs.versions import ConditionForm, RuleForm
 from holdfast.settings import PROCESSES, is_secret, variable
 from holdfast.tools.definition import ToolForm
 from holdfast.tools.functions import PythonFile
+from holdfast.tools.openapi import OpenapiFile, OperationFile
 from holdfast.tools.registry import TOOLS
+from holdfast.tools.sql import ParameterFile, QueryFile, SqlFile
 
 FOLDER: Final = Path(__file__).parent
 _COMMAND_MAX: Final = 60
@@ -111,6 +114,8 @@ def _type(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic writes 
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"] if each.get("type") != "null")
+    if "oneOf" in schema:
+        return "object"  # of several kinds, which are described below it
     if "$ref" in schema:
         return "any JSON" if schema["$ref"].endswith("JsonValue") else "object"
     if schema.get("type") == "array":
@@ -208,6 +213,13 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "case-file": _fields(CaseFile),
         "tool-form": _fields(ToolForm),
         "python-file": _fields(PythonFile),
+        "openapi-file": _fields(OpenapiFile),
+        "operation-file": _fields(OperationFile),
+        "openapi-credential": _fields(OpenapiCredential),
+        "openapi-auth": _fields(NoAuth, BearerAuth, BasicAuth, HeaderAuth, QueryAuth),
+        "sql-file": _fields(SqlFile),
+        "query-file": _fields(QueryFile),
+        "parameter-file": _fields(ParameterFile),
         "tools": tools,
         "exit-codes": exit_codes,
         "services": services,

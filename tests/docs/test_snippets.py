@@ -20,6 +20,8 @@ import pytest
 import typer
 from pydantic import BaseModel
 
+from activities.tools.openapi_request import OpenapiCredential
+from activities.tools.sql_query import SqlCredential
 from api.agents import PutRole
 from bench import __main__ as bench
 from cli.main import app
@@ -27,6 +29,8 @@ from cli.project.files import AgentFile, RoleFile
 from holdfast.contracts import names
 from holdfast.contracts.run import ApprovalSignal
 from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.openapi import OpenapiFile
+from holdfast.tools.sql import SqlFile
 from tests.deployment.composition import services
 
 from .known import variables
@@ -34,9 +38,18 @@ from .pages import PAGES, ROOT, Fence, fences, fences_of
 from .requests import check_curl
 from .shell import commands, without_redirects
 
-_KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "mermaid"})
-_JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": PutRole, "agent": AgentDefinition})
-_TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType({"role": RoleFile, "agent": AgentFile})
+_KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "sql", "mermaid"})
+_JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {
+        "role": PutRole,
+        "agent": AgentDefinition,
+        "openapi-credential": OpenapiCredential,
+        "sql-credential": SqlCredential,
+    }
+)
+_TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
+    {"role": RoleFile, "agent": AgentFile, "openapi": OpenapiFile, "sql": SqlFile}
+)
 _PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp", "sed", "grep", "sleep", "umask", "tar"})
 _INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})
 Parse = Callable[[list[str]], None]

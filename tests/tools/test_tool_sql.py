@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from holdfast.errors import LeaseLost, RequestInvalid
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.sql import ParameterFile, bind, forms
 from holdfast_verdict.canonical import JsonValue
+from tests.docs.pages import ROOT, fences_of
 
 from .live_lease import LiveLease
 
@@ -349,3 +351,35 @@ def test_a_wrong_file_says_where(change: dict[str, Any], said: str) -> None:
     query = {key: value for key, value in {**query, **change}.items() if value is not None}
     with pytest.raises(RequestInvalid, match=said):
         forms({"source": "sql", "queries": {"data.query": query}}, HERE)
+
+
+async def test_the_how_to_does_what_it_says(superuser_url: str) -> None:
+    page = ROOT / "docs" / "how-to" / "tool-from-sql.md"
+    [described] = [tomllib.loads(fence.body) for fence in fences_of(page) if fence.info == "toml sql"]
+    [(name, form)] = forms(described, HERE).items()
+    connection = await asyncpg.connect(superuser_url)
+    try:
+        await connection.execute("CREATE DATABASE how_to")
+        url = make_url(superuser_url).set(database="how_to")
+        owner = await asyncpg.connect(url.render_as_string(hide_password=False))
+        await owner.execute("""
+            CREATE SCHEMA shop;
+            CREATE TABLE shop.orders (tenant text, order_id text, customer_number text, item text, amount numeric,
+                                      ordered_on date, delivered_on date);
+            INSERT INTO shop.orders VALUES ('acme', 'A-1', 'C-1', 'lamp', 12.50, '2026-02-01', NULL),
+                ('acme', 'A-2', 'C-1', 'old', 1, '2025-01-01', NULL), ('globex', 'G-1', 'C-1', 'hush', 1, '2026-02-01', NULL);
+        """)
+        for fence in fences_of(page):
+            if fence.language == "sql":
+                await owner.execute(fence.body)
+        await owner.close()
+        dsn = url.set(username="holdfast_reader", password="…").render_as_string(hide_password=False)
+        result = await ask(OwnTool(name, 1, form), dsn, {"customer": "C-1"})
+        assert json.loads(result.content) == {
+            "rows": [{"order_id": "A-1", "item": "lamp", "amount": "12.50", "ordered_on": "2026-02-01"}],
+            "more": False,
+        }
+    finally:
+        await connection.execute("DROP DATABASE how_to WITH (FORCE)")
+        await connection.execute("DROP ROLE IF EXISTS holdfast_reader")
+        await connection.close()
