@@ -39,7 +39,14 @@ def _view(result: ToolResult) -> OutcomeView:
 
 
 class ToolCall:
-    """The executing activity of `tool.call`."""
+    """The executing activity of `tool.call`.
+
+    Args:
+        memory_bytes_max: Bound of a process that is started for a call.
+    """
+
+    def __init__(self, memory_bytes_max: int) -> None:
+        self._memory_bytes_max = memory_bytes_max
 
     @activity.defn(name=names.EXECUTE_TOOL_CALL)
     async def execute_tool_call(self, request: ExecuteRequest) -> ExecuteReply:
@@ -57,6 +64,7 @@ class ToolCall:
             tenant=current.tenant,
             idempotency_key=current.idempotency_key,
             outward=lease,
+            memory_bytes_max=self._memory_bytes_max,
         )
         running = asyncio.create_task(_run(call, lease))
         try:

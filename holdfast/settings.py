@@ -168,6 +168,9 @@ class ExecutorSettings(CommonSettings):
     broker_url: HttpUrl = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
     llm_slots: int = Field(default=50, ge=1, description="model calls of one executor at a time")
     tool_slots: int = Field(default=50, ge=1, description="tool calls of one executor at a time")
+    tool_memory_mb: int = Field(
+        default=2048, ge=64, description="address space of the process of one Python tool's call"
+    )
     preloaded_providers: Annotated[str, AfterValidator(_provider_names)] = Field(
         default="",
         description="providers whose client an executor loads before it is ready, not with the first call: "

@@ -43,6 +43,8 @@ class ToolRefused(Exception):
         retryable: Whether another try a little later may fare better.
     """
 
+    holdfast_tool_refused: ClassVar[bool] = True
+
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.message = message

@@ -31,7 +31,7 @@ def build_workers(
     """Builds the workers of one executor: one for each kind of action it executes."""
     permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
     interceptors = [PermitInterceptor(broker, permit_key)]
-    llm_call, tool_call = LlmCall(publisher), ToolCall()
+    llm_call, tool_call = LlmCall(publisher), ToolCall(settings.tool_memory_mb * 1024**2)
     return [
         Worker(
             client,

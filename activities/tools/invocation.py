@@ -36,6 +36,7 @@ class ToolInvocation:
         tenant: Slug of the run's tenant, from the run's row.
         idempotency_key: The same for all tries of a step.
         outward: The lease; to be begun once, right before the first byte goes outside.
+        memory_bytes_max: Bound of a process that is started for it.
     """
 
     tool: str
@@ -45,6 +46,7 @@ class ToolInvocation:
     tenant: str
     idempotency_key: str
     outward: Outward
+    memory_bytes_max: int = 2 * 1024**3
 
     def read_credential(self, form: type[CredentialT]) -> CredentialT:
         """Reads the vault entry into its form.

@@ -1,28 +1,29 @@
 """The process in which one call of a Python tool runs: started for it, with nothing of the executor's, and killed after it.
 
-The executor starts this file by its path in an isolated interpreter. A line of JSON on stdin is the call; lines of JSON on
-the channel that was stdout are `begin` (answered with a line), and in the end one of `done`, `refused`, `failed` and
-`mismatch`. What a tool itself prints goes elsewhere.
+A line of JSON on stdin is the call; lines of JSON on the channel that was stdout are `begin` (answered with a line), and in
+the end one of `done`, `refused`, `failed` and `mismatch`. What a tool itself prints goes nowhere: it may hold secrets.
 """
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import json
 import os
-import resource
-import signal
-import sys
+import threading
 import traceback
-from typing import Any, Final, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from activities.tools.python_guard import Deadline
+    from holdfast.tools.signatures import Marks, Signature
 
 CONTENT_LENGTH_MAX: Final = 200_000
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 _SENTENCE_LENGTH_MAX: Final = 2_000
 _PLACES_MAX: Final = 8
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_CHILD_SUBREAPER: Final = 36
+_PROBLEMS_MAX: Final = 5
+_REFUSED: Final = "holdfast_tool_refused"  # what marks the client's exception, of whatever version
 
 Frame = dict[str, Any]  # JSON between this process and the executor
 
@@ -34,8 +35,8 @@ class _Channel:
         self._in = os.fdopen(os.dup(0), encoding="utf-8")
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         nothing = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nothing, 0)
-        os.dup2(2, 1)
+        for end in (0, 1, 2):
+            os.dup2(nothing, end)
 
     def receive(self) -> Frame:
         """Returns the next frame; without one there is nobody left to work for."""
@@ -47,32 +48,8 @@ class _Channel:
 
     def send(self, frame: Frame) -> None:
         """Sends a frame."""
-        _write(self._out, frame)
-
-
-def _write(out: TextIO, frame: Frame) -> None:
-    out.write(json.dumps(frame, ensure_ascii=True) + "\n")
-    out.flush()
-
-
-def _bind_to(parent_pid: int, memory_bytes: int) -> None:
-    """Ties this process's life and means: it dies with the executor, finds its lost children, and is bounded."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # a grandchild whose parent has ended becomes this process's child, so that the executor finds and kills it
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-    for limit, value in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, 256 * 1024 * 1024),
-        (resource.RLIMIT_NOFILE, 512),
-    ):
-        hard = resource.getrlimit(limit)[1]
-        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (bound, bound))
+        self._out.write(json.dumps(frame, ensure_ascii=True) + "\n")
+        self._out.flush()
 
 
 def _places(error: BaseException) -> list[str]:
@@ -81,7 +58,7 @@ def _places(error: BaseException) -> list[str]:
     return [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames]  # noqa: PTH119 (pathlib is not needed here)
 
 
-def _load(call: Frame) -> Any:  # a Signature; its module is imported only once this process is bound
+def _load(call: Frame) -> Signature | None:
     from importlib.metadata import entry_points
 
     from holdfast.tools.signatures import GROUP, Signature
@@ -91,6 +68,18 @@ def _load(call: Frame) -> Any:  # a Signature; its module is imported only once 
         if point.value == call["function"]:
             return Signature.of(point.load())
     return None
+
+
+def _is_as_decided(signature: Signature, decided: Mapping[str, Any]) -> bool:  # JSON of the definition
+    """Says whether the function takes what was decided on, and is in nothing worse than its definition says (LAW 7)."""
+    marks: Marks = signature.marks
+    return (
+        _told(signature.schema()) == _told(decided["parameters"])
+        and (decided["external"] or not marks.external)
+        and (marks.idempotent or not decided["idempotent"])
+        and (marks.reversible or not decided["reversible"])
+        and set(marks.yields) <= set(decided["yields"])
+    )
 
 
 def _told(schema: Any) -> Any:  # JSON Schema
@@ -113,25 +102,42 @@ def _content(value: object) -> tuple[str, bool]:
     return (value, False) if len(value) <= CONTENT_LENGTH_MAX else (value[:CONTENT_LENGTH_MAX], True)
 
 
-def _run(channel: _Channel, call: Frame) -> Frame:
+class _Begin:
+    """Asks the executor once whether the call may go outside, whoever of the tool's threads comes first."""
+
+    def __init__(self, channel: _Channel, deadline: Deadline) -> None:
+        self._channel = channel
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._done = False
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._done:
+                return
+            self._channel.send({"kind": "begin"})
+            self._deadline.set(self._channel.receive()["ends_at"])
+            self._done = True
+
+
+def _run(call: Frame, begin: _Begin) -> Frame:
+    from pydantic import ValidationError
+
     signature = _load(call)
     if signature is None:
         return {"kind": "mismatch", "code": "tool.not_installed"}
-    if _told(signature.schema()) != _told(call["parameters"]):
+    if not _is_as_decided(signature, call["decided"]):
         return {"kind": "mismatch", "code": "tool.definition_mismatch"}
-
-    def ask() -> None:
-        channel.send({"kind": "begin"})
-        # should the executor be frozen when the lease ends, the kernel ends this process all the same
-        signal.setitimer(signal.ITIMER_REAL, channel.receive()["remaining_ms"] / 1000)
-
-    values = signature.read(call["arguments"])
+    try:
+        values = signature.read(call["arguments"])
+    except ValidationError as error:
+        return {"kind": "unreadable", "message": _problems(error)}
     if signature.call_type is None:
-        ask()
+        begin()
         result = signature.function(**values)
     else:
         said = {name: call[name] for name in ("tenant", "idempotency_key", "credential")}
-        result = signature.function(signature.call_type(**said, asking=ask), **values)
+        result = signature.function(signature.call_type(**said, asking=begin), **values)
     if inspect.isawaitable(result):
         import asyncio
 
@@ -143,26 +149,23 @@ def _run(channel: _Channel, call: Frame) -> Frame:
     return {"kind": "done", "content": content, "cut": cut}
 
 
-def main() -> None:
+def _problems(error: Any) -> str:  # pydantic's ValidationError; this module is imported before pydantic is
+    found = error.errors(include_url=False, include_input=False, include_context=False)[:_PROBLEMS_MAX]
+    return "; ".join(f"`{'.'.join(map(str, one['loc']))}`: {one['msg']}" for one in found)[:_SENTENCE_LENGTH_MAX]
+
+
+def main(deadline: Deadline) -> NoReturn:
     """Runs the one call."""
     channel = _Channel()
-    call = channel.receive()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _bind_to(call["parent_pid"], call["memory_bytes"])
-    sys.path += [path for path in call["path"] if path not in sys.path]
+    own = os.getpid()
     try:
-        frame = _run(channel, call)
+        frame = _run(channel.receive(), _Begin(channel, deadline))
     except BaseException as error:  # noqa: BLE001 (whatever a tool raises, SystemExit too, is its answer)
-        refused = type(error).__name__ == "ToolRefused" and hasattr(error, "retryable")
-        if refused:
+        if getattr(error, _REFUSED, False):
             message = str(error)[:_SENTENCE_LENGTH_MAX]
-            frame = {"kind": "refused", "message": message, "retryable": bool(error.retryable)}  # type: ignore[attr-defined]  # just asked
+            frame = {"kind": "refused", "message": message, "retryable": getattr(error, "retryable", False) is True}
         else:
             frame = {"kind": "failed", "error": type(error).__name__, "places": _places(error)}
-    channel.send(frame)
-    # the executor kills this process, and before it what it has started: so it must still be there
-    signal.pause()
-
-
-if __name__ == "__main__":
-    main()
+    if os.getpid() == own:  # what the tool has forked, and let run on to here, answers nothing
+        channel.send(frame)
+    os._exit(0)

@@ -157,8 +157,15 @@ CODES: Final = (
         "Install the tool's package where executors run, and apply the project again if its entry point has changed.",
     ),
     result(
+        "tool.arguments_refused",
+        "A type of the tool's function does not take an argument that its JSON Schema lets pass, such as a Decimal out of its bounds; "
+        "nothing was done.",
+        "Nothing: the model reads it.",
+    ),
+    result(
         "tool.definition_mismatch",
-        "The installed function takes other arguments than those that were decided on; nothing was done.",
+        "The installed function takes other arguments than those that were decided on, or is marked as less harmless; "
+        "nothing was done.",
         "Apply the project again, so that new runs get the new definition, or install the version that was defined.",
     ),
     result(

@@ -187,7 +187,7 @@ async def test_a_worker_without_the_interceptor_can_do_nothing(rig: Rig, tenant:
     await rig.stack.stop_child("executor-1")
     bodies = (
         (names.LLM_QUEUE, LlmCall(Publisher(redis)).execute_llm_call),
-        (names.TOOL_QUEUE, ToolCall().execute_tool_call),
+        (names.TOOL_QUEUE, ToolCall(1024**3).execute_tool_call),
     )
     workers = [Worker(rig.client, task_queue=queue, activities=[body]) for queue, body in bodies]
     async with workers[0], workers[1]:

@@ -30,6 +30,7 @@ SOURCE = f'''
     from __future__ import annotations
 
     import asyncio, enum, os, signal, sys, time
+    from concurrent.futures import ThreadPoolExecutor
     from dataclasses import dataclass
     from datetime import date
     from decimal import Decimal
@@ -64,6 +65,12 @@ SOURCE = f'''
                 "note": note, "key": call.idempotency_key, "tenant": call.tenant, "secret": call.credential["secret"]}}
 
 
+    @tool(name="demo.pay", {MARKS})
+    def pay(amount: Annotated[Decimal, Field(gt=0, le=100)]) -> str:
+        """Pays."""
+        return "paid"
+
+
     @tool(name="demo.wait", {MARKS})
     async def wait(seconds: int) -> str:
         """Waits."""
@@ -71,10 +78,26 @@ SOURCE = f'''
         return "waited"
 
 
+    def _start_worker(ticks):
+        """Starts a process that has cut itself loose, and leaves a tick behind for as long as it lives."""
+        if pid := os.fork():
+            os.waitpid(pid, 0)
+            return
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        for tick in range(600):
+            with open(ticks + ".new", "w") as file:
+                file.write(f"{{os.getpid()}} {{tick}}")
+            os.rename(ticks + ".new", ticks)
+            time.sleep(0.05)
+        os._exit(0)
+
+
     @tool(name="demo.do", {MARKS}, timeout_ms=6000)
     def do(call: ToolCall, what: str) -> object:
         """Does something odd."""
-        early, _, how = what.rpartition("+")
+        early, _, how = what.partition("+") if what.startswith("early+") else ("", "", what)
         if early:
             call.begin()
         if how == "raise":
@@ -101,19 +124,47 @@ SOURCE = f'''
         if how == "twice":
             call.begin()
             return "once"
-        if how == "daemon":
-            for _ in range(2):
-                if os.fork():
-                    break
-                os.setsid()
-            else:
-                time.sleep(60)
+        if how.startswith("worker ") or how.startswith("leave "):
+            ticks = how.partition(" ")[2]
+            _start_worker(ticks)
+            while not os.path.exists(ticks):
+                time.sleep(0.01)
+            time.sleep(60 if how.startswith("worker") else 0)
+            return "left"
+        if how.startswith("unguarded "):
+            os.kill(os.getppid(), signal.SIGSTOP)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            signal.setitimer(signal.ITIMER_REAL, 60)
+            time.sleep(3)
+            open(how.partition(" ")[2], "w").close()
+        if how == "fall through":
+            os.fork()
             return str(os.getpid())
+        if how == "close":
+            os.closerange(3, 100)
+            return "closed"
+        if how == "flood":
+            for _ in range(50):
+                print("z" * 1_000_000)
+            return "printed 50 MB"
+        if how == "kind of refuse":
+            class NotToday(ToolRefused):
+                pass
+            raise NotToday("not today either")
+        if how == "threads":
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda _: call.begin(), range(4)))
+            return "once"
         if how == "environment":
             return {{"env": dict(os.environ), "cwd": os.getcwd(), "home": os.listdir("."), "stdin": sys.stdin.read()}}
         return how
 '''
-TOOLS = {"demo.order": "demo_tools:order", "demo.wait": "demo_tools:wait", "demo.do": "demo_tools:do"}
+TOOLS = {
+    "demo.order": "demo_tools:order",
+    "demo.pay": "demo_tools:pay",
+    "demo.wait": "demo_tools:wait",
+    "demo.do": "demo_tools:do",
+}
 
 
 @pytest.fixture
@@ -141,7 +192,7 @@ async def do(what: str, lease: LiveLease | None = None) -> ToolResult:
 
 def hosts() -> list[int]:
     """The processes of calls that are left."""
-    return [one.pid for one in psutil.Process().children(recursive=True) if "python_host" in " ".join(one.cmdline())]
+    return [one.pid for one in psutil.Process().children(recursive=True) if "python_guard" in " ".join(one.cmdline())]
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +250,9 @@ async def test_a_coroutine_is_awaited_and_has_begun_when_it_is_entered(package: 
         ("early+raise", "tool.failed", "unknown"),
         ("refuse", "tool.refused", "nothing"),
         ("early+refuse", "tool.refused", "nothing"),
+        ("kind of refuse", "tool.refused", "nothing"),
+        ("close", "tool.died", "nothing"),
+        ("early+close", "tool.died", "unknown"),
         ("exit", "tool.failed", "nothing"),
         ("early+exit", "tool.failed", "unknown"),
         ("die", "tool.died", "nothing"),
@@ -221,9 +275,28 @@ async def test_what_is_too_large_is_cut_and_what_is_printed_is_not_an_answer(pac
     assert large.content.endswith(" … (cut)")
     assert len(large.content) < 200_100
     assert (await do("print")).content == "printed"
+    assert (await do("flood")).content == "printed 50 MB"
+
+
+@pytest.mark.parametrize("what", ["early+twice", "early+threads"])
+async def test_a_call_begins_once_however_often_it_asks(package: Path, what: str) -> None:
     lease = LiveLease()
-    assert (await do("early+twice", lease)).content == "once"
+    assert (await do(what, lease)).content == "once"
     assert lease.begun == 1
+
+
+async def test_what_is_forked_and_runs_on_answers_nothing(package: Path) -> None:
+    for _ in range(3):
+        result = await do("early+fall through")
+        assert result.ok
+        assert not psutil.pid_exists(int(result.content))
+
+
+async def test_an_argument_that_only_its_type_refuses_is_said_to_the_model(package: Path) -> None:
+    lease = LiveLease()
+    result = await call(tool("demo.pay"), {"amount": "100.01"}, lease)
+    assert (result.ok, result.error_code, result.cost, lease.begun) == (False, "tool.arguments_refused", "nothing", 0)
+    assert "`amount`: Input should be less than or equal to 100" in result.content
 
 
 async def test_nothing_of_the_executors_is_there(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +308,24 @@ async def test_nothing_of_the_executors_is_there(package: Path, monkeypatch: pyt
     assert not Path(seen["cwd"]).exists()
 
 
-async def test_what_a_tool_starts_ends_with_it(package: Path) -> None:
-    result = await do("early+daemon")
-    assert result.ok, result.content
-    left = [one for one in psutil.process_iter(["cmdline"]) if "python_host" in " ".join(one.info["cmdline"] or [])]
-    assert left == []
+def worker_in(ticks: Path) -> psutil.Process:
+    """The process that a tool has started and cut loose."""
+    pid, _ = ticks.read_text(encoding="utf-8").split()
+    return psutil.Process(int(pid))
+
+
+def is_gone(ticks: Path) -> bool:
+    try:
+        return bool(worker_in(ticks).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_what_a_tool_starts_ends_with_it(package: Path, tmp_path: Path) -> None:
+    ticks = tmp_path / "ticks"
+    result = await do(f"early+leave {ticks}")
+    assert result.content == "left"
+    assert is_gone(ticks)
 
 
 async def test_without_its_lease_a_call_does_not_begin(package: Path) -> None:
@@ -248,11 +334,27 @@ async def test_without_its_lease_a_call_does_not_begin(package: Path) -> None:
             await do("early+x", lease)
 
 
-async def test_a_process_whose_executor_is_frozen_ends_with_the_lease(package: Path) -> None:
-    """Nobody is there to kill it: the kernel does, at the time that the lease had when the call began."""
-    running = asyncio.create_task(call(tool("demo.wait"), {"seconds": 4}, LiveLease(remaining_ms=700)))
-    result = await running
-    assert (result.ok, result.error_code, result.cost) == (False, "tool.died", "unknown")
+async def test_a_call_ends_with_its_lease(package: Path, tmp_path: Path) -> None:
+    ticks = tmp_path / "ticks"
+    result = await do(f"early+worker {ticks}", LiveLease(remaining_ms=1500))
+    assert (result.ok, result.error_code, result.cost) == (False, "tool.timeout", "unknown")
+    assert is_gone(ticks)
+
+
+async def test_the_kernel_ends_a_call_with_its_lease_also_when_its_guard_is_stopped(
+    package: Path, tmp_path: Path
+) -> None:
+    """Whatever the tool does with signals and alarms of its own."""
+    late = tmp_path / "late"
+    result = await do(f"early+unguarded {late}", LiveLease(remaining_ms=1500))
+    assert (result.ok, result.error_code, result.cost) == (False, "tool.timeout", "unknown")
+    assert not late.exists()
+
+
+async def test_a_call_whose_lease_is_over_before_it_starts_does_nothing(package: Path) -> None:
+    lease = LiveLease(remaining_ms=0)
+    result = await do("early+x", lease)
+    assert (result.error_code, result.cost, lease.begun) == ("tool.timeout", "nothing", 0)
 
 
 async def test_a_cancelled_call_leaves_nothing_running(package: Path) -> None:
@@ -265,28 +367,38 @@ async def test_a_cancelled_call_leaves_nothing_running(package: Path) -> None:
     assert hosts() == []
 
 
-async def test_a_dead_executor_takes_its_calls_along(package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("blow", "lease_ms"), [(signal.SIGKILL, 60_000), (signal.SIGSTOP, 3_000)])
+async def test_a_dead_or_frozen_executor_takes_its_calls_along(
+    package: Path, tmp_path: Path, blow: signal.Signals, lease_ms: int
+) -> None:
+    """A dead one at once, a frozen one when the lease ends: with all that they have started."""
+    ticks = tmp_path / "ticks"
     script = tmp_path / "executor.py"
     script.write_text(
         "import asyncio, sys\n"
         f"sys.path[:0] = [{str(Path.cwd())!r}, {str(tmp_path)!r}]\n"
+        "from tests.tools.live_lease import LiveLease\n"
         "from tests.tools.test_tool_python import do\n"
-        "asyncio.run(do('early+hang'))\n",
+        f"asyncio.run(do('early+worker {ticks}', LiveLease(remaining_ms={lease_ms})))\n",
         encoding="utf-8",
     )
     # killed with -9 it cannot tidy up: its folders are the test's
     executor = await asyncio.create_subprocess_exec(
         sys.executable, str(script), env={**os.environ, "TMPDIR": str(tmp_path)}
     )
-    family = psutil.Process(executor.pid)
-    while not list(tmp_path.glob("holdfast-tool-*/hanging")):
-        assert executor.returncode is None
-        await asyncio.sleep(0.02)
-    children = family.children()
-    executor.send_signal(signal.SIGKILL)
-    await executor.wait()
-    gone, alive = await asyncio.to_thread(psutil.wait_procs, children, 3)  # its own time would be over after six
-    assert (len(gone), alive) == (1, [])
+    try:
+        while not ticks.exists():
+            assert executor.returncode is None
+            await asyncio.sleep(0.02)
+        family = [*psutil.Process(executor.pid).children(recursive=True), worker_in(ticks)]
+        assert len({one.pid for one in family}) == 3
+        executor.send_signal(blow)
+        # the tool's own time would be over after six seconds, and its executor's word never comes
+        _, alive = await asyncio.to_thread(psutil.wait_procs, family, 5)
+        assert alive == []
+    finally:
+        executor.send_signal(signal.SIGKILL)
+        await executor.wait()
 
 
 async def test_only_what_is_registered_under_the_name_with_that_value_is_called(package: Path) -> None:
@@ -297,6 +409,25 @@ async def test_only_what_is_registered_under_the_name_with_that_value_is_called(
         assert (result.error_code, result.cost) == ("tool.not_installed", "nothing")
     result = await call(replace(honest, name="demo.nowhere"), {"what": "x"})
     assert (result.error_code, result.cost) == ("tool.not_installed", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("mark", "better"),
+    [
+        ("external", False),
+        ("idempotent", True),
+        ("yields", ()),
+    ],
+)
+async def test_a_function_is_in_nothing_worse_than_what_was_decided_on(
+    package: Path, mark: str, better: object
+) -> None:
+    honest = tool("demo.wait")
+    flattered = replace(honest, form=honest.form.model_copy(update={mark: better}))
+    result = await call(flattered, {"seconds": 0})
+    assert (result.error_code, result.cost) == ("tool.definition_mismatch", "nothing")
+    stricter = honest.form.model_copy(update={"reversible": False, "yields": ("untrusted", "secret")})
+    assert (await call(replace(honest, form=stricter), {"seconds": 0})).ok
 
 
 async def test_new_code_is_picked_up_and_another_signature_is_refused(package: Path) -> None:
