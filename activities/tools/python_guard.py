@@ -53,14 +53,9 @@ def _bound(memory_bytes: int) -> None:
 
 
 class Deadline:
-    """The end of the lease, as the tool's process learns it when it begins.
+    """The end of the lease, as the tool's process learns it when it begins."""
 
-    Args:
-        pipe: Where to tell the guard.
-    """
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
+    def __init__(self) -> None:
         self._timer = ctypes.c_void_p()
         if _LINUX:
             # one of its own: a tool may set alarms and handle signals as it likes
@@ -75,9 +70,8 @@ class Deadline:
         """Ends this process at that time of the monotonic clock; at once, if it is over.
 
         INVARIANT (LAW 1, rule 7): whoever was frozen in between and wakes late runs no further line of the tool: the kernel
-        kills before it goes on. What the tool has started, the guard kills.
+        kills before it goes on. The guard notices, and kills what the tool has started.
         """
-        os.write(self._pipe, f"{ends_at!r}\n".encode())
         if _LINUX:
             spec = (ctypes.c_long * 4)(0, 0, int(ends_at), int(ends_at % 1 * _NANO))
             if ctypes.CDLL(None, use_errno=True).timer_settime(self._timer, 1, spec, None) != 0:  # 1: that very time
@@ -86,31 +80,25 @@ class Deadline:
             os._exit(1)
 
 
-def _become_tool(spec: dict[str, Any], guard_pid: int, pipe: int) -> NoReturn:  # JSON from the executor
+def _become_tool(spec: dict[str, Any], guard_pid: int) -> NoReturn:  # JSON from the executor
     os.setsid()
     _die_with(guard_pid, signal.SIGKILL)
     _bound(spec["memory_bytes"])
     sys.path += [path for path in spec["path"] if path not in sys.path]
     from activities.tools import python_host
 
-    python_host.main(Deadline(pipe))
+    python_host.main(Deadline())
 
 
-def _watch(child: int, pipe: int, wakes: int, ends_at: float) -> int | None:
+def _watch(child: int, wakes: int, ends_at: float) -> int | None:
     """Waits until it is over. Returns the exit code of the tool's process, or None if that has to be killed."""
-    watched = {pipe, wakes}
     while (left_s := ends_at - time.monotonic()) > 0:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status) & 0xFF
-        ready, _, _ = select.select(watched, (), (), left_s)
-        if wakes in ready and signal.SIGTERM in os.read(wakes, 4096):
+        ready, _, _ = select.select((wakes,), (), (), left_s)
+        if ready and signal.SIGTERM in os.read(wakes, 4096):
             break
-        if pipe in ready:
-            told = os.read(pipe, 4096).split()
-            ends_at = min(ends_at, *map(float, told))
-            if not told:
-                watched.discard(pipe)
     return None
 
 
@@ -153,27 +141,29 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     _die_with(spec["parent_pid"], signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    pipe, told = os.pipe()
     guard_pid = os.getpid()
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for end in (pipe, wakes, waker):
+        for end in (wakes, waker):
             os.close(end)
-        _become_tool(spec, guard_pid, told)
+        _become_tool(spec, guard_pid)
     # the executor's channel is the tool's alone, so that it ends when the tool's process does
     nothing = os.open(os.devnull, os.O_RDWR)
     for end in (0, 1, 2):
         os.dup2(nothing, end)
-    os.close(told)
-    code = _watch(child, pipe, wakes, spec["ends_at"])
+    code = _watch(child, wakes, spec["ends_at"])
     if code is None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     if _LINUX:
         _kill_adopted()
+    if os.getppid() != spec["parent_pid"]:  # nobody else is left to tidy up
+        import shutil
+
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
     return code or 0
 
 

@@ -10,9 +10,9 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -26,6 +26,13 @@ _MARKS: Final = "__holdfast_tool__"  # where the client's decorator keeps what i
 _CALL: Final = "holdfast_tool_call"  # what marks its type of a call
 
 _DEPTH_MAX = 20
+_NO_TYPE = (
+    PydanticSchemaGenerationError,
+    PydanticUndefinedAnnotation,
+    PydanticInvalidForJsonSchema,
+    PydanticUserError,
+    NameError,
+)
 _Kind = inspect.Parameter
 
 
@@ -104,8 +111,19 @@ class Signature:
         Raises:
             RequestInvalid: A parameter cannot be one of a tool.
         """
-        wanted: dict[str, Any] = {}  # pydantic's own form of fields
-        for parameter in self._all[0 if self.call_type is None else 1 :]:
+        try:
+            return _form(self._wanted)
+        except _NO_TYPE as error:
+            raise self._refusal(error) from None
+
+    @cached_property
+    def _arguments(self) -> list[inspect.Parameter]:
+        return self._all[0 if self.call_type is None else 1 :]
+
+    @cached_property
+    def _wanted(self) -> dict[str, Any]:  # pydantic's own form of fields, by the parameters' names
+        wanted: dict[str, Any] = {}
+        for parameter in self._arguments:
             where = f"{self.marks.name}: parameter `{parameter.name}`"
             if parameter.kind in (_Kind.VAR_POSITIONAL, _Kind.VAR_KEYWORD, _Kind.POSITIONAL_ONLY):
                 raise RequestInvalid(f"{where} has no name in a call", remedy="give each argument a parameter")
@@ -113,10 +131,7 @@ class Signature:
                 raise RequestInvalid(f"{where} has no type", remedy="annotate it")
             default = ... if parameter.default is _Kind.empty else parameter.default
             wanted[parameter.name] = (self._hints[parameter.name], default)
-        try:
-            return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **wanted)
-        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, NameError) as error:
-            raise RequestInvalid(f"{self.marks.name}: a parameter's type cannot be taken: {_first(error)}") from None
+        return wanted
 
     def schema(self) -> dict[str, Any]:  # JSON Schema
         """Returns the JSON Schema of the parameters.
@@ -126,15 +141,23 @@ class Signature:
         """
         try:
             schema = self.model.model_json_schema(schema_generator=_Schema)
-        except (PydanticInvalidForJsonSchema, PydanticUserError) as error:
-            raise RequestInvalid(f"{self.marks.name}: {_first(error)}") from None
+        except _NO_TYPE as error:
+            raise self._refusal(error) from None
         definitions = schema.pop("$defs", {})
-        inlined = _inlined(schema, definitions, self.marks.name, 0)
-        return {
-            "type": "object",
-            "properties": inlined.get("properties", {}),
-            "required": inlined.get("required", []),
+        inlined = {
+            name: _inlined(member, definitions, f"{self.marks.name}: parameter `{name}`", 0)
+            for name, member in schema.get("properties", {}).items()
         }
+        return {"type": "object", "properties": inlined, "required": schema.get("required", [])}
+
+    def _refusal(self, error: Exception) -> RequestInvalid:
+        """Returns the error that names the parameter; they are tried one by one."""
+        for name, field in self._wanted.items():
+            try:
+                _form({name: field}).model_json_schema(schema_generator=_Schema)
+            except _NO_TYPE as own:
+                return RequestInvalid(f"{self.marks.name}: parameter `{name}`: its type cannot be taken: {_first(own)}")
+        return RequestInvalid(f"{self.marks.name}: a parameter's type cannot be taken: {_first(error)}")
 
     def read(self, arguments: Mapping[str, Any]) -> dict[str, Any]:  # JSON in, values of the parameters' types out
         """Returns the arguments as values of the parameters' types.
@@ -143,19 +166,31 @@ class Signature:
             pydantic.ValidationError: They are none.
         """
         checked = self.model.model_validate(dict(arguments), strict=False)
-        return {name: getattr(checked, name) for name in type(checked).model_fields}
+        return {
+            name: getattr(checked, field) for name, field in zip(self._wanted, type(checked).model_fields, strict=True)
+        }
+
+
+def _form(wanted: Mapping[str, Any]) -> type[BaseModel]:  # pydantic's own form of fields
+    # fields are numbered, for a parameter may be called like something that every model has, such as `json`
+    fields: dict[str, Any] = {
+        f"argument_{number}": (Annotated[hint, Field(alias=name)], default)
+        for number, (name, (hint, default)) in enumerate(wanted.items())
+    }
+    return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]
+    """Returns an error's first sentence; the others are for programmers of pydantic's own types."""
+    return str(error).splitlines()[0].partition(". ")[0][:300]
 
 
-def _inlined(schema: Any, definitions: Mapping[str, Any], tool: str, depth: int) -> Any:  # JSON Schema
+def _inlined(schema: Any, definitions: Mapping[str, Any], where: str, depth: int) -> Any:  # JSON Schema
     """Returns the schema with what it refers to in its place, and without the titles that pydantic makes up."""
     if depth > _DEPTH_MAX:
-        raise RequestInvalid(f"{tool}: a parameter's type refers to itself, or is nested deeper than {_DEPTH_MAX}")
+        raise RequestInvalid(f"{where}: its type refers to itself, or is nested deeper than {_DEPTH_MAX}")
     if isinstance(schema, list):
-        return [_inlined(member, definitions, tool, depth + 1) for member in schema]
+        return [_inlined(member, definitions, where, depth + 1) for member in schema]
     if not isinstance(schema, dict):
         return schema
     if reference := schema.get("$ref"):
@@ -166,9 +201,11 @@ def _inlined(schema: Any, definitions: Mapping[str, Any], tool: str, depth: int)
         if key in ("title", "discriminator") and isinstance(value, str | dict):
             continue
         if key == "properties":
-            out[key] = {name: _inlined(member, definitions, tool, depth + 1) for name, member in value.items()}
+            out[key] = {name: _inlined(member, definitions, where, depth + 1) for name, member in value.items()}
         elif key in ("default", "const", "enum", "examples"):
             out[key] = value
         else:
-            out[key] = _inlined(value, definitions, tool, depth + 1)
+            out[key] = _inlined(value, definitions, where, depth + 1)
+    if "properties" in out:
+        out.setdefault("additionalProperties", False)  # LAW 7: nothing that is not described, at any depth
     return out
