@@ -38,7 +38,7 @@ _PASSED_ON: Final = frozenset(
         "HOLDFAST_LOG_LEVEL",
     }
 )
-_TUNING_SUFFIXES: Final = ("_MS", "_SLOTS")
+_TUNING_SUFFIXES: Final = ("_MS", "_SLOTS", "_MB")
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:

@@ -59,6 +59,7 @@ Record = Any
 HEARTBEAT_MS: Final = 1_500
 LEASE_TOOL_MS: Final = 8_000
 LEASE_LLM_MS: Final = 8_000
+PACKAGES: Final = "packages"
 TASK_TIMEOUT: Final = timedelta(seconds=5)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
@@ -222,6 +223,11 @@ class Rig:
         self.restarts.clear()
         for name in self.stack.names:
             await self.stack.wait_ready(name)
+
+    @property
+    def packages(self) -> Path:
+        """Where executors find packages of tools, beside what is installed."""
+        return self.stack.folder.path.parent / PACKAGES
 
     def log(self, name: str) -> str:
         return (self.stack.folder.logs / f"{name}.log").read_text()
@@ -558,7 +564,12 @@ async def standing_in(
             executors=executors,
             provider="simulated",
             headless=True,
-            extra_env={"governor": {**governor, **shared}, "executor": shared, "api": shared, "provider": shared},
+            extra_env={
+                "governor": {**governor, **shared},
+                "executor": {**shared, "PYTHONPATH": str(folder / PACKAGES)},
+                "api": shared,
+                "provider": shared,
+            },
         ) as stack,
         httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
         asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,
