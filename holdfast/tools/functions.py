@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -54,31 +54,40 @@ def forms(document: Mapping[str, object], folder: Path) -> dict[str, ToolForm]:
                 f"distribution: {file.distribution} is not installed here, or has no tools",
                 remedy=f"install it, and give it entry points in the group {GROUP}",
             )
-        return {name: form_of(point) for name, point in found.items()}
+        return {name: _installed(point) for name, point in found.items()}
     if missing := [name for name in file.names if name not in installed]:
         raise RequestInvalid(
             f"names: no installed package has the tool {missing[0]!r}",
             remedy=f"install its package; tools that are here: {', '.join(sorted(installed)) or 'none'}",
         )
-    return {name: form_of(installed[name]) for name in file.names}
+    return {name: _installed(installed[name]) for name in file.names}
 
 
-def form_of(point: EntryPoint) -> ToolForm:
-    """Makes the definition of an installed tool from its function's types and docstring.
-
-    Raises:
-        RequestInvalid: It cannot be imported, or cannot be a tool.
-    """
+def _installed(point: EntryPoint) -> ToolForm:
     try:
         function = point.load()
     except Exception as error:  # noqa: BLE001 (it is somebody's module: whatever it raises is said)
         raise RequestInvalid(
             f"{point.name}: {point.value} cannot be imported: {type(error).__name__}: {error}"
         ) from None
+    form = form_of(function, point.value)
+    if (called := Signature.of(function).marks.name) != point.name:
+        raise RequestInvalid(f"{point.name}: the function says that it is called {called}")
+    return form
+
+
+def form_of(function: Callable[..., Any], value: str | None = None) -> ToolForm:
+    """Makes the definition of a tool from its function's marks, types and docstring.
+
+    Args:
+        function: The function, marked with `@tool`.
+        value: Its entry point's `module:function`; default: where it is defined.
+
+    Raises:
+        RequestInvalid: It cannot be a tool.
+    """
     signature = Signature.of(function)
     marks = signature.marks
-    if marks.name != point.name:
-        raise RequestInvalid(f"{point.name}: the function says that it is called {marks.name}")
     said = docstring_parser.parse(function.__doc__ or "")
     parameters = signature.schema()
     _describe(parameters["properties"], said)
@@ -92,10 +101,10 @@ def form_of(point: EntryPoint) -> ToolForm:
             yields=marks.yields,
             credential=marks.credential,
             timeout_ms=marks.timeout_ms,
-            binding=PythonBinding(source="python", function=point.value),
+            binding=PythonBinding(source="python", function=value or f"{function.__module__}:{function.__qualname__}"),
         )
     except ValidationError as error:
-        raise RequestInvalid(f"{point.name}: {explain(error)}") from None
+        raise RequestInvalid(f"{marks.name}: {explain(error)}") from None
 
 
 def _describe(properties: dict[str, Any], said: docstring_parser.Docstring) -> None:
