@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bench import overhead, startup, stream
+from bench import overhead, startup, stream, tools
 
-_BENCHES = {"overhead": overhead.measure, "startup": startup.measure, "stream": stream.measure}
+_BENCHES = {"overhead": overhead.measure, "startup": startup.measure, "stream": stream.measure, "tools": tools.measure}
 
 
 def main(

@@ -5,6 +5,7 @@ A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import docstring_parser
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -32,6 +34,7 @@ from holdfast.tools.functions import PythonFile
 from holdfast.tools.openapi import OpenapiFile, OperationFile
 from holdfast.tools.registry import TOOLS
 from holdfast.tools.sql import ParameterFile, QueryFile, SqlFile
+from sdk import tools as author
 
 FOLDER: Final = Path(__file__).parent
 _COMMAND_MAX: Final = 60
@@ -165,6 +168,25 @@ def tools() -> str:
     return _table(headings, rows)
 
 
+def _described(signature: Callable[..., object], described: type) -> Callable[[], str]:
+    """Makes the table of a callable's arguments, as the attributes of a class describe them."""
+
+    def table() -> str:
+        words = {said.arg_name: said.description for said in docstring_parser.parse(described.__doc__ or "").params}
+        rows = []
+        for name, parameter in inspect.signature(signature).parameters.items():
+            if words.get(name):
+                if parameter.default is inspect.Parameter.empty:
+                    default = "required"
+                else:
+                    made = repr(parameter.default) == "<factory>"  # how a dataclass shows one
+                    default = "empty" if made else _default(parameter.default)
+                rows.append((f"`{name}`", f"`{parameter.annotation}`", default, (words[name] or "").rstrip(".")))
+        return _table(("argument", "type", "default", "what it is"), rows)
+
+    return table
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
@@ -213,6 +235,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "case-file": _fields(CaseFile),
         "tool-form": _fields(ToolForm),
         "python-file": _fields(PythonFile),
+        "tool-marks": _described(author.tool, author.Marks),
+        "tool-call": _described(author.ToolCall, author.ToolCall),
         "openapi-file": _fields(OpenapiFile),
         "operation-file": _fields(OperationFile),
         "openapi-credential": _fields(OpenapiCredential),
