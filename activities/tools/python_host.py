@@ -6,6 +6,7 @@ the end one of `done`, `refused`, `failed` and `mismatch`. What a tool itself pr
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
@@ -132,6 +133,7 @@ def _run(call: Frame, begin: _Begin) -> Frame:
         values = signature.read(call["arguments"])
     except ValidationError as error:
         return {"kind": "unreadable", "message": _problems(error)}
+    gc.enable()
     if signature.call_type is None:
         begin()
         result = signature.function(**values)

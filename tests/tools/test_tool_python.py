@@ -31,7 +31,7 @@ MARKS = "external=True, idempotent=False, reversible=True"
 SOURCE = f'''
     from __future__ import annotations
 
-    import asyncio, enum, os, signal, sys, time
+    import asyncio, enum, gc, os, signal, sys, time
     from concurrent.futures import ThreadPoolExecutor
     from dataclasses import dataclass
     from datetime import date, timedelta
@@ -180,7 +180,8 @@ SOURCE = f'''
                 list(pool.map(lambda _: call.begin(), range(4)))
             return "once"
         if how == "environment":
-            return {{"env": dict(os.environ), "cwd": os.getcwd(), "home": os.listdir("."), "stdin": sys.stdin.read()}}
+            return {{"env": dict(os.environ), "cwd": os.getcwd(), "home": os.listdir("."), "stdin": sys.stdin.read(),
+                    "gc": gc.isenabled()}}
         return how
 '''
 TOOLS = {
@@ -340,7 +341,7 @@ async def test_nothing_of_the_executors_is_there(package: Path, monkeypatch: pyt
     monkeypatch.setenv("HOLDFAST_EXECUTOR_DATABASE_URL", "postgresql://secret")
     seen = json.loads((await do("environment")).content)
     assert set(seen["env"]) <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE"}
-    assert (seen["home"], seen["stdin"]) == ([], "")
+    assert (seen["home"], seen["stdin"], seen["gc"]) == ([], "", True)
     assert seen["cwd"] == seen["env"]["HOME"] != str(Path.cwd())
     assert not Path(seen["cwd"]).exists()
 
