@@ -137,7 +137,7 @@ def _ports(base: int | None, **wishes: int | None) -> Ports:
     return replace(ports, **{name: port for name, port in wishes.items() if port is not None})
 
 
-async def _serve(stack: Stack, project: Path | None, *, as_json: bool) -> None:
+async def _serve(stack: Stack, project: Path | None = None, *, as_json: bool = False) -> None:
     """Runs a stack until SIGINT or SIGTERM; a later second one ends it without waiting."""
     import asyncio
 
