@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 OPEN_FILES_MAX: Final = 512
@@ -27,6 +27,10 @@ _LINUX: Final = sys.platform == "linux"
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _NANO: Final = 1_000_000_000
+_ENDED: Final = signal.SIGTERM
+"""The executor's word that the call is over; then it tidies up itself."""
+_ORPHANED: Final = signal.SIGHUP
+"""The kernel's word that the executor dies. It comes when its first thread is dead: its process may be there yet."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -91,16 +95,29 @@ def _become_tool(spec: dict[str, Any], guard_pid: int) -> NoReturn:  # JSON from
     python_host.main(Deadline())
 
 
-def _watch(child: int, wakes: int, ends_at: float) -> int | None:
-    """Waits until it is over. Returns the exit code of the tool's process, or None if that has to be killed."""
+class _End(NamedTuple):
+    """How the waiting ended.
+
+    Attributes:
+        exit_code: That of the tool's process, or None if that has to be killed.
+        orphaned: The executor is dead.
+    """
+
+    exit_code: int | None
+    orphaned: bool
+
+
+def _watch(child: int, wakes: int, ends_at: float) -> _End:
+    """Waits until it is over."""
     while (left_s := ends_at - time.monotonic()) > 0:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status) & 0xFF
+            return _End(os.waitstatus_to_exitcode(status) & 0xFF, orphaned=False)
         ready, _, _ = select.select((wakes,), (), (), left_s)
-        if ready and signal.SIGTERM in os.read(wakes, 4096):
-            break
-    return None
+        signals = os.read(wakes, 4096) if ready else b""
+        if _ORPHANED in signals or _ENDED in signals:
+            return _End(None, orphaned=_ORPHANED in signals)
+    return _End(None, orphaned=False)
 
 
 def _children() -> list[int]:
@@ -139,15 +156,15 @@ def main() -> int:
     wakes, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGCHLD):
+    for number in (_ENDED, _ORPHANED, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
-    _die_with(spec["parent_pid"], signal.SIGTERM)
+    _die_with(spec["parent_pid"], _ORPHANED)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     guard_pid = os.getpid()
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
+        for number in (_ENDED, _ORPHANED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         for end in (wakes, waker):
             os.close(end)
@@ -156,17 +173,17 @@ def main() -> int:
     nothing = os.open(os.devnull, os.O_RDWR)
     for end in (0, 1, 2):
         os.dup2(nothing, end)
-    code = _watch(child, wakes, spec["ends_at"])
-    if code is None:
+    over = _watch(child, wakes, spec["ends_at"])
+    if over.exit_code is None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     if _LINUX:
         _kill_adopted()
-    if os.getppid() != spec["parent_pid"]:  # nobody else is left to tidy up
+    if over.orphaned or os.getppid() != spec["parent_pid"]:  # nobody else is left to tidy up
         import shutil
 
         shutil.rmtree(Path.cwd(), ignore_errors=True)
-    return code or 0
+    return over.exit_code or 0
 
 
 if __name__ == "__main__":
