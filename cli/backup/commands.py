@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from cli.backup.restore import Restored
     from cli.backup.source import Source
     from holdfast.runs.restoring import Reconciled
+
+ResultT = TypeVar("ResultT")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; what is said meanwhile goes to stderr.")]
 File = Annotated[Path, typer.Argument(help="The archive that `holdfast backup` wrote.")]
@@ -66,6 +67,12 @@ def register(app: typer.Typer) -> None:
         app.command(epilog=EXIT_CODES_HELP)(command)
 
 
+def _run(work: Coroutine[Any, Any, ResultT]) -> ResultT:  # Any: what a coroutine is sent is nobody's business
+    import asyncio  # not for `--help`
+
+    return asyncio.run(work)
+
+
 def _tell(line: str) -> None:
     errors.print(line, markup=False)
 
@@ -102,11 +109,9 @@ def backup(
             target = name if target is None else target / name.name
         if temporal_postgres is not None:
             source = _servers(postgres, temporal_postgres, temporal_visibility_postgres, secrets)
-            manifest = asyncio.run(take_servers(target, source, say=_tell))
+            manifest = _run(take_servers(target, source, say=_tell))
         else:
-            manifest = asyncio.run(
-                take(folder, target, superuser_url=postgres, with_secrets=not without_secrets, say=_tell)
-            )
+            manifest = _run(take(folder, target, superuser_url=postgres, with_secrets=not without_secrets, say=_tell))
         if as_json:
             say(json.dumps(_as_json(target, manifest)))
             return
@@ -166,7 +171,7 @@ def verify(file: File, as_json: AsJson = False) -> None:
     with reported():
         from cli.backup.restore import check
 
-        manifest = asyncio.run(check(file, _tell))
+        manifest = _run(check(file, _tell))
         if as_json:
             say(json.dumps({"ok": True, **_as_json(file, manifest)}))
             return
@@ -244,7 +249,7 @@ def restore(
     with reported():
         from cli.backup.restore import restore as restore_into
 
-        done = asyncio.run(
+        done = _run(
             restore_into(file, DataFolder(data_dir), resume=resume, secrets=secrets, superuser_url=postgres, say=_tell)
         )
         if as_json:
@@ -279,7 +284,7 @@ def restore_servers(
             temporal=main,
             visibility=temporal_visibility_postgres or visibility_url(main),
         )
-        manifest = asyncio.run(load(file, servers, say=_tell))
+        manifest = _run(load(file, servers, say=_tell))
         if as_json:
             say(json.dumps({"loaded": True, **_as_json(file, manifest)}))
             return
@@ -308,7 +313,7 @@ def restore_finish(
     with reported():
         from cli.backup.restore_servers import finish
 
-        manifest, reconciled = asyncio.run(
+        manifest, reconciled = _run(
             finish(
                 file,
                 _url(postgres, "--postgres", "HOLDFAST_POSTGRES"),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.project import cases
 from cli.project.files import FOLDERS, Project, read_project
 from cli.project.plan import Item, Server, check_references
-from cli.session import Session, api_errors
+from cli.session import Session
 from cli.terminal import errors, say
-from holdfast.errors import HoldfastError
 from holdfast.tools.toolset import toolset
 
 _LOOK_S = 0.5
+_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,42 +32,49 @@ class Applied:
     put: bool
 
 
-def watch(session: Session, folder: Path, *, check: bool) -> None:
-    """Applies the folder, and again whenever it changes, until Ctrl-C."""
+def watch(folder: Path, arguments: Sequence[str]) -> None:
+    """Applies the folder, and again whenever it changes, until Ctrl-C.
+
+    Each time in a process of its own, which imports the code of Python tools as it is by then. What failed is tried again: the
+    server may be back, or a tool's package installed. Its error is shown once.
+
+    Args:
+        folder: The project.
+        arguments: Those of the command that applies it once.
+    """
+    as_json = "--json" in arguments
+    if not as_json:
+        say(f"watching {folder.expanduser().absolute()}; Ctrl-C ends")
+    tried, failed_at, shown = "", 0.0, ""
     try:
-        for number, _ in enumerate(_states(folder)):
-            _again(session, folder, check=check)
-            if number == 0 and not session.as_json:
-                say(f"watching {folder.expanduser().absolute()}; Ctrl-C ends")
+        while True:
+            state = _settled(folder)
+            if state != tried or (shown and time.monotonic() - failed_at >= _AGAIN_S):
+                error = _apply_apart(arguments)
+                if error and error != shown:
+                    errors.print(error, markup=False, style="red")
+                tried, failed_at, shown = state, time.monotonic(), error
+            time.sleep(_LOOK_S)
     except KeyboardInterrupt:
-        say("no longer watching")
+        if not as_json:
+            say("no longer watching")
 
 
-def _again(session: Session, folder: Path, *, check: bool) -> None:
-    """Applies a state of the folder; while a file is wrong or the server away, the server keeps what it has."""
-    try:
-        with api_errors():
-            apply(session, folder, check=check)
-    except HoldfastError as error:
-        errors.print(f"error: {error.message}", markup=False, style="red")
-        if error.remedy:
-            errors.print(f"  to do: {error.remedy}", markup=False)
+def _apply_apart(arguments: Sequence[str]) -> str:
+    """Applies once in a process of its own, and returns what it said on stderr if that failed."""
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 (this command itself)
+    return "" if ended.returncode == 0 else ended.stderr.strip() or f"`apply` ended with {ended.returncode}"
 
 
-def _states(folder: Path) -> Iterator[str]:
-    """Yields a digest of the folder's content now, and again whenever it has changed and then stood still for a moment."""
-    shown = ""
+def _settled(folder: Path) -> str:
+    """Returns a digest of what lies in the folder, once it has stood still for a moment: an editor may be in the middle."""
+    state = _state(folder)
     while True:
-        state = _state(folder)
-        if state != shown and state == _settled(folder, state):
-            shown = state
-            yield state
-        time.sleep(_LOOK_S)
-
-
-def _settled(folder: Path, state: str) -> str:
-    time.sleep(_LOOK_S / 5)
-    return _state(folder) if state else state
+        time.sleep(_LOOK_S / 5)
+        before, state = state, _state(folder)
+        if state == before:
+            return state
 
 
 def _state(folder: Path) -> str:
@@ -89,7 +98,7 @@ def apply(session: Session, folder: Path, *, check: bool) -> None:
         ProjectInvalid: Something in it is wrong; nothing was put.
     """
     project = read_project(folder)
-    server = Server(session.client)
+    server = Server.read(session.client)
     played = _checked(project, server)
     applied = [_apply(item, check=check) for item in server.items(project)]
     session.show(
@@ -101,7 +110,7 @@ def apply(session: Session, folder: Path, *, check: bool) -> None:
 def _checked(project: Project, server: Server) -> int:
     """Checks all that can be checked before anything is put, and returns how many cases were played."""
     tools = toolset({**server.own_tools(), **project.tools}.values())
-    check_references(project, tools, [role.name for role in server.client.roles()])
+    check_references(project, tools, server.roles)
     return cases.check(list(project.roles.values()), tools)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -58,7 +59,7 @@ def apply(
     from cli.project import apply as applying
 
     if watch:
-        applying.watch(session, folder, check=check)
+        applying.watch(folder, [argument for argument in sys.argv[1:] if argument != "--watch"])
     else:
         applying.apply(session, folder, check=check)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -12,7 +12,10 @@ from holdfast.tools.definition import OwnTool, ToolForm
 from holdfast.tools.toolset import Toolset
 
 if TYPE_CHECKING:
+    from sdk import Agent as StoredAgent
     from sdk import Holdfast
+    from sdk import Role as StoredRole
+    from sdk import Tool as StoredTool
 
 Kind = Literal["tool", "role", "agent"]
 Change = Literal["new", "changed", "unchanged"]
@@ -44,15 +47,28 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server has, by name."""
+    """What a server had when it was asked, by name."""
 
     client: Holdfast
+    tools: Mapping[str, StoredTool]
+    roles: Mapping[str, StoredRole]
+    agents: Mapping[str, StoredAgent]
+
+    @classmethod
+    def read(cls, client: Holdfast) -> Server:
+        """Asks a server for all that it has."""
+        return cls(
+            client,
+            {tool.name: tool for tool in client.tools()},
+            {role.name: role for role in client.roles()},
+            {agent.name: agent for agent in client.agents()},
+        )
 
     def own_tools(self) -> dict[str, OwnTool]:
         """The tenant's own tools."""
         return {
-            tool.name: OwnTool(tool.name, tool.version, ToolForm.model_validate(tool.definition))
-            for tool in self.client.tools()
+            name: OwnTool(name, tool.version, ToolForm.model_validate(tool.definition))
+            for name, tool in self.tools.items()
         }
 
     def items(self, project: Project) -> Iterator[Item]:
@@ -62,9 +78,8 @@ class Server:
         yield from self._agents(project)
 
     def _tools(self, project: Project) -> Iterator[Item]:
-        stored = {tool.name: tool for tool in self.client.tools()}
         for name, tool in project.tools.items():
-            there = stored.get(name)
+            there = self.tools.get(name)
 
             def put(name: str = name, tool: OwnTool = tool) -> int:
                 return self.client.put_tool(name, tool.form.to_json()).version
@@ -72,9 +87,8 @@ class Server:
             yield _item("tool", name, there, there is not None and there.digest == tool.digest, put)
 
     def _roles(self, project: Project) -> Iterator[Item]:
-        stored = {role.name: role for role in self.client.roles()}
         for name, role in project.roles.items():
-            there = stored.get(name)
+            there = self.roles.get(name)
             rules = [form.model_dump(mode="json") for form in role.forms]
 
             def put(name: str = name, rules: list[dict[str, object]] = rules) -> int:
@@ -83,9 +97,8 @@ class Server:
             yield _item("role", name, there, there is not None and there.policy_hash == role.policy_hash, put)
 
     def _agents(self, project: Project) -> Iterator[Item]:
-        stored = {agent.name: agent for agent in self.client.agents()}
         for name, agent in project.agents.items():
-            there = stored.get(name)
+            there = self.agents.get(name)
             same = there is not None and AgentDefinition.model_validate(there.definition) == agent.definition
 
             def put(name: str = name, definition: AgentDefinition = agent.definition) -> int:

@@ -239,9 +239,7 @@ async def test_a_permit_that_waited_for_an_executor_is_not_used_before_somebody_
         assert await queued.states() == ["voided"]
         await queued.tell("resume")
         assert await queued.ended() == "succeeded", await queued.story()
-        # on a busy machine an execution may be lost before anything went out, and be tried again
-        assert (await queued.states("llm.call"))[0] == "voided"
-        assert (await queued.states("llm.call")).count("committed") == 2
+        assert await queued.states("llm.call") == ["voided", "committed", "committed"]
         assert len(rig.mails("queued")) == 1
         await records_are_complete(rig, queued)
         await rig.audit()

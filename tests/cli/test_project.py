@@ -15,6 +15,7 @@ import pytest
 
 from cli.project.files import ProjectInvalid, read_project
 from tests.stack.places import ROOT
+from tests.tools.packages import install
 
 from .desk import Desk, until
 
@@ -270,6 +271,53 @@ async def test_a_watched_folder_is_applied_whenever_it_changes(desk: Desk, tmp_p
         stdout, _ = await watching.communicate()
     assert watching.returncode == 0
     assert "no longer watching" in stdout.decode()
+
+
+NOTE = """
+from sdk.tools import tool
+
+@tool(name="notes.add", external=False, idempotent=True, reversible=True)
+def add(text: str) -> str:
+    '''Adds a note.'''
+    return text
+"""
+
+
+async def test_what_could_not_be_applied_is_tried_again_with_the_code_as_it_is_by_then(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """Nothing but the code of a tool changes here: it is installed later, and then takes something else."""
+    code = tmp_path / "tools" / "code"
+    code.mkdir(parents=True)
+    (tmp_path / "tools" / "notes.toml").write_text('source = "python"\nnames = ["notes.add"]\n', encoding="utf-8")
+    options = ["--data-dir", str(desk.data), "--key-file", str(desk.key_file("owner"))]
+    watching = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", "apply", str(tmp_path), "--watch", *options, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": f"{tmp_path / 'later'}:{code}"},
+    )  # fmt: skip
+
+    async def arguments() -> list[str]:
+        stored = {one.name: one for one in await asyncio.to_thread(desk.owner.tools)}
+        return sorted(stored["notes.add"].definition["parameters"]["properties"]) if "notes.add" in stored else []
+
+    async def takes(*names: str) -> bool:
+        return await arguments() == sorted(names)
+
+    try:
+        assert watching.stderr is not None
+        assert b"notes.toml" in b"".join([await watching.stderr.readline() for _ in range(2)])
+        (tmp_path / "later").mkdir()
+        install(tmp_path / "later", "notes", {}, {"notes.add": "notes_code:add"})  # outside of what is watched
+        (code / "notes_code.py").write_text(NOTE, encoding="utf-8")
+        await until(lambda: takes("text"), what="the tool")
+        (code / "notes_code.py").write_text(
+            NOTE.replace("text: str", "text: str, urgent: bool = False"), encoding="utf-8"
+        )
+        await until(lambda: takes("text", "urgent"), what="its new definition")
+    finally:
+        watching.send_signal(2)
+        await watching.communicate()
+    assert watching.returncode == 0
 
 
 async def test_what_a_server_has_is_listed_and_shown(desk: Desk) -> None:
