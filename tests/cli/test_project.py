@@ -290,6 +290,7 @@ async def test_what_could_not_be_applied_is_tried_again_with_the_code_as_it_is_b
     code = tmp_path / "tools" / "code"
     code.mkdir(parents=True)
     (tmp_path / "tools" / "notes.toml").write_text('source = "python"\nnames = ["notes.add"]\n', encoding="utf-8")
+    (code / "notes_code.py").write_text(NOTE, encoding="utf-8")
     options = ["--data-dir", str(desk.data), "--key-file", str(desk.key_file("owner"))]
     watching = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli.main", "apply", str(tmp_path), "--watch", *options, cwd=ROOT,
@@ -308,7 +309,6 @@ async def test_what_could_not_be_applied_is_tried_again_with_the_code_as_it_is_b
         assert b"notes.toml" in b"".join([await watching.stderr.readline() for _ in range(2)])
         (tmp_path / "later").mkdir()
         install(tmp_path / "later", "notes", {}, {"notes.add": "notes_code:add"})  # outside of what is watched
-        (code / "notes_code.py").write_text(NOTE, encoding="utf-8")
         await until(lambda: takes("text"), what="the tool")
         (code / "notes_code.py").write_text(
             NOTE.replace("text: str", "text: str, urgent: bool = False"), encoding="utf-8"
