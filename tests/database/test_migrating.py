@@ -244,10 +244,11 @@ async def test_killed_while_it_builds_an_index_a_second_run_builds_it_anew(empty
     await blocker.execute("BEGIN; SELECT count(*) FROM holds; INSERT INTO holds SELECT * FROM holds WHERE false")
     with folder_with("online.create_index('holds_tool', 'holds (tool)')") as (folder, newest):
         await _killed_in(empty, folder, "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'")
-        await blocker.close()
+        # before the blocker goes: else it ends its index by itself, although nobody waits for it any more
         await empty.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holdfast-victim'"
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'holdfast-victim'"
         )
+        await blocker.close()
         invalid = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass('holds_tool')"
         assert await empty.value(invalid), "the test wants a half-built index to be there"
         assert (await _migrate(empty, folder)).after == newest
