@@ -12,13 +12,14 @@ from temporalio import activity
 
 from activities.governor import Governor, log
 from holdfast import permits
-from holdfast.actions import build
+from holdfast.actions import build, model_call
 from holdfast.actions.build import Action, ActionUnbuildable
+from holdfast.actions.model_call import ModelCall
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts import names
 from holdfast.contracts.gate import ActionRef, Reason, ReserveReply, ReserveRequest
 from holdfast.database.engine import transaction
-from holdfast.errors import HoldfastError, PriceUnknown
+from holdfast.errors import HoldfastError
 from holdfast.failpoint import failpoint
 from holdfast.ids import new_id
 from holdfast.ledger.types import (
@@ -31,14 +32,13 @@ from holdfast.ledger.types import (
     Reservation,
     TryKey,
 )
-from holdfast.pricing.estimate import estimate_llm
-from holdfast.pricing.prices import price_of
 from holdfast.transcript import TranscriptBroken
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 from holdfast_verdict.decide import ApprovalFact, ApprovalStanding, Facts, Verdict, approval_binding, decide
 
 HOLD_MARGIN_MS = 60_000
+CAP_EXCEEDED = "budget.cap_exceeded"
 _CHANGES_MAX = 20
 
 _READ_APPROVAL = text("""
@@ -58,6 +58,7 @@ class _Asked:
     run: RunFacts
     action: Action
     approval: ApprovalFact | None
+    model_call: ModelCall | None = None
 
 
 class Reserve:
@@ -94,17 +95,27 @@ class Reserve:
     async def _ask(self, tenant_id: UUID, run_id: UUID, request: ReserveRequest) -> _Asked:
         async with transaction(self._governor.engine, tenant_id) as connection:
             run = await self._governor.reader.read(connection, tenant_id, run_id)
-            approval, edited = None, None
+            approval, edited, call = None, None, None
             if request.approval_id:
                 approval, edited = await _read_approval(connection, tenant_id, run_id, request)
             try:
                 if edited is not None:
                     action = build.edited_action(run.agent, run.tools, edited)
+                elif request.action.kind == "llm.call":
+                    call = await model_call.build(
+                        connection,
+                        run,
+                        bytes.fromhex(request.action.head),
+                        step=request.step,
+                        try_number=request.try_number,
+                        approval_id=request.approval_id,
+                    )
+                    action = call.action
                 else:
-                    action = await build.build(connection, run, request.action)
+                    action = await build.proposed_action(connection, run, request.action)
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
                 action = _unbuildable(request.action, str(error))
-        return _Asked(run, action, approval)
+        return _Asked(run, action, approval, call)
 
     def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
         run, action = asked.run, asked.action
@@ -119,12 +130,11 @@ class Reserve:
         verdict = decide(facts, action.value)
         amounts: dict[str, int] = {NANO_USD: 0, CALLS: 1}
         estimate: dict[str, JsonValue] = {}
-        if action.request is not None:
-            try:
-                worst = estimate_llm(action.request, price_of(action.request.wire, action.request.model, run.now))
-            except PriceUnknown as error:
-                verdict = replace(verdict, verdict="deny", code=error.code, message=error.message)
-            else:
+        if asked.model_call is not None:
+            worst, refusal = asked.model_call.estimate, asked.model_call.refusal
+            if refusal is not None:
+                verdict = replace(verdict, verdict="deny", code=refusal.code, message=refusal.message)
+            if worst is not None:
                 amounts = {NANO_USD: worst.max_cost_nano_usd, CALLS: 1, TOKENS: worst.max_tokens_total}
                 estimate = worst.to_json()
         lease_ms = self._governor.lease_llm_ms if action.kind == "llm.call" else self._governor.lease_tool_ms
@@ -189,6 +199,8 @@ class Reserve:
                 self._governor.permit_key,
             )
         expires = decision.approval_expires_at
+        # others took from the cap meanwhile: the next try reads anew what is left, and asks for less
+        shrinks = decision.code == CAP_EXCEEDED and asked.model_call is not None and asked.model_call.shrinkable
         return ReserveReply(
             verdict=decision.verdict,
             decision_id=str(decision.decision_id),
@@ -197,7 +209,7 @@ class Reserve:
             max_cost_nano_usd=decision.max_cost_nano_usd,
             # sentences may quote values, and values do not belong into history: code and rule are enough there (rule 8)
             reasons=(Reason(code=decision.code, rule=decision.rule_id),),
-            retryable=decision.retryable,
+            retryable=decision.retryable or shrinks,
             approval_id=str(decision.approval_id or ""),
             approval_expires_ms=int(expires.timestamp() * 1000) if expires else 0,
         )

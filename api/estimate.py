@@ -53,12 +53,17 @@ class Estimate(Answer):
     user: str
     wire: str
     model: str
+    dearest_model: str | None = Field(
+        description="the target that the amounts below are for: the dearest of the model and its fallbacks"
+    )
     admitted: bool = Field(description="whether `POST /v1/runs` would admit it at this moment")
     code: str = Field(description="`admission.affordable`, or why not")
     message: str
     input_tokens_bound: int | None = Field(description="the most input tokens that the provider can count")
     output_tokens_bound: int | None
-    first_call_nano_usd: int | None = Field(description="what the first call would hold; null without a known price")
+    first_call_nano_usd: int | None = Field(
+        description="what the first call would hold; null if a target has no known price"
+    )
     first_call_usd: str | None
     floor_nano_usd: int = Field(description="worst case of a smallest useful call, which admission asks for")
     floor_usd: str
@@ -81,6 +86,7 @@ class Estimate(Answer):
             user=user,
             wire=model.wire,
             model=model.name,
+            dearest_model=None if call is None else call.prices_used.model,
             admitted=found.economics.affordable,
             code=found.economics.code,
             message=found.economics.message,

@@ -50,9 +50,10 @@ def _lines(found: Estimate) -> Iterator[str]:
         f"for {found.project}/{found.user}"
     )
     if found.first_call_nano_usd is not None:
+        dearer = "" if found.dearest_model == found.model else f", with {found.dearest_model} the dearest target"
         yield (
             f"the first call holds at most {format_usd(found.first_call_nano_usd)}: {found.model} over {found.wire}, "
-            f"{found.input_tokens_bound} tokens in, {found.output_tokens_bound} out"
+            f"{found.input_tokens_bound} tokens in, {found.output_tokens_bound} out{dearer}"
         )
         yield f"a smallest useful call takes {format_usd(found.floor_nano_usd)}, which admission asks for"
         own = ["this run", "money", *(3 * [format_usd(found.run_cap_nano_usd)])]

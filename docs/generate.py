@@ -26,7 +26,7 @@ from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
 from docs import commands, operations
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
-from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
+from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
 from holdfast.runs.versions import ConditionForm, RuleForm
 from holdfast.settings import PROCESSES, is_secret, variable
 from holdfast.tools.definition import ToolForm
@@ -137,7 +137,9 @@ def _bounds(schema: Mapping[str, Any]) -> str:  # JSON Schema, as pydantic write
         "maxItems": "at most {}",
         "pattern": "`{}`",
     }
-    return ", ".join(text.format(schema[name]) for name, text in words.items() if name in schema)
+    # what may be left out says so by another form beside it
+    found = {name: bound for form in (*schema.get("anyOf", ()), schema) for name, bound in form.items()}
+    return ", ".join(text.format(found[name]) for name, text in words.items() if name in found)
 
 
 def _fields(*models: type[BaseModel]) -> Callable[[], str]:
@@ -229,6 +231,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "condition": _fields(ConditionForm),
         "agent": _fields(AgentDefinition),
         "model": _fields(ModelRoute),
+        "target": _fields(ModelTarget),
         "limits": _fields(AgentLimits),
         "agent-file": _fields(AgentFile),
         "limits-file": _fields(LimitsFile),

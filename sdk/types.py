@@ -288,8 +288,9 @@ class Estimate:
     """What a run's first call would hold, and whether the run would be admitted now. Nothing was reserved.
 
     Attributes:
+        dearest_model: The target that the amounts are for: the dearest of the model and its fallbacks.
         code: `admission.affordable`, or why it would not be admitted.
-        first_call_nano_usd: None if the model has no known price.
+        first_call_nano_usd: None if a target has no known price.
         floor_nano_usd: Worst case of a smallest useful call, which admission asks for.
     """
 
@@ -301,6 +302,7 @@ class Estimate:
     user: str
     wire: str
     model: str
+    dearest_model: str | None
     admitted: bool
     code: str
     message: str

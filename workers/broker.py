@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import ceil
+from typing import cast
 from uuid import UUID
 
 import orjson
@@ -47,6 +48,7 @@ from holdfast.failpoint import failpoint
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.service import redeem_in
 from holdfast.permits import Permit
+from holdfast.providers.model import Wire
 from holdfast.runs.definition import AgentDefinition
 from holdfast.settings import BrokerSettings, load, read_key_file, warn_of_misspellings
 from holdfast.tenancy.keys import authenticate
@@ -181,7 +183,18 @@ async def _material(
     args = action["args"]
     assert isinstance(args, dict)  # an llm.call that build() made, by its digest
     head = bytes.fromhex(str(args["transcript"]))
-    request = await build.model_request(connection, tenant_id, run_id, agent, tools, head)
+    wire = cast("Wire", args["wire"])
+    request = await build.model_request(
+        connection,
+        tenant_id,
+        run_id,
+        agent,
+        tools,
+        head,
+        wire=wire,
+        model=str(args["model"]),
+        max_tokens=cast(int, args["max_tokens"]),
+    )
     material = ModelMaterial(
         system=request.system,
         tools=[
@@ -190,7 +203,8 @@ async def _material(
         ],
         entries=[canonical_bytes(entry).decode() for entry in request.entries],
     )
-    return material, f"provider.{request.wire}"
+    # the wire of the action, not the agent's first choice: it may be a fallback's
+    return material, f"provider.{wire}"
 
 
 def _problem(error: HoldfastError) -> JSONResponse:

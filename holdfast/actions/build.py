@@ -13,7 +13,7 @@ from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts.gate import ActionRef
 from holdfast.errors import HoldfastError, RequestInvalid
-from holdfast.providers.model import ModelRequest, ToolSpec
+from holdfast.providers.model import ModelRequest, ToolSpec, Wire
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.toolset import Tool, Toolset
 from holdfast.transcript.entries import read_one
@@ -39,7 +39,6 @@ class Action:
         known: Whether the agent was given this action.
         malformed: Why the arguments are not what the tool takes, or empty.
         idempotent: Whether it may be tried again when its outcome is unknown.
-        request: For `llm.call`, the whole request.
     """
 
     value: dict[str, JsonValue]
@@ -50,7 +49,6 @@ class Action:
     known: bool
     malformed: str
     idempotent: bool
-    request: ModelRequest | None = None
 
 
 def tool_specs(agent: AgentDefinition, tools: Toolset) -> list[ToolSpec]:
@@ -63,14 +61,23 @@ def _tool_spec(tool: Tool) -> ToolSpec:
 
 
 async def model_request(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, agent: AgentDefinition, tools: Toolset, head: bytes
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    run_id: UUID,
+    agent: AgentDefinition,
+    tools: Toolset,
+    head: bytes,
+    *,
+    wire: Wire,
+    model: str,
+    max_tokens: int,
 ) -> ModelRequest:
     """Returns the request that continues the conversation up to `head`."""
     contents = await transcript.read(connection, tenant_id, run_id, head)
     return ModelRequest(
-        wire=agent.model.wire,
-        model=agent.model.name,
-        max_tokens=agent.max_tokens,
+        wire=wire,
+        model=model,
+        max_tokens=max_tokens,
         system=agent.instructions,
         entries=[orjson.loads(content) for content in contents],
         tools=tool_specs(agent, tools),
@@ -95,19 +102,20 @@ def llm_action(request: ModelRequest, head: bytes) -> dict[str, JsonValue]:
     }
 
 
-async def build(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
-    """Builds the action a reference points at.
+def model_action(request: ModelRequest, head: bytes) -> Action:
+    """Builds the `llm.call` that sends this request."""
+    value = llm_action(request, head)
+    canonical = canonical_bytes(value)
+    return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True)
+
+
+async def proposed_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
+    """Builds the `tool.call` that a transcript entry proposes.
 
     Raises:
-        ActionUnbuildable: It points at nothing.
+        ActionUnbuildable: The reference points at nothing.
         TranscriptBroken: The transcript does not hash to the reference's head.
     """
-    if reference.kind == "llm.call":
-        head = bytes.fromhex(reference.head)
-        request = await model_request(connection, run.tenant_id, run.run_id, run.agent, run.tools, head)
-        value = llm_action(request, head)
-        canonical = canonical_bytes(value)
-        return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, request)
     entry = await read_one(connection, run.tenant_id, run.run_id, bytes.fromhex(reference.assistant))
     calls = entry.get("tool_calls")
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):

@@ -97,7 +97,7 @@ CODES: Final = (
     denied(
         "budget.cap_exceeded",
         "A cap has less left than the action may cost at worst.",
-        "Raise the cap that the sentence names, lower the model's `max_tokens`, or wait for open holds to be settled.",
+        "Raise the cap that the sentence names, lower the agent's `max_tokens`, or wait for open holds to be settled.",
     ),
     Code(
         "price.unknown",

@@ -8,12 +8,9 @@ from typing import cast
 
 from holdfast.errors import RequestInvalid
 from holdfast.pricing.bounds import input_tokens_bound
-from holdfast.pricing.prices import TOKENS_PER_MTOK, Price, priced_nano_usd
+from holdfast.pricing.prices import Price, priced_nano_usd
 from holdfast.providers.model import ModelRequest
 from holdfast_verdict.canonical import JsonValue
-
-DEFAULT_MAX_TOKENS = 4_096
-USEFUL_MAX_TOKENS_MIN = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,40 +84,3 @@ def estimate_llm(request: ModelRequest, price: Price) -> Estimate:
         output_tokens_bound=request.max_tokens,
         prices_used=price,
     )
-
-
-def affordable_max_tokens(
-    request: ModelRequest,
-    price: Price,
-    available_nano_usd: int | None,
-    *,
-    available_tokens: int | None = None,
-    default: int = DEFAULT_MAX_TOKENS,
-    useful_min: int = USEFUL_MAX_TOKENS_MIN,
-) -> int | None:
-    """Returns the `max_tokens` to put into a request that came without one, or None if nothing useful is affordable.
-
-    A call takes the default if it needs no more than half of what the caps have left for output; else that half, so
-    that one call does not starve the others; but never less than a useful answer.
-
-    Args:
-        request: The request; its own `max_tokens` is not looked at.
-        price: The model's price.
-        available_nano_usd: Least money left in any cap that applies, None if no cap counts money.
-        available_tokens: Least tokens left in any cap that applies, None if no cap counts tokens.
-        default: The role's bound.
-        useful_min: The least output that is worth a call.
-    """
-    bound = input_tokens_bound(request)
-    affordable = [2 * default]
-    if available_nano_usd is not None:
-        rate_sum = max(0, available_nano_usd) * TOKENS_PER_MTOK * 100 // (100 + price.surcharge_percent_max)
-        rest = rate_sum - worst_input_rate_sum(price, bound)
-        rate = worst_output_rate(price, bound)
-        affordable.append(rest // rate if rate else (2 * default if rest >= 0 else -1))
-    if available_tokens is not None:
-        affordable.append(available_tokens - bound)
-    if min(affordable) < useful_min:
-        return None
-    wanted = min(default, max(useful_min, min(affordable) // 2))
-    return wanted if price.max_output_tokens is None else min(wanted, price.max_output_tokens)

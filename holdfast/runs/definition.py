@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class ModelRoute(BaseModel):
-    """Which model thinks, and over which wire."""
+class ModelTarget(BaseModel):
+    """A model, and over which wire it is reached."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
     wire: Literal["anthropic", "openai"]
     name: str = Field(min_length=1, max_length=200)
+
+
+class ModelRoute(ModelTarget):
+    """Which model thinks, and which others when its provider fails."""
+
+    fallbacks: tuple[ModelTarget, ...] = Field(
+        default=(),
+        max_length=8,
+        strict=False,  # JSON has no tuples
+        description="who is asked, in this order, when a provider fails; after the last comes the first again",
+    )
+
+    @model_validator(mode="after")
+    def _names_no_target_twice(self) -> Self:
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("the same wire and name stand there twice")
+        return self
+
+    @property
+    def targets(self) -> tuple[ModelTarget, ...]:
+        """All models in order, the first choice first."""
+        return (ModelTarget(wire=self.wire, name=self.name), *self.fallbacks)
 
 
 class AgentLimits(BaseModel):
@@ -37,6 +59,11 @@ class AgentDefinition(BaseModel):
     role: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     instructions: str = Field(default="", max_length=100_000)
     model: ModelRoute
-    max_tokens: int = Field(default=4_096, ge=1, le=200_000, description="output bound of one model call")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=200_000,
+        description="output bound of one model call; without one 4096, or less where the caps cannot afford that",
+    )
     tools: tuple[str, ...] = Field(default=(), max_length=200, strict=False)  # JSON has no tuples
     limits: AgentLimits = AgentLimits()

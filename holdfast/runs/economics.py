@@ -12,7 +12,8 @@ from holdfast.errors import PriceUnknown
 from holdfast.ledger import core
 from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
 from holdfast.money import format_usd
-from holdfast.pricing.estimate import USEFUL_MAX_TOKENS_MIN, Estimate, estimate_llm
+from holdfast.pricing.estimate import Estimate
+from holdfast.pricing.headroom import USEFUL_MAX_TOKENS_MIN, Headroom, fitted
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast.runs.definition import AgentDefinition
@@ -66,36 +67,62 @@ class CapShare:
         return self.available is None or self.needed <= self.available
 
 
-def first_call(agent: AgentDefinition, tools: Toolset, content: str, at: datetime, max_tokens: int) -> Estimate:
-    """Returns the worst case of the agent's first call, with that much output.
+def first_calls(
+    agent: AgentDefinition, tools: Toolset, content: str, at: datetime, headroom: Headroom, max_tokens: int | None
+) -> list[Estimate]:
+    """Returns the worst case of the agent's first call on each of its targets, the first choice first.
+
+    Args:
+        agent: What is to run.
+        tools: The tools of the run.
+        content: Its input.
+        at: Time of the prices.
+        headroom: What the caps have left.
+        max_tokens: The output bound; None for what a call without one would get.
 
     Raises:
-        PriceUnknown: The agent's model has no known price.
+        PriceUnknown: A target has no known price.
     """
-    request = ModelRequest(
-        wire=agent.model.wire,
-        model=agent.model.name,
-        max_tokens=max_tokens,
-        system=agent.instructions,
-        entries=[{"kind": "user", "text": content}],
-        tools=tool_specs(agent, tools),
-    )
-    return estimate_llm(request, price_of(agent.model.wire, agent.model.name, at))
+    return [
+        fitted(
+            ModelRequest(
+                wire=target.wire,
+                model=target.name,
+                max_tokens=USEFUL_MAX_TOKENS_MIN,  # `fitted` gives it its own
+                system=agent.instructions,
+                entries=[{"kind": "user", "text": content}],
+                tools=tool_specs(agent, tools),
+            ),
+            price_of(target.wire, target.name, at),
+            headroom,
+            max_tokens,
+        )
+        for target in agent.model.targets
+    ]
+
+
+def dearest(calls: Sequence[Estimate]) -> Estimate:
+    """Returns the call that could cost most."""
+    return max(calls, key=lambda call: call.max_cost_nano_usd)
 
 
 def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, content: str, at: datetime) -> int:
-    """Returns the worst case of the agent's first call with the least output that is of use.
+    """Returns the worst case of the agent's first call with the least output that is of use, on its dearest target.
 
     Raises:
-        PriceUnknown: The agent's model has no known price.
+        PriceUnknown: A target has no known price.
     """
-    max_tokens = min(agent.max_tokens, USEFUL_MAX_TOKENS_MIN)
-    return first_call(agent, tools, content, at, max_tokens).max_cost_nano_usd
+    max_tokens = min(agent.max_tokens or USEFUL_MAX_TOKENS_MIN, USEFUL_MAX_TOKENS_MIN)
+    return dearest(first_calls(agent, tools, content, at, Headroom(), max_tokens)).max_cost_nano_usd
 
 
-def shares(caps: Sequence[CapView], call: Estimate) -> list[CapShare]:
-    """Returns what a call would take from each cap: the amounts are those that a reserve asks for."""
-    amounts: Mapping[str, int] = {NANO_USD: call.max_cost_nano_usd, TOKENS: call.max_tokens_total, CALLS: 1}
+def shares(caps: Sequence[CapView], calls: Sequence[Estimate]) -> list[CapShare]:
+    """Returns what a call would take from each cap, on whichever target takes most of its unit."""
+    amounts: Mapping[str, int] = {
+        NANO_USD: max(call.max_cost_nano_usd for call in calls),
+        TOKENS: max(call.max_tokens_total for call in calls),
+        CALLS: 1,
+    }
     return [CapShare(cap, amounts[cap.unit]) for cap in caps if cap.unit in amounts]
 
 

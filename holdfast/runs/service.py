@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -19,10 +19,11 @@ from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown
 from holdfast.ids import new_id
 from holdfast.ledger import budget
 from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView, Event, Scope
+from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
-from holdfast.runs.economics import CapShare, Economics, first_call, judge, shares
+from holdfast.pricing.headroom import UNITS, headroom_of
+from holdfast.runs.economics import CapShare, Economics, dearest, first_calls, judge, shares
 from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
 from holdfast.tenancy import idempotency
 from holdfast.tenancy.idempotency import Claim
@@ -114,7 +115,7 @@ class RunEstimate:
 
     Attributes:
         economics: Whether it would be admitted now, and why not.
-        first_call: The worst case of its first call; None if the model has no known price.
+        first_call: The worst case of its first call, on its dearest target; None if one of them has no known price.
         shares: What that call would take from each cap above the run.
         scope_names: Names of these caps' scopes, as people use them.
     """
@@ -191,16 +192,21 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
     async with transaction(engine, tenant_id) as connection:
         prepared = await _prepare(connection, principal, request)
         scopes = _scopes(principal, prepared)
-        caps = await budget.read_applicable_caps(connection, tenant_id, scopes, [NANO_USD, TOKENS, CALLS])
+        caps = await budget.read_applicable_caps(connection, tenant_id, scopes, UNITS)
         at: datetime = (await connection.execute(_NOW)).scalar_one()
     definition, tools = prepared.agent.definition, toolset(prepared.tools)
     money = [cap for cap in caps if cap.unit == NANO_USD]
     guaranteed, cap_nano_usd = request.guaranteed, prepared.cap_nano_usd
     economics = judge(definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed)
+    left = headroom_of(caps)
+    # the run's own cap applies, too; it does not exist yet
+    run_left = cap_nano_usd if left.nano_usd is None else min(left.nano_usd, cap_nano_usd)
     try:
-        call = first_call(definition, tools, request.content, at, definition.max_tokens)
+        calls = first_calls(
+            definition, tools, request.content, at, replace(left, nano_usd=run_left), definition.max_tokens
+        )
     except PriceUnknown:
-        call = None
+        calls = []
     names = (principal.tenant, prepared.project, principal.user, prepared.role.name)
     return RunEstimate(
         agent=prepared.agent,
@@ -208,8 +214,8 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
         project=prepared.project,
         cap_nano_usd=cap_nano_usd,
         economics=economics,
-        first_call=call,
-        shares=[] if call is None else shares(caps, call),
+        first_call=dearest(calls) if calls else None,
+        shares=shares(caps, calls) if calls else [],
         scope_names=dict(zip(scopes, (*names, f"{principal.user}/{prepared.project}"), strict=True)),
     )
 

@@ -73,6 +73,45 @@ async def test_a_model_without_a_price_cannot_be_estimated_and_that_is_said(tena
     assert found["caps"] == []
 
 
+async def test_the_dearest_of_all_targets_counts(tenant: Tenant) -> None:
+    model = {**AGENT["model"], "fallbacks": [{"wire": "openai", "name": "gpt-4o-mini"}]}
+    dear = {"wire": "anthropic", "name": "claude-opus-4-1"}
+    amounts = []
+    for fallbacks in (model["fallbacks"], [*model["fallbacks"], dear]):
+        agent = {**AGENT, "model": {**model, "fallbacks": fallbacks}}
+        (await tenant.owner.put("/v1/agents/routed", json=agent)).raise_for_status()
+        found = await estimated(tenant, agent="routed")
+        amounts.append((found["dearest_model"], found["first_call_nano_usd"], found["floor_nano_usd"]))
+        assert found["model"] == AGENT["model"]["name"]
+        assert {cap["needed"] for cap in found["caps"] if cap["unit"] == "nano_usd"} == {found["first_call_nano_usd"]}
+    plain = await estimated(tenant)
+    assert amounts[0] == (AGENT["model"]["name"], plain["first_call_nano_usd"], plain["floor_nano_usd"])
+    assert amounts[1][0] == dear["name"]
+    assert amounts[1][1] > 4 * amounts[0][1]
+    assert amounts[1][2] > 4 * amounts[0][2]
+    unpriced = {**AGENT, "model": {**model, "fallbacks": [{"wire": "openai", "name": "nobody-knows-this"}]}}
+    (await tenant.owner.put("/v1/agents/routed", json=unpriced)).raise_for_status()
+    assert (await estimated(tenant, agent="routed"))["code"] == "price.unknown"
+
+
+async def test_a_route_names_no_target_twice(tenant: Tenant) -> None:
+    model = {**AGENT["model"], "fallbacks": [AGENT["model"]]}
+    refused = problem(
+        await tenant.owner.put("/v1/agents/routed", json={**AGENT, "model": model}), 422, "request.invalid"
+    )
+    assert "twice" in refused["detail"]
+
+
+async def test_without_a_bound_the_estimate_shows_the_one_that_a_call_would_get(tenant: Tenant) -> None:
+    agent = {name: value for name, value in AGENT.items() if name != "max_tokens"}
+    (await tenant.owner.put("/v1/agents/open", json=agent)).raise_for_status()
+    assert (await estimated(tenant, agent="open"))["output_tokens_bound"] == 4_096
+    scarce = await estimated(tenant, agent="open", cap_usd="0.05")
+    assert 256 < scarce["output_tokens_bound"] < 4_096
+    assert scarce["run_affords"]
+    assert scarce["floor_nano_usd"] == (await estimated(tenant, agent="open"))["floor_nano_usd"]
+
+
 @pytest.mark.parametrize("body", [{"agent": "nobody"}, {"project": "nowhere"}])
 async def test_what_is_not_there_is_said(tenant: Tenant, body: dict[str, Any]) -> None:
     problem(await tenant.owner.post("/v1/estimate", json={**BODY, **body}), 404, "resource.not_found")

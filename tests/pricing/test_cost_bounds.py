@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from holdfast.errors import RequestInvalid
 from holdfast.pricing.actual import BYTES_PER_TOKEN_MAX, actual_llm_cost, actual_llm_tokens
 from holdfast.pricing.bounds import input_tokens_bound, json_tokens_bound, text_tokens_bound
-from holdfast.pricing.estimate import Estimate, affordable_max_tokens, estimate_llm
+from holdfast.pricing.estimate import Estimate, estimate_llm
+from holdfast.pricing.headroom import Headroom, affordable_max_tokens, fitted
 from holdfast.pricing.prices import LongContextRates, Price, Rates, price_of
 from holdfast.providers.model import Cost, ModelOutcome, ModelRequest, ToolCall, ToolSpec, Usage
 from holdfast_verdict.canonical import canonical_bytes
@@ -239,14 +240,19 @@ def test_an_output_of_nothing_is_not_estimated(max_tokens: int) -> None:
 def test_what_is_called_affordable_is_and_is_useful_and_leaves_something(
     request: ModelRequest, price: Price, available_nano_usd: int, available_tokens: int | None
 ) -> None:
-    given_tokens = affordable_max_tokens(request, price, available_nano_usd, available_tokens=available_tokens)
+    headroom = Headroom(available_nano_usd, available_tokens)
+    given_tokens = affordable_max_tokens(input_tokens_bound(request), price, headroom)
     least = estimate_llm(replace(request, max_tokens=256), price)
     affords_least = least.max_cost_nano_usd <= max(available_nano_usd, 0) and (
         available_tokens is None or least.max_tokens_total <= available_tokens
     )
     assert (given_tokens is not None) == affords_least
+    fit = fitted(request, price, headroom, None)
+    assert fit.output_tokens_bound == (given_tokens or min(256, price.max_output_tokens or 256))
     if given_tokens is None:
+        assert not headroom.covers(replace(fit, max_cost_nano_usd=least.max_cost_nano_usd))
         return
+    assert headroom.covers(fit)
     assert given_tokens <= 4_096
     assert given_tokens >= min(256, price.max_output_tokens or 256)
     taken = estimate_llm(replace(request, max_tokens=given_tokens), price)
@@ -257,8 +263,7 @@ def test_what_is_called_affordable_is_and_is_useful_and_leaves_something(
 
 
 def test_without_caps_in_the_way_the_default_is_given() -> None:
-    request = ModelRequest("anthropic", "m", 1, "", [{"kind": "user", "text": "x"}], [])
     price = price_of("anthropic", "claude-haiku-4-5", NOW)
-    assert affordable_max_tokens(request, price, None) == 4_096
-    assert affordable_max_tokens(request, price, None, default=512) == 512
-    assert affordable_max_tokens(request, replace(price, max_output_tokens=100), None) == 100
+    assert affordable_max_tokens(100, price, Headroom()) == 4_096
+    assert affordable_max_tokens(100, price, Headroom(), default=512) == 512
+    assert affordable_max_tokens(100, replace(price, max_output_tokens=100), Headroom()) == 100

@@ -40,7 +40,7 @@ from holdfast.ledger.service import resolve_unknown, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.runs import service as runs
 from holdfast.runs import signals
-from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
+from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
 from holdfast.runs.service import InputMode, RunRequest
 from holdfast.runs.start import start_run
 from holdfast.runs.versions import put_agent
@@ -301,6 +301,8 @@ class Tenant:
         wire: Literal["anthropic", "openai"] = "anthropic",
         guaranteed: bool = False,
         deadline_s: int = 3_600,
+        max_tokens: int | None = 500,
+        fallbacks: Sequence[ModelTarget] = (),
         **limits: int,
     ) -> Run:
         """Admits a run; Temporal is not told yet."""
@@ -309,8 +311,8 @@ class Tenant:
         definition = AgentDefinition(
             role=name,
             instructions="You are the refund desk.",
-            model=ModelRoute(wire=wire, name=model),
-            max_tokens=500,
+            model=ModelRoute(wire=wire, name=model, fallbacks=tuple(fallbacks)),
+            max_tokens=max_tokens,
             tools=tuple(tools),
             limits=AgentLimits(**limits),
         )

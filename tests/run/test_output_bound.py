@@ -1,0 +1,121 @@
+"""An agent that sets no `max_tokens`: its calls get a bound of their own, and what is sent is what was reserved for."""
+
+from __future__ import annotations
+
+import json
+
+from holdfast.database.engine import transaction
+from holdfast.ledger.service import set_limit
+from holdfast.ledger.types import NANO_USD, Scope
+from holdfast_verdict.decide import Rule
+
+from .harness import PERMIT_ALL, Rig, Run, Tenant, refund, say, task
+from .test_gate import consent, pending
+from .test_resets import GATE, reset_to_start
+
+
+async def limit(tenant: Tenant, amount: int, unit: str = NANO_USD) -> None:
+    async with transaction(tenant.rig.engine("api"), tenant.tenant_id) as connection:
+        await set_limit(
+            connection,
+            tenant.tenant_id,
+            Scope("tenant", str(tenant.tenant_id)),
+            unit,
+            limit_amount=amount,
+            unlimited=False,
+            actor="test",
+            reason="test",
+        )
+
+
+async def reserved(run: Run) -> list[tuple[int, int]]:
+    """For each hold on a model call, the bound it was taken for, and the bound its estimate was made with."""
+    holds = await run.holds("llm.call")
+    return [
+        (json.loads(hold["action"])["args"]["max_tokens"], json.loads(hold["estimate"])["output_tokens_bound"])
+        for hold in holds
+    ]
+
+
+async def sent(rig: Rig) -> list[int]:
+    return [one["max_tokens"] for one in await rig.model_calls()]
+
+
+async def test_without_a_bound_a_call_gets_the_default_and_the_provider_is_sent_the_same(
+    rig: Rig, tenant: Tenant
+) -> None:
+    run = await tenant.start(task(say("done")), max_tokens=None)
+    assert await run.ended() == "succeeded"
+    assert await reserved(run) == [(4_096, 4_096)]
+    assert await sent(rig) == [4_096]
+
+
+async def test_where_that_is_too_much_a_call_takes_half_of_what_the_caps_have_left(rig: Rig, tenant: Tenant) -> None:
+    await limit(tenant, 20_000_000)  # two cents: about 1,300 tokens of output at 15 dollars a million, less the input
+    run = await tenant.start(task(say("done")), max_tokens=None, tools=())
+    assert await run.ended() == "succeeded"
+    [(asked, estimated)] = await reserved(run)
+    assert asked == estimated
+    assert 256 < asked < 700
+    assert await sent(rig) == [asked]
+    [hold] = await run.holds()
+    assert hold["max_cost_nano_usd"] < 20_000_000
+
+
+async def test_a_cap_that_counts_tokens_bounds_it_as_well(rig: Rig, tenant: Tenant) -> None:
+    await limit(tenant, 2_000, "tokens")
+    run = await tenant.start(task(say("done")), max_tokens=None, tools=())
+    assert await run.ended() == "succeeded"
+    [(asked, _)] = await reserved(run)
+    assert 256 < asked < 1_000
+    assert await sent(rig) == [asked]
+
+
+async def test_where_nothing_useful_is_left_it_is_denied_by_the_cap_that_refuses(rig: Rig, tenant: Tenant) -> None:
+    await limit(tenant, 400, "tokens")
+    run = await tenant.start(task(say("never")), max_tokens=None, tools=())
+    assert await run.ended() == "failed budget.cap_exceeded"
+    assert await run.holds() == []
+    assert await sent(rig) == []
+    assert await run.codes() == ["admission.affordable", "budget.cap_exceeded"]  # once: waiting would not help
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bound(rig: Rig, tenant: Tenant) -> None:
+    """The governor dies between the decision and the workflow's record of it, and what the caps have left is another by then."""
+    place = "reserve.after:llm.call"
+    rig.points.park(place)
+    run = await tenant.start(task(say("done")), max_tokens=None)
+    await rig.points.until_parked(place)
+    [(before, _)] = await reserved(run)
+    await limit(tenant, 30_000_000)
+    await rig.kill("governor")
+    rig.points.clear()
+    await rig.all_up()
+    assert await run.ended() == "succeeded"
+    assert await run.states() == ["committed"]
+    assert [asked for asked, _ in await reserved(run)] == [before] == await sent(rig)
+    assert "hold.key_conflict" not in await run.codes()
+
+
+async def test_a_reset_run_buys_nothing_again_though_the_bound_would_be_another_now(rig: Rig, tenant: Tenant) -> None:
+    run = await tenant.start(task(refund("BOUND-1"), say("done")), rules=(*PERMIT_ALL, GATE), max_tokens=None)
+    approval_id = await pending(run)
+    await limit(tenant, 90_000_000)
+    await reset_to_start(run)
+    await consent(run, approval_id)
+    assert await run.ended() == "succeeded"
+    (first, _), (second, _) = await reserved(run)
+    assert (first, 256 < second < 4_096) == (4_096, True)
+    assert await sent(rig) == [first, second]
+    assert "hold.key_conflict" not in await run.codes()
+
+
+async def test_a_consent_holds_for_the_bound_that_the_approver_was_shown(rig: Rig, tenant: Tenant) -> None:
+    rules = (*PERMIT_ALL, Rule("ask", "gate", "llm.call"))
+    run = await tenant.start(task(say("done")), rules=rules, max_tokens=None)
+    approval_id = await pending(run)
+    await limit(tenant, 90_000_000)  # from now on 4,096 tokens are more than half of what is left
+    await consent(run, approval_id)
+    assert await run.ended() == "succeeded"
+    assert await reserved(run) == [(4_096, 4_096)]
+    assert await sent(rig) == [4_096]
