@@ -66,14 +66,14 @@ class Actor:
 
     facts: RunFacts
     versions: FactVersions
-    step: int = 0
+    step: int
 
 
 async def read_actor(engine: AsyncEngine, reader: RunReader, tenant_id: UUID, run_id: UUID) -> Actor:
     """Reads a run the way a reserve does."""
     async with transaction(engine, tenant_id) as connection:
         facts = await reader.read(connection, tenant_id, run_id)
-    return Actor(facts, facts.versions)
+    return Actor(facts, facts.versions, step=facts.versions.history)  # every decision was a step of its own
 
 
 class Work:
