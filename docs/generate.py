@@ -23,7 +23,7 @@ from activities.tools.openapi_request import BasicAuth, BearerAuth, HeaderAuth, 
 from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
-from docs import commands, operations
+from docs import commands, looseness, operations
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
@@ -214,6 +214,11 @@ def services() -> str:
     return _table(("service", "kind", "image", "command", "networks"), rows)
 
 
+def loose_bounds() -> str:
+    """Returns the table of how much more than a text's tokens its bounds are."""
+    return _table(looseness.HEADINGS, looseness.rows())
+
+
 def secret_files() -> str:
     """Returns the table of secrets: which process holds which."""
     holders: dict[str, list[str]] = {}
@@ -251,6 +256,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "exit-codes": exit_codes,
         "services": services,
         "secrets": secret_files,
+        "looseness": loose_bounds,
         "commands": commands.reference,
         "operations": operations.reference,
         "shared-options": commands.shared_options,

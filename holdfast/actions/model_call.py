@@ -6,6 +6,7 @@ from what stands in the database: the target from the failures of earlier tries,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -19,7 +20,7 @@ from holdfast.actions.build import Action, llm_action, model_action, model_reque
 from holdfast.actions.run_facts import RunFacts
 from holdfast.errors import PriceUnknown
 from holdfast.ledger.budget import read_applicable_caps
-from holdfast.pricing.estimate import Estimate, estimate_llm
+from holdfast.pricing.estimate import Estimate
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, UNITS, USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest, Wire
@@ -97,14 +98,17 @@ async def build(
     chosen = await _chosen(connection, {**key, "try": try_number}, approval_id)
     same = None if chosen is None else _as_chosen(request, head, agent, chosen)
     if same is not None:
-        call = _priced(run, same, head, None)
+        call = await _priced(connection, run, same, head, same.max_tokens)
         # a consent is for one bound: asked again, the same would come out
-        return replace(call, shrinkable=call.shrinkable and not approval_id)
+        return replace(call, shrinkable=not approval_id and _shrinkable(agent, same.max_tokens))
     failures: int = (await connection.execute(_FAILURES, {**key, "try": try_number})).scalar_one()
     target = target_after(agent, failures)
-    caps = await read_applicable_caps(connection, run.tenant_id, run.scopes, UNITS)
     request = replace(request, wire=target.wire, model=target.name)
-    return _priced(run, request, head, headroom_of(caps, funded=run.funded))
+    return await _priced(connection, run, request, head, agent.max_tokens)
+
+
+def _shrinkable(agent: AgentDefinition, max_tokens: int) -> bool:
+    return agent.max_tokens is None and max_tokens > USEFUL_MAX_TOKENS_MIN
 
 
 def target_after(agent: AgentDefinition, failures: int) -> ModelTarget:
@@ -139,17 +143,22 @@ def _as_chosen(
     return same if offered and llm_action(same, head) == chosen else None
 
 
-def _priced(run: RunFacts, request: ModelRequest, head: bytes, headroom: Headroom | None) -> ModelCall:
-    """Returns the call with its worst case; with headroom, its output bound is chosen anew."""
-    bound, calls_left = run.agent.max_tokens, headroom is None or headroom.calls != 0
+async def _priced(
+    connection: AsyncConnection, run: RunFacts, request: ModelRequest, head: bytes, max_tokens: int | None
+) -> ModelCall:
+    """Returns the call with its worst case; without `max_tokens` its output bound is chosen by what the caps have left."""
     try:
         price = price_of(request.wire, request.model, run.now)
     except PriceUnknown as refusal:
         return ModelCall(model_action(request, head), None, refusal, shrinkable=False)
-    if headroom is None:
-        estimate = estimate_llm(request, price)
-    else:
-        estimate = fitted(request, price, headroom, bound)
-        request = replace(request, max_tokens=estimate.output_tokens_bound)
-    shrinkable = bound is None and calls_left and request.max_tokens > USEFUL_MAX_TOKENS_MIN
+    headroom = Headroom()
+    if max_tokens is None or price.tokenizer is not None:
+        caps = await read_applicable_caps(connection, run.tenant_id, run.scopes, UNITS)
+        headroom = headroom_of(caps, funded=run.funded)
+    if price.tokenizer is None:
+        estimate = fitted(request, price, headroom, max_tokens)
+    else:  # there may be much to count: others reserve meanwhile
+        estimate = await asyncio.to_thread(fitted, request, price, headroom, max_tokens)
+    request = replace(request, max_tokens=estimate.output_tokens_bound)
+    shrinkable = headroom.calls != 0 and _shrinkable(run.agent, request.max_tokens)
     return ModelCall(model_action(request, head), estimate, None, shrinkable)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from holdfast.errors import RequestInvalid
-from holdfast.pricing.bounds import input_tokens_bound
+from holdfast.pricing.bounds import Tokenizer, counted_tokens_bound, input_tokens_bound
 from holdfast.pricing.prices import Price, priced_nano_usd
 from holdfast.providers.model import ModelRequest
 from holdfast_verdict.canonical import JsonValue
@@ -22,12 +22,14 @@ class Estimate:
         input_tokens_bound: The most input tokens the provider can count.
         output_tokens_bound: The most output tokens, reasoning included.
         prices_used: The price at which it was made; settling uses the same.
+        counted_with: The tokenizer that counted the input; empty if its bytes did.
     """
 
     max_cost_nano_usd: int
     input_tokens_bound: int
     output_tokens_bound: int
     prices_used: Price
+    counted_with: str = ""
 
     @property
     def max_tokens_total(self) -> int:
@@ -41,6 +43,7 @@ class Estimate:
             "input_tokens_bound": self.input_tokens_bound,
             "output_tokens_bound": self.output_tokens_bound,
             "prices_used": self.prices_used.to_json(),
+            "counted_with": self.counted_with,
         }
 
     @classmethod
@@ -51,6 +54,7 @@ class Estimate:
             input_tokens_bound=cast(int, value["input_tokens_bound"]),
             output_tokens_bound=cast(int, value["output_tokens_bound"]),
             prices_used=Price.from_json(cast("Mapping[str, JsonValue]", value["prices_used"])),
+            counted_with=str(value.get("counted_with", "")),
         )
 
 
@@ -69,18 +73,33 @@ def _worst_cost_nano_usd(price: Price, input_tokens: int, output_tokens: int) ->
     return priced_nano_usd(rate_sum, price.surcharge_percent_max)
 
 
-def estimate_llm(request: ModelRequest, price: Price) -> Estimate:
+def estimate_llm(request: ModelRequest, price: Price, tokenizer: Tokenizer | None = None) -> Estimate:
     """Returns the worst case of a request: its input bound and its `max_tokens`, each at the dearest rate.
+
+    Args:
+        request: The request.
+        price: The model's price.
+        tokenizer: The model's tokenizer, to count the input with it; None takes the bound from bytes.
 
     Raises:
         RequestInvalid: `max_tokens` is not positive.
     """
-    if request.max_tokens <= 0:
-        raise RequestInvalid(f"max_tokens is {request.max_tokens}", remedy="ask for at least one token")
-    bound = input_tokens_bound(request)
+    bound = input_tokens_bound(request) if tokenizer is None else counted_tokens_bound(request, tokenizer)
+    return estimate_of(price, bound, request.max_tokens, tokenizer)
+
+
+def estimate_of(price: Price, input_tokens: int, max_tokens: int, tokenizer: Tokenizer | None = None) -> Estimate:
+    """Returns the worst case of a call with at most that much input and output.
+
+    Raises:
+        RequestInvalid: `max_tokens` is not positive.
+    """
+    if max_tokens <= 0:
+        raise RequestInvalid(f"max_tokens is {max_tokens}", remedy="ask for at least one token")
     return Estimate(
-        max_cost_nano_usd=_worst_cost_nano_usd(price, bound, request.max_tokens),
-        input_tokens_bound=bound,
-        output_tokens_bound=request.max_tokens,
+        max_cost_nano_usd=_worst_cost_nano_usd(price, input_tokens, max_tokens),
+        input_tokens_bound=input_tokens,
+        output_tokens_bound=max_tokens,
         prices_used=price,
+        counted_with=tokenizer or "",
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
-from holdfast.pricing.bounds import input_tokens_bound
-from holdfast.pricing.estimate import Estimate, estimate_llm, worst_input_rate_sum, worst_output_rate
+from holdfast.pricing.bounds import Tokenizer, counted_tokens_bound, input_tokens_bound
+from holdfast.pricing.estimate import Estimate, estimate_of, worst_input_rate_sum, worst_output_rate
 from holdfast.pricing.prices import TOKENS_PER_MTOK, Price
 from holdfast.providers.model import ModelRequest
 
@@ -91,6 +91,9 @@ def affordable_max_tokens(
 def fitted(request: ModelRequest, price: Price, headroom: Headroom, max_tokens: int | None) -> Estimate:
     """Returns the worst case of a call as it is to be asked for: its output bound is the `max_tokens` to send.
 
+    The input's bound comes from its bytes. Only where that does not fit what the caps have left, or the model's context
+    window, is the input counted with the model's tokenizer, if its maker has published one.
+
     Where nothing useful is affordable it is the smallest useful call, for the ledger to refuse: what was read here
     without a lock may be stale, and only the ledger says which cap refuses, by how much, and whether waiting may help.
 
@@ -103,9 +106,25 @@ def fitted(request: ModelRequest, price: Price, headroom: Headroom, max_tokens: 
     Raises:
         RequestInvalid: The bound is not positive.
     """
-    bound = input_tokens_bound(request)
+    estimate = _fitted(input_tokens_bound(request), price, headroom, max_tokens, None)
+    if price.tokenizer is None or _fits(estimate, headroom, max_tokens):
+        return estimate
+    return _fitted(counted_tokens_bound(request, price.tokenizer), price, headroom, max_tokens, price.tokenizer)
+
+
+def _fitted(
+    input_tokens: int, price: Price, headroom: Headroom, max_tokens: int | None, tokenizer: Tokenizer | None
+) -> Estimate:
     if max_tokens is None:
-        max_tokens = affordable_max_tokens(bound, price, headroom)
+        max_tokens = affordable_max_tokens(input_tokens, price, headroom)
     if max_tokens is None:
         max_tokens = min(USEFUL_MAX_TOKENS_MIN, price.max_output_tokens or USEFUL_MAX_TOKENS_MIN)
-    return estimate_llm(replace(request, max_tokens=max_tokens), price)
+    return estimate_of(price, input_tokens, max_tokens, tokenizer)
+
+
+def _fits(estimate: Estimate, headroom: Headroom, max_tokens: int | None) -> bool:
+    price = estimate.prices_used
+    wanted = max_tokens or min(DEFAULT_MAX_TOKENS, price.max_output_tokens or DEFAULT_MAX_TOKENS)
+    window = price.context_window or estimate.max_tokens_total
+    affordable = estimate.output_tokens_bound >= wanted and headroom.covers(estimate)
+    return affordable and estimate.max_tokens_total <= window

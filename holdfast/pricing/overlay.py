@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.pricing.bounds import Tokenizer
+
 _REGIONAL_SURCHARGE_PERCENT = 10
 """Both providers take 10 % for inference that is kept in a region, for models since early 2026."""
 
@@ -19,6 +21,41 @@ class Traits:
     max_output_tokens: int | None
     hides_reasoning: bool
     surcharge_percent_max: int
+
+
+_PUBLISHED: dict[str, Tokenizer] = {
+    **dict.fromkeys(("gpt-3.5-turbo", "gpt-4", "gpt-4-turbo"), "cl100k_base"),
+    **dict.fromkeys(
+        (
+            "gpt-4o",
+            "gpt-4o-2024-05-13",
+            "gpt-4o-mini",
+            "chatgpt-4o-latest",
+            "gpt-4.1",
+            "gpt-4.1-mini",
+            "gpt-4.1-nano",
+            "o1",
+            "o1-mini",
+            "o1-preview",
+            "o1-pro",
+            "o3",
+            "o3-mini",
+            "o3-pro",
+            "o4-mini",
+            "gpt-5",
+            "gpt-5-mini",
+            "gpt-5-nano",
+            "gpt-5-pro",
+        ),
+        "o200k_base",
+    ),
+}
+"""OpenAI's models whose tokenizer its tiktoken library names; of newer ones nobody has said so, and other makers publish none."""
+
+
+def tokenizer_of(provider_id: str, model_id: str) -> Tokenizer | None:
+    """Returns a model's tokenizer if its maker has published it."""
+    return _PUBLISHED.get(model_id) if provider_id == "openai" else None
 
 
 _UNLISTED = Traits(None, hides_reasoning=True, surcharge_percent_max=_REGIONAL_SURCHARGE_PERCENT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import cast
@@ -14,7 +14,8 @@ from genai_prices.types import ModelPrice, TieredPrices
 
 from holdfast.errors import PriceUnknown
 from holdfast.money import nano_usd_from_decimal
-from holdfast.pricing.overlay import traits_of
+from holdfast.pricing.bounds import Tokenizer
+from holdfast.pricing.overlay import tokenizer_of, traits_of
 from holdfast.providers.model import Usage, Wire
 from holdfast_verdict.canonical import JsonValue
 
@@ -72,6 +73,9 @@ class Price(Rates):
         max_output_tokens: The most a model writes, None if not known.
         hides_reasoning: Output that is billed may never be shown.
         source: Where the rates come from.
+        context_window: Input and output that the model takes together, None if not known.
+        tokenizer: The model's tokenizer if it is public. It and the window choose how to estimate; settling needs neither, so
+            they are not stored.
     """
 
     model: str
@@ -80,6 +84,8 @@ class Price(Rates):
     max_output_tokens: int | None
     hides_reasoning: bool
     source: str
+    context_window: int | None = field(default=None, compare=False)
+    tokenizer: Tokenizer | None = field(default=None, compare=False)
 
     def rates_at(self, total_input_tokens: int) -> Rates:
         """Returns the rates of a call with that much input."""
@@ -209,4 +215,7 @@ def price_of(wire: Wire, model: str, at: datetime) -> Price:
         max_output_tokens=traits.max_output_tokens,
         hides_reasoning=traits.hides_reasoning,
         source=f"genai-prices {genai_prices.__version__}: {provider.id}/{info.id}",
+        context_window=info.context_window,
+        # a rehearsal's tokens are not the tokens of the model that it imitates
+        tokenizer=tokenizer_of(provider.id, info.id) if imitated == model else None,
     )

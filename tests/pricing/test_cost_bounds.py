@@ -45,7 +45,7 @@ TOOLS = st.builds(ToolSpec, st.just("mail.send"), TEXTS, st.dictionaries(TEXTS, 
 
 
 @st.composite
-def rates(draw: st.DrawFn) -> dict[str, int]:
+def rates(draw: st.DrawFn) -> dict[str, Any]:  # given to constructors with members of several types
     return {name: draw(RATE) for name in Rates.__dataclass_fields__}
 
 

@@ -119,3 +119,18 @@ async def test_a_consent_holds_for_the_bound_that_the_approver_was_shown(rig: Ri
     assert await run.ended() == "succeeded"
     assert await reserved(run) == [(4_096, 4_096)]
     assert await sent(rig) == [4_096]
+
+
+async def test_where_the_bytes_do_not_fit_a_public_tokenizer_counts(rig: Rig, tenant: Tenant) -> None:
+    await limit(tenant, 6_000, "tokens")
+    words = "a word and another word " * 400  # 9,600 bytes, about 2,000 tokens
+    run = await tenant.start(task(say("done"), words=words), wire="openai", tools=())
+    assert await run.ended() == "succeeded"
+    [hold] = await run.holds()
+    estimate = json.loads(hold["estimate"])
+    assert (estimate["counted_with"], estimate["output_tokens_bound"]) == ("o200k_base", 500)
+    assert estimate["input_tokens_bound"] < 5_500
+    [call] = await rig.model_calls()
+    assert call["usage"]["input_tokens"] <= estimate["input_tokens_bound"]
+    other = await tenant.start(task(say("never"), words=words), wire="anthropic", tools=())
+    assert await other.ended() == "failed budget.cap_exceeded"  # nobody knows its tokenizer, so its bytes count
