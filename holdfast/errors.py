@@ -141,6 +141,13 @@ class PriceUnknown(HoldfastError):
     status = 422
 
 
+class ContentUnsupported(HoldfastError):
+    """A request carries something that no wire here has a form for and whose cost nobody here can bound (LAW 7)."""
+
+    code = "content.unsupported"
+    status = 422
+
+
 class CredentialMissing(HoldfastError):
     """The vault has no entry for what an action needs."""
 

@@ -183,7 +183,6 @@ async def _material(
     args = action["args"]
     assert isinstance(args, dict)  # an llm.call that build() made, by its digest
     head = bytes.fromhex(str(args["transcript"]))
-    wire = cast("Wire", args["wire"])
     request = await build.model_request(
         connection,
         tenant_id,
@@ -191,7 +190,7 @@ async def _material(
         agent,
         tools,
         head,
-        wire=wire,
+        wire=cast("Wire", args["wire"]),
         model=str(args["model"]),
         max_tokens=cast(int, args["max_tokens"]),
     )
@@ -204,7 +203,7 @@ async def _material(
         entries=[canonical_bytes(entry).decode() for entry in request.entries],
     )
     # the wire of the action, not the agent's first choice: it may be a fallback's
-    return material, f"provider.{wire}"
+    return material, f"provider.{request.wire}"
 
 
 def _problem(error: HoldfastError) -> JSONResponse:

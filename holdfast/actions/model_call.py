@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.actions.build import Action, llm_action, model_action, model_request
 from holdfast.actions.run_facts import RunFacts
-from holdfast.errors import PriceUnknown
+from holdfast.errors import ContentUnsupported, HoldfastError, PriceUnknown
 from holdfast.ledger.budget import read_applicable_caps
 from holdfast.pricing.estimate import Estimate
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, UNITS, USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
@@ -51,14 +51,14 @@ class ModelCall:
 
     Attributes:
         action: The action, whose request is what will be sent.
-        estimate: Its worst case; None if the model has no known price.
+        estimate: Its worst case; None if it cannot be bounded.
         refusal: Why there is no estimate.
         shrinkable: Whether its output bound is ours and can be smaller still, so that a refusal by a cap may pass.
     """
 
     action: Action
     estimate: Estimate | None
-    refusal: PriceUnknown | None
+    refusal: HoldfastError | None
     shrinkable: bool
 
 
@@ -147,18 +147,18 @@ async def _priced(
     connection: AsyncConnection, run: RunFacts, request: ModelRequest, head: bytes, max_tokens: int | None
 ) -> ModelCall:
     """Returns the call with its worst case; without `max_tokens` its output bound is chosen by what the caps have left."""
+    headroom = Headroom()
     try:
         price = price_of(request.wire, request.model, run.now)
-    except PriceUnknown as refusal:
+        if max_tokens is None or price.tokenizer is not None:
+            caps = await read_applicable_caps(connection, run.tenant_id, run.scopes, UNITS)
+            headroom = headroom_of(caps, funded=run.funded)
+        if price.tokenizer is None:
+            estimate = fitted(request, price, headroom, max_tokens)
+        else:  # there may be much to count: others reserve meanwhile
+            estimate = await asyncio.to_thread(fitted, request, price, headroom, max_tokens)
+    except (PriceUnknown, ContentUnsupported) as refusal:
         return ModelCall(model_action(request, head), None, refusal, shrinkable=False)
-    headroom = Headroom()
-    if max_tokens is None or price.tokenizer is not None:
-        caps = await read_applicable_caps(connection, run.tenant_id, run.scopes, UNITS)
-        headroom = headroom_of(caps, funded=run.funded)
-    if price.tokenizer is None:
-        estimate = fitted(request, price, headroom, max_tokens)
-    else:  # there may be much to count: others reserve meanwhile
-        estimate = await asyncio.to_thread(fitted, request, price, headroom, max_tokens)
     request = replace(request, max_tokens=estimate.output_tokens_bound)
     shrinkable = headroom.calls != 0 and _shrinkable(run.agent, request.max_tokens)
     return ModelCall(model_action(request, head), estimate, None, shrinkable)

@@ -107,6 +107,11 @@ CODES: Final = (
         status=422,
         verdict="deny",
     ),
+    denied(
+        "content.unsupported",
+        "A model call carries something other than text, such as an image or sound, which no wire here has a form for.",
+        "Say it in words, or give the agent a tool that looks at it and answers in words.",
+    ),
     Code(
         "vault.credential_missing",
         (Place.API, Place.RESULT, Place.RUN),

@@ -28,6 +28,7 @@ from typing import Final, Literal
 
 import toktok
 
+from holdfast.errors import ContentUnsupported
 from holdfast.providers.model import ModelRequest, ToolSpec
 from holdfast_verdict.canonical import JsonValue
 
@@ -46,6 +47,8 @@ COUNTED_CHARS_MAX = 4 * 1024 * 1024
 """Counting takes time that grows with the text, never faster; what is longer has no bound but its bytes."""
 
 Tokenizer = Literal["o200k_base", "cl100k_base"]
+_SENT_MEMBERS: Final = ("text", "content", "call_id")
+_UNSENT_MEMBERS: Final = ("kind", "thinking", "stop_reason", "tool", "ok")
 _SPELT_AS_IT_IS: Final = re.compile(r"[ !#-\[\]-~]*")
 """Texts that JSON only puts into quotes."""
 _NORMAL_FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
@@ -95,18 +98,33 @@ def _tool_tokens_bound(tool: ToolSpec, measure: _Measure) -> int:
 
 def _entry_tokens_bound(entry: Mapping[str, JsonValue], measure: _Measure) -> int:
     bound = MESSAGE_OVERHEAD_TOKENS
-    for name in ("text", "content", "call_id"):
-        value = entry.get(name)
-        if isinstance(value, str):
-            bound += measure.text(value)
-    calls = entry.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
+    if other := entry.keys() - {*_SENT_MEMBERS, *_UNSENT_MEMBERS, "tool_calls"}:
+        raise _unsupported(f"{entry.get('kind')} with {', '.join(sorted(other))}")
+    for name in _SENT_MEMBERS:
+        value = entry.get(name, "")
+        if not isinstance(value, str):
+            raise _unsupported(f"{entry.get('kind')} whose {name} is no text")
+        bound += measure.text(value)
+    calls = entry.get("tool_calls", [])
+    if not isinstance(calls, list):
+        raise _unsupported(f"{entry.get('kind')} whose tool_calls are no list")
+    for call in calls:
         bound += TOOL_OVERHEAD_TOKENS + measure.json(call)
     return bound
 
 
+def _unsupported(what: str) -> ContentUnsupported:
+    return ContentUnsupported(
+        f"the conversation has an entry of the kind {what}: its cost cannot be bounded", remedy="send text"
+    )
+
+
 def input_tokens_bound(request: ModelRequest) -> int:
-    """Returns an upper bound of the input tokens that a provider can count for a request, whatever its tokenizer."""
+    """Returns an upper bound of the input tokens that a provider can count for a request, whatever its tokenizer.
+
+    Raises:
+        ContentUnsupported: An entry holds something that is not known here, such as an image (LAW 7).
+    """
     return _measured(request, _BY_BYTES)
 
 
@@ -114,6 +132,9 @@ def counted_tokens_bound(request: ModelRequest, tokenizer: Tokenizer) -> int:
     """Returns an upper bound of the input tokens for a model with that public tokenizer.
 
     It takes milliseconds for ordinary requests and up to a second for the largest: call it where that blocks nobody.
+
+    Raises:
+        ContentUnsupported: As `input_tokens_bound`.
     """
     by_bytes = input_tokens_bound(request)
     texts: dict[str, int] = {}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from holdfast.errors import RequestInvalid
-from holdfast.pricing.bounds import Tokenizer, counted_tokens_bound, input_tokens_bound
+from holdfast.pricing.bounds import (
+    MESSAGE_OVERHEAD_TOKENS,
+    Tokenizer,
+    counted_tokens_bound,
+    input_tokens_bound,
+    text_tokens_bound,
+)
 from holdfast.pricing.prices import Price, priced_nano_usd
 from holdfast.providers.model import ModelRequest
 from holdfast_verdict.canonical import JsonValue
@@ -83,6 +89,7 @@ def estimate_llm(request: ModelRequest, price: Price, tokenizer: Tokenizer | Non
 
     Raises:
         RequestInvalid: `max_tokens` is not positive.
+        ContentUnsupported: The request carries something that cannot be bounded.
     """
     bound = input_tokens_bound(request) if tokenizer is None else counted_tokens_bound(request, tokenizer)
     return estimate_of(price, bound, request.max_tokens, tokenizer)
@@ -103,3 +110,14 @@ def estimate_of(price: Price, input_tokens: int, max_tokens: int, tokenizer: Tok
         prices_used=price,
         counted_with=tokenizer or "",
     )
+
+
+def estimate_embedding(texts: Sequence[str], price: Price) -> Estimate:
+    """Returns the worst case of embedding texts: input is all that is billed.
+
+    Args:
+        texts: The texts, sent in one request or in many.
+        price: The model's price, of one that does not write.
+    """
+    bound = sum(MESSAGE_OVERHEAD_TOKENS + text_tokens_bound(text) for text in texts)
+    return Estimate(_worst_cost_nano_usd(price, bound, 0), bound, 0, price)

@@ -159,10 +159,14 @@ def _rates(prices: Mapping[str, Decimal | TieredPrices], input_tokens: int) -> R
     )
 
 
-def _usable(prices: ModelPrice, model: str) -> dict[str, Decimal | TieredPrices]:
+def _usable(prices: ModelPrice, model: str, *, writes: bool) -> dict[str, Decimal | TieredPrices]:
     known: dict[str, Decimal | TieredPrices] = {
         name: value for name, value in vars(prices).items() if name in _PRICED_MEMBERS and value is not None
     }
+    if not writes:
+        if "output_mtok" in known:
+            raise PriceUnknown(f"{model!r} is no model of embeddings: it bills output", remedy=_REMEDY)
+        known["output_mtok"] = Decimal(0)
     missing = [name for name in ("input_mtok", "output_mtok") if name not in known]
     if missing:
         raise PriceUnknown(f"{model!r} has no price for text ({', '.join(missing)} missing)", remedy=_REMEDY)
@@ -176,7 +180,7 @@ def _usable(prices: ModelPrice, model: str) -> dict[str, Decimal | TieredPrices]
 _REMEDY = "use a text model that the price tables know, or update genai-prices"
 
 
-def price_of(wire: Wire, model: str, at: datetime) -> Price:
+def price_of(wire: Wire, model: str, at: datetime, *, writes: bool = True) -> Price:
     """Returns the price of a model on a wire.
 
     A model named `simulated-…` costs what the model it imitates does, so that a rehearsal spends like the real thing.
@@ -185,6 +189,7 @@ def price_of(wire: Wire, model: str, at: datetime) -> Price:
         wire: The wire, which names the provider whose price list counts.
         model: The provider's name of the model.
         at: The moment for which prices are asked; some change at known dates.
+        writes: Whether the model answers in text; one that makes embeddings bills input alone.
 
     Raises:
         PriceUnknown: No price is known, or the model is billed by something that cannot be bounded here (LAW 7).
@@ -194,7 +199,7 @@ def price_of(wire: Wire, model: str, at: datetime) -> Price:
         provider, info = data_snapshot.get_snapshot().find_provider_model(imitated, None, wire, None)
     except LookupError:
         raise PriceUnknown(f"no price is known for {model!r} on the wire {wire!r}", remedy=_REMEDY) from None
-    prices = _usable(info.get_prices(at), model)
+    prices = _usable(info.get_prices(at), model, writes=writes)
     starts = {tier.start for value in prices.values() if isinstance(value, TieredPrices) for tier in value.tiers}
     traits = traits_of(provider.id, info.id)
     base = _rates(prices, 0)
