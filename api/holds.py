@@ -28,7 +28,6 @@ from api.runs import hear
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import NotFound
-from holdfast.ledger import budget
 from holdfast.ledger.service import resolve_unknown
 from holdfast.ledger.views import HoldRow, list_holds
 from holdfast.money import parse_usd
@@ -125,7 +124,6 @@ async def resolve_hold(
             raise NotFound(f"there is no hold {hold_id}")
         run_id = rows[0].run_id
         if claim is None or await idempotency.claim(connection, claim) is None:
-            await budget.lock_for_return(connection, tenant_id, run_id, hold_id)
             await resolve_unknown(
                 connection,
                 tenant_id,
@@ -146,7 +144,6 @@ async def resolve_hold(
                 run_id=run_id,
                 hold_id=hold_id,
             )
-            await budget.return_budget(connection, tenant_id, run_id)
             if claim is not None:
                 await idempotency.keep(connection, claim, {"hold_id": str(hold_id)}, status=200)
         (row,) = await list_holds(connection, tenant_id, hold_id=hold_id)

@@ -95,6 +95,19 @@ class Unavailable(HoldfastError):
     status = 503
 
 
+class LedgerBusy(Unavailable):
+    """More operations wait for the ledger than it takes; nothing was decided."""
+
+    code = "ledger.busy"
+
+
+class StopActive(HoldfastError):
+    """An emergency stop is on: permits that were given before it are worth nothing as long as it lasts."""
+
+    code = "stop.active"
+    status = 403
+
+
 class PermitInvalid(HoldfastError):
     """A permit is malformed, altered, expired, of another run, or not for these arguments (LAW 1)."""
 

@@ -46,7 +46,7 @@ from holdfast.errors import (
 )
 from holdfast.failpoint import failpoint
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.ledger.service import redeem_in
+from holdfast.ledger.service import Ledger
 from holdfast.permits import Permit
 from holdfast.providers.model import Wire
 from holdfast.runs.definition import AgentDefinition
@@ -78,6 +78,7 @@ class Broker:
     reader: RunReader
     vault: Vault
     permit_key: Ed25519PublicKey
+    ledger: Ledger
 
     async def redeem(self, token: str, workflow_id: str, activity_type: str) -> RedeemReply:
         """Redeems a permit: held → executing, once (LAW 1); what is refused is recorded.
@@ -111,8 +112,7 @@ class Broker:
 
     async def _redeem(self, permit: Permit) -> RedeemReply:
         tenant_id, run_id, hold_id = UUID(permit.tenant_id), UUID(permit.run_id), UUID(permit.hold_id)
-        # not durable: should PostgreSQL crash and forget the redemption, the lease is forgotten too; see redeem_in
-        async with transaction(self.engine, tenant_id, durable=False) as connection:
+        async with transaction(self.engine, tenant_id) as connection:
             held = (
                 await connection.execute(_READ_HELD, {"tenant_id": tenant_id, "run_id": run_id, "hold_id": hold_id})
             ).one_or_none()
@@ -134,8 +134,8 @@ class Broker:
                 credential_name = tool.credential or ""
                 own = tool if isinstance(tool, OwnTool) else None
             credential = await self.vault.open(connection, tenant_id, credential_name) if credential_name else {}
-            # last, so that whatever is missing above leaves the hold as it was
-            redemption = await redeem_in(connection, tenant_id, hold_id, bytes.fromhex(permit.digest))
+        # last, so that whatever is missing above leaves the hold as it was; run and stops are looked at again there, under lock
+        redemption = await self.ledger.redeem(tenant_id, hold_id, bytes.fromhex(permit.digest))
         await failpoint("redeem.in", permit.kind)
         return RedeemReply(
             action=redemption.action.decode(),
@@ -362,7 +362,7 @@ async def brokering(settings: BrokerSettings) -> AsyncIterator[BrokerServer]:
     try:
         await require_schema(engine)
         yield BrokerServer(
-            Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key),
+            Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key, ledger=Ledger(engine)),
             settings.broker_host,
             settings.broker_port,
             settings.shutdown_grace_ms,

@@ -23,7 +23,6 @@ from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.ledger.budget import settle_and_return
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import NANO_USD, Event, FactsChanged, Settlement
 from holdfast.runs import signals
@@ -184,10 +183,10 @@ class Sweepers:
             actor="sweeper",
             reason=judgement.reason,
             events=(event,),
+            returns_budget=True,
         )
         try:
-            async with transaction(self._engine, row.tenant_id) as connection:
-                seq = await settle_and_return(connection, settlement, row.run_id)
+            seq = await self._ledger.settle(settlement)
         except FactsChanged:
             return  # somebody else moved it; if it is still due, the next sweep sees it
         log.info("hold.swept", state=settlement.to, reason=judgement.reason)

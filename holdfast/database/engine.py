@@ -15,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from holdfast.errors import HoldfastError, Unavailable
 
-_LOST: Final = (
+LOST: Final = (
     OSError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the connection read its own end while it was idle
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
 )
+"""What says that a connection has gone, or cannot be had."""
 
 
 class DatabaseAway(Unavailable):
@@ -57,17 +58,15 @@ def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) ->
 
 
 @asynccontextmanager
-async def transaction(engine: AsyncEngine, tenant_id: UUID, *, durable: bool = True) -> AsyncIterator[AsyncConnection]:
+async def transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[AsyncConnection]:
     """Opens a transaction that sees one tenant's rows only (LAW 5); commits if the block ends well, else rolls back.
 
     Args:
         engine: Database of the process.
         tenant_id: The tenant.
-        durable: Whether the commit waits for the disk. Only for what a crash of PostgreSQL may forget without harm.
     """
-    setting = "" if durable else "; SET LOCAL synchronous_commit = off"
     # one round trip for what every transaction begins with; a UUID prints as hex digits and dashes only
-    begin = f"BEGIN; SET LOCAL holdfast.tenant_id = '{UUID(str(tenant_id))}'{setting}"
+    begin = f"BEGIN; SET LOCAL holdfast.tenant_id = '{UUID(str(tenant_id))}'"
     async with engine.connect() as connection:
         raw = await _begin(connection, begin)
         try:
@@ -94,7 +93,7 @@ async def _begin(connection: AsyncConnection, statement: str) -> asyncpg.Connect
         raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
         try:
             await raw.execute(statement)
-        except _LOST as error:
+        except LOST as error:
             await _throw_away(connection, raw)
             if last:
                 raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error
@@ -117,7 +116,7 @@ async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> No
     """Rolls back; a connection on which even that fails is thrown away, and PostgreSQL rolls back by itself."""
     try:
         await asyncio.shield(raw.execute("ROLLBACK"))
-    except (*_LOST, asyncpg.PostgresError, asyncio.CancelledError):
+    except (*LOST, asyncpg.PostgresError, asyncio.CancelledError):
         await _throw_away(connection, raw)
 
 
@@ -125,7 +124,7 @@ async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> No
 def _translated() -> Iterator[None]:
     try:
         yield
-    except _LOST as error:
+    except LOST as error:
         raise DatabaseAway(f"the connection to PostgreSQL was lost ({type(error).__name__})") from error
 
 

@@ -30,7 +30,7 @@ _CHECKS: Final[dict[str, TextClause]] = {
             c.reserved, c.committed, c.debt, coalesce(j.reserved, 0), coalesce(j.committed, 0), coalesce(j.debt, 0))
         FROM caps c LEFT JOIN (
             SELECT cap_id, sum(reserved_delta) AS reserved, sum(committed_delta) AS committed, sum(debt_delta) AS debt
-            FROM journal WHERE tenant_id = :tenant_id GROUP BY cap_id) j USING (cap_id)
+            FROM journal_legs WHERE tenant_id = :tenant_id GROUP BY cap_id) j USING (cap_id)
         WHERE c.tenant_id = :tenant_id AND (c.reserved, c.committed, c.debt)
             IS DISTINCT FROM (coalesce(j.reserved, 0), coalesce(j.committed, 0), coalesce(j.debt, 0))
     """),
@@ -38,7 +38,7 @@ _CHECKS: Final[dict[str, TextClause]] = {
         SELECT c.cap_id, format('the limit is %s, the newest journal entry says %s', CASE WHEN c.unlimited THEN 'none'
             ELSE c.limit_amount::text END, CASE WHEN j.unlimited THEN 'none' ELSE j.limit_amount::text END)
         FROM caps c JOIN (
-            SELECT DISTINCT ON (cap_id) cap_id, limit_amount, unlimited FROM journal WHERE tenant_id = :tenant_id
+            SELECT DISTINCT ON (cap_id) cap_id, limit_amount, unlimited FROM journal_legs WHERE tenant_id = :tenant_id
             ORDER BY cap_id, entry_id DESC) j USING (cap_id)
         WHERE c.tenant_id = :tenant_id AND (c.limit_amount, c.unlimited) IS DISTINCT FROM (j.limit_amount, j.unlimited)
     """),
@@ -58,7 +58,7 @@ _CHECKS: Final[dict[str, TextClause]] = {
     "journal.overdrawn": text("""
         SELECT cap_id, format('entry %s takes %s and makes %s of %s', entry_id, reserved_delta, used, limit_amount) FROM (
             SELECT *, sum(reserved_delta + committed_delta + debt_delta) OVER (PARTITION BY cap_id ORDER BY entry_id) AS used
-            FROM journal WHERE tenant_id = :tenant_id) j
+            FROM journal_legs WHERE tenant_id = :tenant_id) j
         WHERE kind = 'reserve' AND reserved_delta > 0 AND NOT unlimited AND used > limit_amount
     """),
     "leg.journal": text("""
@@ -70,7 +70,7 @@ _CHECKS: Final[dict[str, TextClause]] = {
                 sum(reserved_delta) FILTER (WHERE kind = 'reserve') AS reserved,
                 sum(-reserved_delta) FILTER (WHERE kind <> 'reserve') AS returned,
                 string_agg(kind, ', ' ORDER BY entry_id) FILTER (WHERE kind <> 'reserve') AS settlements
-            FROM journal WHERE tenant_id = :tenant_id AND hold_id IS NOT NULL GROUP BY hold_id, cap_id) j
+            FROM journal_legs WHERE tenant_id = :tenant_id AND hold_id IS NOT NULL GROUP BY hold_id, cap_id) j
           ON j.hold_id = l.hold_id AND j.cap_id = l.cap_id
         WHERE l.tenant_id = :tenant_id AND (
             (coalesce(j.reserves, 0), coalesce(j.reserved, 0)) <> (1, l.amount)
@@ -79,13 +79,14 @@ _CHECKS: Final[dict[str, TextClause]] = {
             OR coalesce(j.returned, 0) <> CASE WHEN h.settled_at IS NULL THEN 0 ELSE l.amount END)
     """),
     "journal.leg": text("""
-        SELECT j.cap_id, format('entry %s (%s) belongs to no leg of a hold', j.entry_id, j.kind) FROM journal j
+        SELECT j.cap_id, format('entry %s (%s) belongs to no leg of a hold', j.entry_id, j.kind) FROM journal_legs j
         WHERE j.tenant_id = :tenant_id AND j.kind IN ('reserve', 'commit', 'void', 'expire') AND NOT EXISTS (
             SELECT 1 FROM hold_legs l WHERE l.tenant_id = j.tenant_id AND l.hold_id = j.hold_id AND l.cap_id = j.cap_id)
     """),
     "hold.cost": text("""
         SELECT h.hold_id, format('it cost %s, and cap %s was charged %s', h.cost_nano_usd, j.cap_id, j.committed_delta + j.debt_delta)
-        FROM holds h JOIN journal j ON j.tenant_id = h.tenant_id AND j.hold_id = h.hold_id AND j.kind IN ('commit', 'void', 'expire')
+        FROM holds h JOIN journal_legs j
+            ON j.tenant_id = h.tenant_id AND j.hold_id = h.hold_id AND j.kind IN ('commit', 'void', 'expire')
         JOIN caps c ON c.tenant_id = j.tenant_id AND c.cap_id = j.cap_id AND c.unit = 'nano_usd'
         WHERE h.tenant_id = :tenant_id AND coalesce(h.cost_nano_usd, 0) <> j.committed_delta + j.debt_delta
     """),
@@ -114,7 +115,7 @@ _TENANTS = text("SELECT tenant_id, slug FROM list_tenants()")
 _SET_TENANT = text("SELECT set_config('holdfast.tenant_id', :tenant_id, true)")
 _COUNTS = text("""
     SELECT (SELECT count(*) FROM caps WHERE tenant_id = :tenant_id), (SELECT count(*) FROM holds WHERE tenant_id = :tenant_id),
-        (SELECT count(*) FROM journal WHERE tenant_id = :tenant_id)
+        (SELECT count(*) FROM journal_legs WHERE tenant_id = :tenant_id)
 """)
 
 

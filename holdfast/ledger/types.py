@@ -14,6 +14,8 @@ from holdfast_verdict.decide import Verdict
 HoldState = Literal["held", "executing", "executed", "committed", "voided", "expired", "unknown"]
 SETTLED_STATES = frozenset({"committed", "voided", "expired"})
 
+WindowKind = Literal["total", "hour", "day", "month"]
+
 NANO_USD = "nano_usd"
 CALLS = "calls"
 TOKENS = "tokens"
@@ -144,6 +146,21 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Redemption:
+    """What the one who redeems a permit gets.
+
+    Attributes:
+        lease_token: Fencing token: whoever holds it, and nobody else, may go outside and store the outcome.
+        lease_ms: For how long.
+        action: Canonical bytes of what to execute.
+    """
+
+    lease_token: bytes
+    lease_ms: int
+    action: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HoldView:
     """A hold as it stands, with its outcome if there is one."""
 
@@ -202,6 +219,7 @@ class Settlement:
         reason: Why, for the journal.
         events: For the timeline.
         entries: For the transcript.
+        returns_budget: Whether this may be the last open hold of a run that has ended, whose budget returns then.
     """
 
     tenant_id: UUID
@@ -215,11 +233,12 @@ class Settlement:
     reason: str
     events: tuple[Event, ...] = ()
     entries: tuple[TranscriptEntry, ...] = field(default=())
+    returns_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CapView:
-    """A cap with its balances."""
+    """A cap with its balances in one window."""
 
     cap_id: UUID
     scope: Scope

@@ -16,8 +16,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from holdfast.database.engine import tenantless, transaction
-from holdfast.ledger.budget import settle_and_return
 from holdfast.ledger.repository import read_hold
+from holdfast.ledger.service import settle_in
 from holdfast.ledger.types import Event, Settlement
 from holdfast.runs import signals
 from holdfast.runs.start import RPC_TIMEOUT, start_run
@@ -121,7 +121,7 @@ async def reconcile(engine: AsyncEngine, client: Client, *, resume: bool, taken_
         runs = list(await connection.execute(_OPEN))
         holds = [] if resume else [row for row in await connection.execute(_OPEN_HOLDS) if row.state == "held"]
     for row in holds:
-        await _void(engine, row.tenant_id, row.hold_id, row.run_id)
+        await _void(engine, row.tenant_id, row.hold_id)
     restored = []
     for run in runs:
         ids = (run.tenant_id, run.run_id)
@@ -151,7 +151,7 @@ async def _standing(connection: AsyncConnection) -> dict[UUID, str]:
     return found
 
 
-async def _void(engine: AsyncEngine, tenant_id: UUID, hold_id: UUID, run_id: UUID) -> None:
+async def _void(engine: AsyncEngine, tenant_id: UUID, hold_id: UUID) -> None:
     """Takes a hold back whose permit nobody has used before the backup: the run asks anew when it goes on (LAW 1)."""
     async with transaction(engine, tenant_id) as connection:
         hold = await read_hold(connection, tenant_id, hold_id)
@@ -167,8 +167,9 @@ async def _void(engine: AsyncEngine, tenant_id: UUID, hold_id: UUID, run_id: UUI
             actual={},
             actor=ACTOR,
             reason="restored from a backup: its permit is used by nobody",
+            returns_budget=True,
         )
-        await settle_and_return(connection, settlement, run_id)
+        await settle_in(connection, settlement)
 
 
 async def _restore_run(

@@ -257,7 +257,7 @@ async def _caps(connection: AsyncConnection, principal: Principal, prepared: _Pr
     """Returns the money caps above the run: locked only if something will be taken from them."""
     tenant_id, scopes = principal.tenant_id, _scopes(principal, prepared)
     if prepared.request.guaranteed:
-        caps, _ = await budget.lock_for_budget(connection, tenant_id, run_id, scopes, prepared.cap_nano_usd)
+        caps, _ = await budget.lock_for_budget(connection, tenant_id, scopes, prepared.cap_nano_usd)
         return caps
     return await budget.read_applicable_caps(connection, tenant_id, scopes, [NANO_USD])
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cli.stack.ports import Ports
 from holdfast.actions.run_facts import RunReader
 from holdfast.codes.catalogue import CATALOGUE
+from holdfast.ledger.service import Ledger
 from holdfast.vault import Vault
 from workers import broker as brokers
 
@@ -113,6 +114,7 @@ async def running_broker(world: World) -> AsyncIterator[str]:
         reader=RunReader(),
         vault=Vault(bytes(32)),
         permit_key=Ed25519PrivateKey.generate().public_key(),
+        ledger=Ledger(engine),
     )
     server = brokers.BrokerServer(parts, "127.0.0.1", 0, 1_000)
     serving = asyncio.create_task(server.run())

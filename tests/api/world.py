@@ -20,9 +20,9 @@ from api.app import create_app
 from api.context import Context
 from api.server import ApiServer
 from cli.stack.supervisor import Stack
+from holdfast.actions.run_facts import RunReader
 from holdfast.database.engine import create_engine, transaction
 from holdfast.ids import PLATFORM_TENANT_ID, new_id
-from holdfast.ledger import repository
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import ApprovalRequest, Decision, Event, FactVersions, Reservation, Scope, TryKey
 from holdfast.runs.start import start_run
@@ -241,9 +241,8 @@ class Tenant:
     ) -> Decision:
         """Asks the ledger for a decision on a tool call, as the governor does."""
         async with transaction(self.world.engine("governor"), self.tenant_id) as connection:
-            run = await repository.lock_run(connection, self.tenant_id, UUID(run_id))
-            assert run is not None
-            role = await role_version(connection, self.tenant_id, "helper", run.role_version)
+            run = await RunReader().read(connection, self.tenant_id, UUID(run_id))
+            role = await role_version(connection, self.tenant_id, "helper", run.versions.role)
             user_id = await self.world.value("SELECT user_id FROM runs WHERE run_id = $1", UUID(run_id))
         action: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": dict(args)}
         facts = Facts({"role": "helper"}, role.rules, role.policy_hash.hex(), known=True)
@@ -270,14 +269,14 @@ class Tenant:
             part_a=part_a(
                 subject={}, action=action, action_digest=digest(action), facts=facts, verdict=verdict, prices=None
             ),
-            versions=FactVersions(run.history_version, run.role_version),
+            versions=FactVersions(run.versions.history, run.versions.role),
             amounts={"nano_usd": nano_usd, "calls": 1},
             scopes=scopes,
             estimate={},
             lease_ms=60_000,
             hold_ms=600_000,
             approval=request,
-            funded=run.budget_hold_id is not None,
+            funded=run.funded,
         )
         return await Ledger(self.world.engine("governor")).reserve(reservation)
 

@@ -69,7 +69,7 @@ async def check_books(tenant: Tenant, actual: dict[UUID, dict[str, int]]) -> dic
     entries: dict[tuple[UUID, UUID], list[str]] = defaultdict(list)
     for cap in caps.values():
         cap.past.append(cap.now())
-    for row in await database.fetch("SELECT * FROM journal WHERE tenant_id = $1 ORDER BY entry_id", mine):
+    for row in await database.fetch("SELECT * FROM journal_legs WHERE tenant_id = $1 ORDER BY entry_id", mine):
         cap = caps[row["cap_id"]]
         before = (cap.reserved, cap.committed, cap.debt)
         key = (row["hold_id"], row["cap_id"])

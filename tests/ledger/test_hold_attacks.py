@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from holdfast.database.engine import tenantless, transaction
 from holdfast.errors import Conflict, PermitUsed
 from holdfast.ids import new_id
-from holdfast.ledger.service import Redemption, settle_in
-from holdfast.ledger.types import FactsChanged, HoldView, Settlement
+from holdfast.ledger.service import settle_in
+from holdfast.ledger.types import FactsChanged, HoldView, Redemption, Settlement
 
 from .world import Database, Tenant, new_tenant, until
 

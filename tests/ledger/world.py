@@ -24,13 +24,14 @@ from holdfast.database.engine import create_engine, tenantless, transaction
 from holdfast.database.roles import PROCESS_ROLES
 from holdfast.ids import new_id
 from holdfast.ledger import service
-from holdfast.ledger.service import Ledger, Redemption
+from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import (
     ApprovalRequest,
     Decision,
     FactsChanged,
     FactVersions,
     HoldView,
+    Redemption,
     Reservation,
     Scope,
     Settlement,
@@ -55,6 +56,7 @@ class Database:
     superuser_url: str
     superuser: asyncpg.Pool
     engines: dict[str, AsyncEngine] = field(default_factory=dict)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
 
     def engine(self, role: str, *, pool_size: int = 16) -> AsyncEngine:
         """Returns the engine of `governor`, `api`, `broker` and so on."""
@@ -65,7 +67,10 @@ class Database:
         return self.engines[role]
 
     def ledger(self, role: str = "governor") -> Ledger:
-        return Ledger(self.engine(role))
+        """Returns the one ledger of a role, as each process has one."""
+        if role not in self.ledgers:
+            self.ledgers[role] = Ledger(self.engine(role))
+        return self.ledgers[role]
 
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
         return list(await self.superuser.fetch(sql, *arguments))

@@ -1,0 +1,215 @@
+-- The ledger's tables as its set-based functions use them. A hold carries its legs, the journal has one row a transition, in
+-- partitions by month; caps have windows; stops and rollups are new. What was written before moves over; see 0003_functions.sql.
+
+-- Nobody of an older version may work from here on: what it would write meanwhile would be lost.
+LOCK TABLE tenants, runs, caps, holds, hold_legs, journal IN ACCESS EXCLUSIVE MODE;
+SET LOCAL statement_timeout = '1h';
+-- the owner has no right to pass row-level security, so for the time of the move it is let through
+DO $$
+DECLARE t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['tenants', 'runs', 'caps', 'holds', 'hold_legs', 'journal'] LOOP
+        EXECUTE format('ALTER TABLE %I NO FORCE ROW LEVEL SECURITY', t);
+    END LOOP;
+END $$;
+
+-- Holds -------------------------------------------------------------------------------------------------------------------
+
+ALTER TABLE holds ADD COLUMN leg_cap_ids uuid[] NOT NULL DEFAULT '{}', ADD COLUMN leg_amounts bigint[] NOT NULL DEFAULT '{}';
+UPDATE holds h SET leg_cap_ids = l.cap_ids, leg_amounts = l.amounts FROM (
+    SELECT tenant_id, hold_id, array_agg(cap_id ORDER BY cap_id) AS cap_ids, array_agg(amount ORDER BY cap_id) AS amounts
+    FROM hold_legs GROUP BY tenant_id, hold_id) l
+WHERE h.tenant_id = l.tenant_id AND h.hold_id = l.hold_id;
+ALTER TABLE holds ADD CONSTRAINT holds_legs_pair CHECK (cardinality(leg_cap_ids) = cardinality(leg_amounts) AND 0 <= ALL (leg_amounts));
+DROP TABLE hold_legs;
+CREATE VIEW hold_legs WITH (security_invoker = true) AS
+    SELECT h.tenant_id, h.hold_id, l.cap_id, l.amount FROM holds h, unnest(h.leg_cap_ids, h.leg_amounts) AS l (cap_id, amount);
+
+-- LAW 4, also for a faulty program: what is settled stays as it was settled
+CREATE FUNCTION refuse_resettling() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'hold % is settled as %', OLD.hold_id, OLD.state
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'holds_settled_once', TABLE = 'holds';
+END $$;
+CREATE TRIGGER holds_settled_once BEFORE UPDATE ON holds FOR EACH ROW
+WHEN (OLD.settled_at IS NOT NULL AND (NEW.state, NEW.settled_at, NEW.cost_nano_usd, NEW.leg_cap_ids, NEW.leg_amounts)
+    IS DISTINCT FROM (OLD.state, OLD.settled_at, OLD.cost_nano_usd, OLD.leg_cap_ids, OLD.leg_amounts))
+EXECUTE FUNCTION refuse_resettling();
+
+-- Journal -----------------------------------------------------------------------------------------------------------------
+
+ALTER TABLE journal RENAME TO journal_before;
+ALTER TABLE journal_before RENAME CONSTRAINT journal_pkey TO journal_before_pkey;
+DROP INDEX journal_cap, journal_reserve_once, journal_settle_once;
+
+CREATE SEQUENCE journal_entry_id;
+CREATE TABLE journal (
+    tenant_id        uuid NOT NULL,
+    entry_id         bigint NOT NULL DEFAULT nextval('journal_entry_id'),
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    kind             text NOT NULL CHECK (kind IN ('limit', 'reserve', 'commit', 'void', 'expire')),
+    hold_id          uuid,
+    run_id           uuid,
+    cap_ids          uuid[] NOT NULL,                   -- what follows is in the order of these
+    reserved_deltas  bigint[] NOT NULL,
+    committed_deltas bigint[] NOT NULL,
+    debt_deltas      bigint[] NOT NULL,
+    limit_amounts    bigint[] NOT NULL,                 -- the limits in force after this entry
+    unlimited        boolean[] NOT NULL,
+    cost_nano_usd    bigint,                            -- of a settlement: what it came to, also where no cap counts it
+    tokens           bigint,
+    calls            bigint,
+    actor            text NOT NULL,
+    reason           text NOT NULL,
+    PRIMARY KEY (tenant_id, entry_id, created_at),
+    CHECK (cardinality(cap_ids) = cardinality(reserved_deltas) AND cardinality(cap_ids) = cardinality(committed_deltas)
+        AND cardinality(cap_ids) = cardinality(debt_deltas) AND cardinality(cap_ids) = cardinality(limit_amounts)
+        AND cardinality(cap_ids) = cardinality(unlimited)),
+    CHECK (kind = 'limit' OR hold_id IS NOT NULL)
+) PARTITION BY RANGE (created_at);
+CREATE INDEX journal_hold ON journal (tenant_id, hold_id) WHERE hold_id IS NOT NULL;
+CREATE INDEX journal_limits ON journal (tenant_id, (cap_ids[1]), entry_id) WHERE kind = 'limit';
+CREATE TABLE journal_rest PARTITION OF journal DEFAULT;
+
+-- What a partition that was taken away had added up to, cap by cap: balances stay provable without it
+CREATE TABLE journal_sums (
+    tenant_id   uuid NOT NULL REFERENCES tenants,
+    cap_id      uuid NOT NULL,
+    through     timestamptz NOT NULL,                   -- the end of the newest partition that is in the sums
+    entries     bigint NOT NULL,
+    reserved    bigint NOT NULL,
+    committed   bigint NOT NULL,
+    debt        bigint NOT NULL,
+    PRIMARY KEY (tenant_id, cap_id)
+);
+
+-- Months ahead; whoever writes into a month that nobody made writes into the rest, and loses nothing
+CREATE FUNCTION make_journal_partitions(p_from timestamptz, p_months integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    first timestamptz := date_trunc('month', p_from, 'UTC');
+    starts timestamptz; ends timestamptz; name text; made integer := 0;
+BEGIN
+    FOR month IN 0 .. p_months - 1 LOOP
+        starts := ((first AT TIME ZONE 'UTC') + month * interval '1 month') AT TIME ZONE 'UTC';
+        ends := ((first AT TIME ZONE 'UTC') + (month + 1) * interval '1 month') AT TIME ZONE 'UTC';
+        name := 'journal_' || to_char(starts AT TIME ZONE 'UTC', 'YYYY_MM');
+        CONTINUE WHEN to_regclass('public.' || name) IS NOT NULL;
+        EXECUTE format('CREATE TABLE %I PARTITION OF journal FOR VALUES FROM (%L) TO (%L)', name, starts, ends);
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+        EXECUTE format('CREATE POLICY tenant_only ON %I USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())', name);
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END $$;
+SELECT make_journal_partitions(coalesce((SELECT min(created_at) FROM journal_before), now()),
+    4 + 12 * (date_part('year', now())::integer - date_part('year', coalesce((SELECT min(created_at) FROM journal_before), now()))::integer)
+    + date_part('month', now())::integer - date_part('month', coalesce((SELECT min(created_at) FROM journal_before), now()))::integer);
+
+-- one row for what were as many as there were legs; the numbers of the first of them keep the order
+INSERT INTO journal (tenant_id, entry_id, created_at, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas,
+                     limit_amounts, unlimited, cost_nano_usd, tokens, calls, actor, reason)
+SELECT j.tenant_id, min(j.entry_id), min(j.created_at), min(j.kind), j.hold_id, (min(h.run_id::text))::uuid,
+    array_agg(j.cap_id ORDER BY j.entry_id), array_agg(j.reserved_delta ORDER BY j.entry_id),
+    array_agg(j.committed_delta ORDER BY j.entry_id), array_agg(j.debt_delta ORDER BY j.entry_id),
+    array_agg(j.limit_amount ORDER BY j.entry_id), array_agg(j.unlimited ORDER BY j.entry_id),
+    CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') THEN coalesce(min(h.cost_nano_usd), 0) END,
+    CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') THEN 0 END,
+    CASE min(j.kind) WHEN 'commit' THEN 1 WHEN 'void' THEN 0 WHEN 'expire' THEN 0 END, min(j.actor), min(j.reason)
+FROM journal_before j LEFT JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
+GROUP BY j.tenant_id, j.hold_id, CASE WHEN j.hold_id IS NULL THEN j.entry_id END, CASE WHEN j.kind = 'reserve' THEN 0 ELSE 1 END
+ORDER BY min(j.entry_id);
+SELECT setval('journal_entry_id', greatest((SELECT coalesce(max(entry_id), 0) FROM journal_before), 1));
+DROP TABLE journal_before;
+
+CREATE VIEW journal_legs WITH (security_invoker = true) AS
+    SELECT j.tenant_id, j.entry_id, l.cap_id, j.hold_id, j.run_id, j.kind, l.reserved_delta, l.committed_delta, l.debt_delta,
+        l.limit_amount, l.unlimited, j.actor, j.reason, j.created_at
+    FROM journal j, unnest(j.cap_ids, j.reserved_deltas, j.committed_deltas, j.debt_deltas, j.limit_amounts, j.unlimited)
+        AS l (cap_id, reserved_delta, committed_delta, debt_delta, limit_amount, unlimited);
+
+-- Caps ---------------------------------------------------------------------------------------------------------------------
+
+ALTER TABLE caps ADD COLUMN newest boolean NOT NULL DEFAULT true, -- of the windows of one cap, the one in force or last in force
+    ADD COLUMN thresholds smallint[] NOT NULL DEFAULT '{50,80,100}', -- percent; each is told once a window
+    ADD COLUMN threshold_passed smallint NOT NULL DEFAULT 0;
+ALTER TABLE caps DROP CONSTRAINT caps_scope_kind_check;
+ALTER TABLE caps ADD CONSTRAINT caps_scope_kind_check
+    CHECK (scope_kind IN ('tenant', 'project', 'user', 'run', 'role', 'user_project', 'user_role', 'project_role'));
+ALTER TABLE caps ADD CONSTRAINT caps_thresholds_check CHECK (cardinality(thresholds) <= 10);
+CREATE UNIQUE INDEX caps_newest ON caps (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest;
+
+-- Emergency stops ----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE stops (
+    tenant_id  uuid NOT NULL REFERENCES tenants,
+    stop_id    uuid NOT NULL,
+    scope_kind text NOT NULL CHECK (scope_kind IN ('tenant', 'agent', 'role', 'tool')),
+    scope_name text NOT NULL,                           -- empty for the tenant
+    reason     text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
+    actor      text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    lifted_at  timestamptz,
+    lifted_by  text NOT NULL DEFAULT '',
+    PRIMARY KEY (tenant_id, stop_id),
+    CHECK ((scope_kind = 'tenant') = (scope_name = ''))
+);
+CREATE UNIQUE INDEX stops_active ON stops (tenant_id, scope_kind, scope_name) WHERE lifted_at IS NULL;
+
+-- Rollups: written by what settles, in its transaction ----------------------------------------------------------------------
+
+CREATE TABLE rollups (
+    tenant_id     uuid NOT NULL REFERENCES tenants,
+    day           date NOT NULL,                        -- in the tenant's time zone, of the settlement
+    run_id        uuid NOT NULL,
+    kind          text NOT NULL,
+    tool          text NOT NULL,
+    model         text NOT NULL,
+    project_id    uuid NOT NULL,
+    user_id       uuid NOT NULL,
+    agent         text NOT NULL,
+    role          text NOT NULL,
+    holds         bigint NOT NULL DEFAULT 0,
+    calls         bigint NOT NULL DEFAULT 0,
+    tokens        bigint NOT NULL DEFAULT 0,
+    cost_nano_usd bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant_id, day, run_id, kind, tool, model)
+);
+INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens, cost_nano_usd)
+SELECT h.tenant_id, (h.settled_at AT TIME ZONE t.time_zone)::date, h.run_id, h.kind, h.tool,
+    coalesce(h.estimate #>> '{prices_used,model}', ''), r.project_id, r.user_id, r.agent_name, r.role_name, count(*), count(*), 0,
+    sum(coalesce(h.cost_nano_usd, 0))
+FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
+WHERE h.state = 'committed' AND h.kind <> 'run.budget'
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
+
+-- Row-level security and rights ----------------------------------------------------------------------------------------------
+
+DO $$
+DECLARE t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['tenants', 'runs', 'caps', 'holds'] LOOP
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+    END LOOP;
+    FOREACH t IN ARRAY ARRAY['journal', 'journal_rest', 'journal_sums', 'stops', 'rollups'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format('CREATE POLICY tenant_only ON %I USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())', t);
+    END LOOP;
+    FOREACH t IN ARRAY ARRAY['caps', 'journal', 'journal_sums', 'decisions', 'timeline_events', 'transcript_entries', 'stops', 'rollups'] LOOP
+        EXECUTE format('CREATE POLICY definer_all ON %I TO holdfast_definer USING (current_user = ''holdfast_definer'')
+                        WITH CHECK (current_user = ''holdfast_definer'')', t);
+    END LOOP;
+END $$;
+
+-- The ledger is written by its functions and by nothing else: no process has a right on a balance, a hold or the journal.
+REVOKE INSERT, UPDATE ON caps, holds FROM holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_broker;
+REVOKE UPDATE (limit_amount, unlimited, ceiling, reserved, committed, debt) ON caps FROM holdfast_api;
+REVOKE UPDATE (state, cost_nano_usd, settled_at, settled_by) ON holds FROM holdfast_api;
+REVOKE UPDATE (state, cost_nano_usd, unknown_at, settled_at, settled_by, superseded_at) ON holds FROM holdfast_governor, holdfast_sweeper;
+REVOKE UPDATE (state, lease_hash, lease_expires_at) ON holds FROM holdfast_broker;
+GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, stops, rollups
+    TO holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_auditor;
+GRANT SELECT ON stops TO holdfast_broker;
+GRANT INSERT, UPDATE (lifted_at, lifted_by) ON stops TO holdfast_api;
