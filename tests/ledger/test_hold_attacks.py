@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -355,7 +356,7 @@ async def test_nothing_but_committing_costs(tenant: Tenant, hold: HoldView, to: 
 
 async def test_nothing_comes_to_less_than_nothing(tenant: Tenant, hold: HoldView) -> None:
     await tenant.executed(hold)
-    with pytest.raises((ValueError, DBAPIError)):
+    with pytest.raises(Conflict):
         await tenant.settle(hold.hold_id, "committed", {"nano_usd": -1})
     assert (await tenant.hold(hold.hold_id)).state == "executed"
 
@@ -394,18 +395,40 @@ async def test_settling_on_what_is_no_longer_so_is_refused(tenant: Tenant, hold:
 
 
 async def test_a_database_that_is_told_twice_settles_a_hold_once(tenant: Tenant, database: Database) -> None:
-    """Even a program without any check of its own: the journal takes one settlement per hold and cap."""
-    cap = await tenant.cap("tenant", 1_000)
+    """Even a program without any check of its own, and with every right: what is settled stays as it was settled."""
+    await tenant.cap("tenant", 1_000)
     hold = await tenant.held()
     await tenant.settle(hold.hold_id, "voided")
-    insert = text("""INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, limit_amount, unlimited, actor, reason)
-        VALUES (:tenant_id, :cap_id, :hold_id, :kind, 0, 0, false, 'x', 'x')""")
-    for kind in ("reserve", "commit", "void", "expire"):
-        with pytest.raises(DBAPIError, match=r"journal_(reserve|settle)_once"):
-            async with transaction(database.engine("governor"), tenant.tenant_id) as connection:
-                await connection.execute(
-                    insert, {"tenant_id": tenant.tenant_id, "cap_id": cap, "hold_id": hold.hold_id, "kind": kind}
-                )
+    for change in (
+        "state = 'held', settled_at = NULL",
+        "state = 'committed'",
+        "cost_nano_usd = 5",
+        "leg_amounts = '{0}'",
+        "settled_at = now()",
+    ):
+        with pytest.raises(asyncpg.CheckViolationError, match="is settled as voided"):
+            await database.execute(f"UPDATE holds SET {change} WHERE hold_id = $1", hold.hold_id)
+
+
+async def test_no_process_writes_a_balance_a_hold_or_the_journal_by_itself(tenant: Tenant, database: Database) -> None:
+    await tenant.cap("tenant", 1_000)
+    await tenant.held()
+    statements = (
+        "UPDATE caps SET reserved = 0",
+        "UPDATE caps SET limit_amount = 2000, ceiling = 2000",
+        "DELETE FROM caps",
+        "UPDATE holds SET state = 'voided', settled_at = now()",
+        "DELETE FROM holds",
+        "UPDATE journal SET reason = 'x'",
+        "DELETE FROM journal",
+        "INSERT INTO journal_sums SELECT tenant_id, cap_id, now(), 0, 0, 0, 0 FROM caps",
+        "UPDATE rollups SET cost_nano_usd = 0",
+    )
+    for role in ("api", "governor", "broker", "executor", "sweeper", "auditor"):
+        for statement in statements:
+            with pytest.raises(DBAPIError, match="permission denied"):
+                async with transaction(database.engine(role), tenant.tenant_id) as connection:
+                    await connection.execute(text(statement))
 
 
 # Resolving ---------------------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import replace
 from uuid import UUID
 
+import asyncpg
 import orjson
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from holdfast.database.engine import transaction
 from holdfast.errors import RunUnknown
@@ -236,7 +235,7 @@ async def test_amounts_beyond_all_bounds_are_refused_and_overflow_nothing(tenant
     cap = await tenant.cap("tenant", 2**63 - 1)
     assert (await tenant.reserve(await tenant.run(), amounts={"nano_usd": 2**63 - 1})).verdict == "allow"
     assert (await tenant.reserve(await tenant.run(), amounts={"nano_usd": 2**63 - 1})).verdict == "deny"
-    with pytest.raises((DBAPIError, OverflowError)):
+    with pytest.raises(asyncpg.CheckViolationError):
         await tenant.reserve(await tenant.run(), amounts={"nano_usd": -1})
     assert await tenant.balances(cap) == (2**63 - 1, 0, 0)
 
@@ -256,9 +255,8 @@ async def test_amounts_beyond_all_bounds_are_refused_and_overflow_nothing(tenant
 async def test_not_even_a_faulty_program_overspends(tenant: Tenant, change: str) -> None:
     cap = await tenant.cap("tenant", 100)
     await tenant.held()
-    with pytest.raises(DBAPIError, match=r"caps_|exceed"):
-        async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
-            await connection.execute(text(f"UPDATE caps SET {change} WHERE cap_id = :cap_id"), {"cap_id": cap})
+    with pytest.raises(asyncpg.CheckViolationError, match=r"caps_|exceed"):
+        await tenant.database.execute(f"UPDATE caps SET {change} WHERE cap_id = $1", cap)
     assert await tenant.balances(cap) == (10, 0, 0)
 
 
@@ -268,17 +266,14 @@ async def test_a_faulty_program_overdraws_no_lowered_cap(tenant: Tenant) -> None
     run = await tenant.run()
     holds = [await tenant.held(run, step, amounts={"nano_usd": 50}) for step in (1, 2)]
     await tenant.cap("tenant", 60)
-    update = text("UPDATE caps SET reserved = :reserved WHERE cap_id = :cap_id")
 
     async def overdraw() -> None:
-        async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
-            for reserved in (
-                50,
-                61,
-            ):  # a settlement that forgets to lower the ceiling, then a grant that looks at nothing else
-                await connection.execute(update, {"reserved": reserved, "cap_id": cap})
+        async with tenant.database.superuser.acquire() as connection, connection.transaction():
+            # a settlement that forgets to lower the ceiling, then a grant that looks at nothing else
+            for reserved in (50, 61):
+                await connection.execute("UPDATE caps SET reserved = $1 WHERE cap_id = $2", reserved, cap)
 
-    with pytest.raises(DBAPIError, match="exceed its limit of 60"):
+    with pytest.raises(asyncpg.CheckViolationError, match="exceed its limit of 60"):
         await overdraw()
     await tenant.settle(holds[0].hold_id, "voided")
     assert await tenant.balances(cap) == (50, 0, 0)
@@ -404,7 +399,7 @@ async def test_a_decision_whose_event_cannot_be_written_is_not_taken(tenant: Ten
         run,
         new_id(),
     )
-    with pytest.raises(DBAPIError):
+    with pytest.raises(asyncpg.UniqueViolationError):
         await tenant.reserve(run)
     assert await tenant.balances(cap) == (0, 0, 0)
     for table in ("decisions", "holds"):

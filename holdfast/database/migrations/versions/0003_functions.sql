@@ -396,7 +396,7 @@ END $$;
 CREATE FUNCTION supersede_decisions(p_members reserve_member[], p_decision_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     WITH gone AS (
-        SELECT t.ordinality, d.tenant_id, d.hold_id, d.decision_id FROM unnest(p_members) WITH ORDINALITY AS t
+        SELECT t.ordinality AS ord, d.tenant_id, d.hold_id, d.decision_id FROM unnest(p_members) WITH ORDINALITY AS t
         JOIN decisions d ON d.tenant_id = t.tenant_id AND d.decision_id = p_decision_ids[t.ordinality]),
     hold AS (
         UPDATE holds h SET state = 'voided', cost_nano_usd = 0, settled_by = 'run', settled_at = now(), superseded_at = now()
