@@ -3,7 +3,9 @@
 --
 -- INVARIANT (lock order): caps by id, then runs by id, then holds by id, then approvals. No lock is stronger than FOR NO KEY UPDATE.
 -- INVARIANT (LAW 5): they look across tenants, for a batch carries many; so every row is found by tenant and id together, and
--- inside a transaction that is bound to a tenant, no other tenant's member is accepted.
+-- inside a transaction that is bound to a tenant, no other tenant's member is accepted. Where an id is unique by itself, the tenant is
+-- compared by IS NOT DISTINCT FROM: no index has that, so that a planner without statistics does not walk through all of a tenant. LATERAL with OFFSET 0
+-- keeps it, in the same way, from walking through a partial index.
 
 CREATE FUNCTION require_tenants(p_tenant_ids uuid[]) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -71,8 +73,8 @@ BEGIN
         SELECT count(*), coalesce(bool_and(l.newest OR l.named), true) INTO locked, in_force FROM (
             SELECT c.newest, w.named FROM (
                 SELECT u.tenant_id, u.cap_id, bool_or(u.named) AS named FROM (
-                    SELECT c.tenant_id, c.cap_id, false AS named FROM unnest(p_scopes) AS s
-                    JOIN caps c ON c.newest AND c.tenant_id = s.tenant_id AND c.scope_kind = s.kind AND c.scope_id = s.scope_id
+                    SELECT c.tenant_id, c.cap_id, false AS named FROM unnest(p_scopes) AS s, LATERAL (SELECT k.* FROM caps k
+                WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
                     WHERE c.unit = ANY(p_units)
                     UNION ALL SELECT n.tenant_id, n.cap_id, true FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) u
                 GROUP BY 1, 2) w
@@ -92,8 +94,8 @@ BEGIN
             array_agg(f.ends_at ORDER BY f.ord, f.cap_id)
         INTO ords, cap_ids, tenant_ids, units, kinds, limits, unlimited, ceilings, reserved, committed, debts, thresholds, passed, facts, ends
         FROM (
-            SELECT s.ord::integer AS ord, c.* FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord)
-            JOIN caps c ON c.newest AND c.tenant_id = s.tenant_id AND c.scope_kind = s.kind AND c.scope_id = s.scope_id
+            SELECT s.ord::integer AS ord, c.* FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (SELECT k.* FROM caps k
+                WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
             WHERE c.unit = ANY(p_units)
             UNION ALL
             SELECT 0, c.* FROM (SELECT DISTINCT * FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) n
@@ -151,7 +153,7 @@ DECLARE
     -- runs
     r_id uuid[]; r_tenant uuid[]; r_ended boolean[]; r_history bigint[]; r_seq bigint[]; r_role_version integer[]; r_agent text[]; r_role text[];
     r_status text[]; r_decided integer[]; r_events integer[];
-    standing jsonb; stops jsonb;
+    standing jsonb; any_standing boolean; held_ids uuid[];
     -- answers
     o_status text[]; o_verdict text[]; o_code text[]; o_message text[]; o_retryable boolean[]; o_expires timestamptz[]; o_part_b bytea[];
     o_hash bytea[]; o_superseded uuid[]; o_seq bigint[]; o_named uuid[] := '{}'; o_standing text[]; o_counts boolean[]; o_events integer[];
@@ -176,25 +178,28 @@ BEGIN
         array_agg(l.timeline_seq), array_agg(l.role_version), array_agg(l.agent_name), array_agg(l.role_name)
     INTO r_id, r_tenant, r_ended, r_history, r_seq, r_role_version, r_agent, r_role
     FROM (SELECT r.* FROM (SELECT DISTINCT t.tenant_id, t.run_id FROM unnest(p_members) AS t) w
-          JOIN runs r ON r.tenant_id = w.tenant_id AND r.run_id = w.run_id ORDER BY r.run_id FOR NO KEY UPDATE OF r) l;
+          JOIN runs r ON r.run_id = w.run_id AND r.tenant_id IS NOT DISTINCT FROM w.tenant_id ORDER BY r.run_id FOR NO KEY UPDATE OF r) l;
     r_status := array_fill(NULL::text, ARRAY[coalesce(cardinality(r_id), 0)]);
     r_decided := array_fill(0, ARRAY[coalesce(cardinality(r_id), 0)]);
     r_events := array_fill(0, ARRAY[coalesce(cardinality(r_id), 0)]);
 
     -- what stands for the keys; the run's lock keeps others from putting something there, but not executors from moving a hold
-    PERFORM 1 FROM (
-        SELECT h.hold_id FROM unnest(p_members) AS t
-        JOIN decisions d ON d.tenant_id = t.tenant_id AND d.run_id = t.run_id AND d.step = t.step AND d.try = t.try
-            AND d.superseded_at IS NULL AND d.step IS NOT NULL
-        JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id ORDER BY h.hold_id FOR NO KEY UPDATE OF h) l;
-    SELECT jsonb_object_agg(t.ordinality, jsonb_build_object('decision_id', d.decision_id, 'verdict', d.verdict,
-        'digest', encode(d.digest, 'hex'), 'reply', d.reply, 'record_hash', encode(d.record_hash, 'hex'), 'approval_id', d.approval_id,
-        'hold_id', h.hold_id, 'state', h.state, 'expires_at', h.expires_at, 'max_cost_nano_usd', h.max_cost_nano_usd,
-        'lease_ms', h.lease_ms, 'cap_ids', h.leg_cap_ids, 'amounts', h.leg_amounts)) INTO standing
-    FROM unnest(p_members) WITH ORDINALITY AS t
-    JOIN decisions d ON d.tenant_id = t.tenant_id AND d.run_id = t.run_id AND d.step = t.step AND d.try = t.try
-        AND d.superseded_at IS NULL AND d.step IS NOT NULL
-    LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id;
+    SELECT count(*) > 0, array_agg(d.hold_id) FILTER (WHERE d.hold_id IS NOT NULL) INTO any_standing, held_ids
+    FROM unnest(p_members) AS t, LATERAL (
+        SELECT k.hold_id FROM decisions k WHERE k.run_id = t.run_id AND k.step = t.step AND k.try = t.try
+            AND k.tenant_id IS NOT DISTINCT FROM t.tenant_id AND k.superseded_at IS NULL AND k.step IS NOT NULL OFFSET 0) d;
+    IF any_standing THEN
+        PERFORM 1 FROM (SELECT h.hold_id FROM unnest(held_ids) AS w (hold_id) JOIN holds h ON h.hold_id = w.hold_id
+            ORDER BY h.hold_id FOR NO KEY UPDATE OF h) l;
+        SELECT jsonb_object_agg(t.ordinality, jsonb_build_object('decision_id', d.decision_id, 'verdict', d.verdict,
+            'digest', encode(d.digest, 'hex'), 'reply', d.reply, 'record_hash', encode(d.record_hash, 'hex'), 'approval_id', d.approval_id,
+            'hold_id', h.hold_id, 'state', h.state, 'expires_at', h.expires_at, 'max_cost_nano_usd', h.max_cost_nano_usd,
+            'lease_ms', h.lease_ms, 'cap_ids', h.leg_cap_ids, 'amounts', h.leg_amounts)) INTO standing
+        FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (
+            SELECT k.* FROM decisions k WHERE k.run_id = t.run_id AND k.step = t.step AND k.try = t.try
+                AND k.tenant_id IS NOT DISTINCT FROM t.tenant_id AND k.superseded_at IS NULL AND k.step IS NOT NULL OFFSET 0) d
+        LEFT JOIN holds h ON h.hold_id = d.hold_id AND h.tenant_id IS NOT DISTINCT FROM d.tenant_id;
+    END IF;
 
     now_at := clock_timestamp();
     at_ms := floor(extract(epoch FROM now_at) * 1000)::bigint;
@@ -355,7 +360,7 @@ BEGIN
     UPDATE runs r SET history_version = r.history_version + w.decided, timeline_seq = r.timeline_seq + w.events,
         status = CASE WHEN r.ended_at IS NULL AND r.status IN ('running', 'waiting') THEN w.status ELSE r.status END
     FROM unnest(r_tenant, r_id, r_decided, r_events, r_status) AS w (tenant_id, run_id, decided, events, status)
-    WHERE w.decided > 0 AND r.tenant_id = w.tenant_id AND r.run_id = w.run_id;
+    WHERE w.decided > 0 AND r.run_id = w.run_id AND r.tenant_id IS NOT DISTINCT FROM w.tenant_id;
     INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
     SELECT t.tenant_id, t.run_id, o_seq[t.ordinality] - o_events[t.ordinality] + e.ord, e.event_id, e.channel,
         CASE WHEN o_alarm[t.ordinality] THEN 'decision.alarm' ELSE e.type END,
@@ -381,7 +386,7 @@ BEGIN
     WHERE tenant_id = p_tenant_id AND approval_id = p_approval_id AND run_id = p_run_id AND step = p_step FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN false; END IF;
     IF used IS NOT NULL THEN
-        SELECT h.state, h.idempotent INTO use FROM decisions d JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
+        SELECT h.state, h.idempotent INTO use FROM decisions d JOIN holds h ON h.hold_id = d.hold_id AND h.tenant_id IS NOT DISTINCT FROM d.tenant_id
         WHERE d.tenant_id = p_tenant_id AND d.decision_id = used;
         IF NOT FOUND OR NOT (use.state IN ('voided', 'expired') OR (use.state = 'unknown' AND use.idempotent)) THEN
             RETURN false;
@@ -400,7 +405,7 @@ BEGIN
         JOIN decisions d ON d.tenant_id = t.tenant_id AND d.decision_id = p_decision_ids[t.ordinality]),
     hold AS (
         UPDATE holds h SET state = 'voided', cost_nano_usd = 0, settled_by = 'run', settled_at = now(), superseded_at = now()
-        FROM gone WHERE h.tenant_id = gone.tenant_id AND h.hold_id = gone.hold_id
+        FROM gone WHERE h.hold_id = gone.hold_id AND h.tenant_id IS NOT DISTINCT FROM gone.tenant_id
         RETURNING h.tenant_id, h.hold_id, h.run_id, h.leg_cap_ids, h.leg_amounts, gone.ord)
     INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
         cost_nano_usd, tokens, calls, actor, reason)
@@ -459,13 +464,13 @@ BEGIN
     INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_facts
     FROM (SELECT array_agg(x.cap_id) AS ids, array_agg(x.tenant_id) AS tenants FROM (
         SELECT g.tenant_id, leg AS cap_id FROM unnest(p_members) AS t
-        JOIN holds g ON g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id, unnest(g.leg_cap_ids) AS leg
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
         UNION
         -- whoever may be the last to settle of a run that has ended returns its budget in the same transaction
         SELECT b.tenant_id, leg FROM unnest(p_members) AS t
-        JOIN holds g ON g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id
-        JOIN runs ru ON ru.tenant_id = g.tenant_id AND ru.run_id = g.run_id
-        JOIN holds b ON b.tenant_id = ru.tenant_id AND b.hold_id = ru.budget_hold_id, unnest(b.leg_cap_ids) AS leg
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        JOIN runs ru ON ru.run_id = g.run_id AND ru.tenant_id IS NOT DISTINCT FROM g.tenant_id
+        JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id, unnest(b.leg_cap_ids) AS leg
         WHERE t.returns_budget) x) ids, lock_caps('{}', '{}', ids.ids, ids.tenants) AS l;
     c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
 
@@ -474,8 +479,8 @@ BEGIN
     INTO r_id, r_tenant, r_seq, r_project, r_user, r_agent, r_role, r_zone
     FROM (SELECT ru.*, z.time_zone FROM (
             SELECT DISTINCT g.tenant_id, g.run_id FROM unnest(p_members) AS t
-            JOIN holds g ON g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id) w
-          JOIN runs ru ON ru.tenant_id = w.tenant_id AND ru.run_id = w.run_id JOIN tenants z ON z.tenant_id = w.tenant_id
+            JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id) w
+          JOIN runs ru ON ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id JOIN tenants z ON z.tenant_id = w.tenant_id
           ORDER BY ru.run_id FOR NO KEY UPDATE OF ru) l;
     r_events := array_fill(0, ARRAY[coalesce(cardinality(r_id), 0)]);
     r_simulated := array_fill(false, ARRAY[coalesce(cardinality(r_id), 0)]);
@@ -487,7 +492,7 @@ BEGIN
             g.leg_cap_ids, g.leg_amounts, o.hold_id IS NOT NULL AS has_outcome, coalesce(o.simulated, false) AS simulated,
             coalesce(g.estimate #>> '{prices_used,model}', '') AS model
         FROM unnest(p_members) WITH ORDINALITY AS t
-        JOIN holds g ON g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
         LEFT JOIN outcomes o ON o.tenant_id = g.tenant_id AND o.hold_id = g.hold_id
         ORDER BY g.hold_id, t.ordinality FOR NO KEY UPDATE OF g
     LOOP
@@ -562,7 +567,7 @@ BEGIN
         settled_at = CASE WHEN t.to_state <> 'unknown' THEN now() END,
         unknown_at = CASE WHEN t.to_state = 'unknown' THEN now() ELSE g.unknown_at END
     FROM unnest(p_members) WITH ORDINALITY AS t
-    WHERE o_status[t.ordinality] = 'settled' AND g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id;
+    WHERE o_status[t.ordinality] = 'settled' AND g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id;
     INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
         cost_nano_usd, tokens, calls, actor, reason)
     SELECT t.tenant_id, o_kind[t.ordinality], t.hold_id, r_id[o_run[t.ordinality]], coalesce(l_cap[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
@@ -572,7 +577,7 @@ BEGIN
     FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_kind[t.ordinality] IS NOT NULL ORDER BY t.hold_id;
     UPDATE runs ru SET timeline_seq = ru.timeline_seq + w.events, simulated = ru.simulated OR w.simulated
     FROM unnest(r_tenant, r_id, r_events, r_simulated) AS w (tenant_id, run_id, events, simulated)
-    WHERE (w.events > 0 OR w.simulated) AND ru.tenant_id = w.tenant_id AND ru.run_id = w.run_id;
+    WHERE (w.events > 0 OR w.simulated) AND ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id;
     INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
     SELECT t.tenant_id, r_id[o_run[t.ordinality]], o_before[t.ordinality] + e.ord, e.event_id, e.channel, e.type, e.data::jsonb
     FROM unnest(p_members) WITH ORDINALITY AS t,
@@ -668,7 +673,7 @@ BEGIN
     PERFORM 1 FROM (
         SELECT c.cap_id FROM caps c WHERE c.tenant_id = p_tenant_id AND (
             (c.scope_kind = 'run' AND c.scope_id = p_run_id::text)
-            OR c.cap_id IN (SELECT unnest(b.leg_cap_ids) FROM runs ru JOIN holds b ON b.tenant_id = ru.tenant_id AND b.hold_id = ru.budget_hold_id
+            OR c.cap_id IN (SELECT unnest(b.leg_cap_ids) FROM runs ru JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id
                 WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id))
         ORDER BY c.cap_id FOR NO KEY UPDATE) l;
 END $$;
@@ -682,7 +687,7 @@ DECLARE budget record; spent bigint; answer settle_answer;
 BEGIN
     PERFORM require_tenants(ARRAY[p_tenant_id]);
     SELECT h.hold_id, h.state, ru.ended_at IS NOT NULL AS ended INTO budget FROM runs ru
-    JOIN holds h ON h.tenant_id = ru.tenant_id AND h.hold_id = ru.budget_hold_id WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id;
+    JOIN holds h ON h.hold_id = ru.budget_hold_id AND h.tenant_id IS NOT DISTINCT FROM ru.tenant_id WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id;
     IF NOT FOUND OR budget.state <> 'held' THEN RETURN true; END IF;
     IF NOT budget.ended OR EXISTS (SELECT 1 FROM caps c WHERE c.tenant_id = p_tenant_id AND c.scope_kind = 'run'
             AND c.scope_id = p_run_id::text AND c.unit = 'nano_usd' AND c.reserved > 0) THEN
@@ -758,8 +763,8 @@ BEGIN
         SELECT t.ordinality::integer AS ord, t.tenant_id, t.hold_id, g.state, g.digest, g.expires_at, g.lease_ms, g.lease_hash, g.lease_expires_at, g.action, g.tool,
             ru.ended_at, ru.cancel_requested_at, ru.agent_name, ru.role_name
         FROM unnest(p_members) WITH ORDINALITY AS t
-        JOIN holds g ON g.tenant_id = t.tenant_id AND g.hold_id = t.hold_id
-        JOIN runs ru ON ru.tenant_id = g.tenant_id AND ru.run_id = g.run_id
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        JOIN runs ru ON ru.run_id = g.run_id AND ru.tenant_id IS NOT DISTINCT FROM g.tenant_id
         ORDER BY t.hold_id, t.ordinality FOR NO KEY UPDATE OF g
     LOOP
         m := p_members[h.ord];
@@ -799,7 +804,7 @@ BEGIN
     UPDATE holds h SET outward_at = coalesce(h.outward_at, clock_timestamp())
     WHERE h.hold_id = p_hold_id AND h.state = 'executing'
       AND h.lease_hash = sha256(p_lease_token) AND h.lease_expires_at > clock_timestamp()
-      AND (h.outward_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM stops s JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
+      AND (h.outward_at IS NOT NULL OR NOT EXISTS (SELECT 1 FROM stops s JOIN runs r ON r.run_id = h.run_id AND r.tenant_id IS NOT DISTINCT FROM h.tenant_id
         WHERE s.tenant_id = h.tenant_id AND s.lifted_at IS NULL AND (s.scope_kind, s.scope_name)
             IN (('tenant', ''), ('agent', r.agent_name), ('role', r.role_name), ('tool', h.tool))))
     RETURNING floor(extract(epoch FROM h.lease_expires_at - clock_timestamp()) * 1000)::bigint INTO remaining_ms;

@@ -140,6 +140,13 @@ ALTER TABLE caps ADD CONSTRAINT caps_scope_kind_check
 ALTER TABLE caps ADD CONSTRAINT caps_thresholds_check CHECK (cardinality(thresholds) <= 10);
 CREATE UNIQUE INDEX caps_newest ON caps (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest;
 
+-- Decisions ----------------------------------------------------------------------------------------------------------------
+
+-- runs' ids are unique by themselves; so this index serves a try's key whatever a planner knows of tenants
+CREATE UNIQUE INDEX decisions_try ON decisions (run_id, step, try) WHERE superseded_at IS NULL AND step IS NOT NULL;
+DROP INDEX decisions_key;
+DROP INDEX decisions_newest; -- the primary key serves both directions
+
 -- Emergency stops ----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE stops (
