@@ -100,6 +100,14 @@ CODES: Final = (
         "Raise the cap that the sentence names, lower the agent's `max_tokens`, or wait for open holds to be settled.",
     ),
     Code(
+        "stop.active",
+        (Place.API, Place.DECISION, Place.RUN),
+        "An emergency stop is on for the tenant, or for the agent, role or tool of the action.",
+        "Lift the stop when its reason is gone: `holdfast stops` lists those that are on, with their reasons.",
+        status=403,
+        verdict="deny",
+    ),
+    Code(
         "price.unknown",
         (Place.API, Place.DECISION, Place.RUN),
         "No price is known for a model, so its cost cannot be bounded.",

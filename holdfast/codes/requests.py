@@ -79,6 +79,13 @@ CODES: Final = (
         status=503,
     ),
     Code(
+        "ledger.busy",
+        (Place.API, Place.RUN, Place.COMMAND),
+        "More operations wait for the ledger than it takes; nothing was decided.",
+        "Send it again in some seconds; if it goes on, add processes or give PostgreSQL faster storage.",
+        status=503,
+    ),
+    Code(
         "internal.error",
         (Place.API, Place.RUN, Place.COMMAND),
         "An error that nobody foresaw; nothing is allowed because of it.",

@@ -25,7 +25,7 @@ async def test_a_cap_is_set_journalled_and_recorded(tenant: Tenant, world: World
     cap = raised.json()
     assert (cap["limit_amount"], cap["limit_usd"], cap["available"]) == (12_500_000_000, "12.5", 12_500_000_000)
     journal = await world.fetch(
-        "SELECT kind, actor, reason FROM journal WHERE cap_id = $1 ORDER BY entry_id", UUID(cap["cap_id"])
+        "SELECT kind, actor, reason FROM journal_legs WHERE cap_id = $1 ORDER BY entry_id", UUID(cap["cap_id"])
     )
     assert [tuple(entry) for entry in journal][-1] == ("limit", "user:owner", "more customers")
     (decision,) = (await tenant.owner.get("/v1/decisions", params={"code": "cap.set", "limit": 1})).json()["items"]

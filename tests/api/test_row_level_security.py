@@ -66,10 +66,11 @@ async def test_nobody_writes_into_another_tenant(
         await connection.execute(
             "INSERT INTO users (tenant_id, user_id, name) VALUES ($1, gen_random_uuid(), 'x')", tenant.tenant_id
         )
-    changed = await connection.execute(
-        "UPDATE caps SET limit_amount = 10, ceiling = 10 WHERE tenant_id = $1", tenant.tenant_id
-    )
+    changed = await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE tenant_id = $1", tenant.tenant_id)
     assert changed == "UPDATE 0"
+    set_limit = "SELECT set_limit($1, 'tenant', 'x', 'nano_usd', 'total', 10, false, NULL, 'x', 'x')"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="belongs to another tenant"):
+        await connection.execute(set_limit, tenant.tenant_id)
     await connection.close()
 
 
@@ -81,7 +82,12 @@ async def test_the_executor_has_no_table(tenant: Tenant, postgres_urls: Mapping[
         "SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'public'"
         " AND has_function_privilege(current_user, p.oid, 'EXECUTE') ORDER BY 1"
     )
-    assert [row[0] for row in callable_functions] == ["begin_outward", "store_outcome"]
+    assert [row[0] for row in callable_functions] == [
+        "begin_outward",
+        "begin_outward_all",
+        "store_outcome",
+        "store_outcome_all",
+    ]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.fetch("SELECT * FROM holds")
     await connection.close()
@@ -94,7 +100,7 @@ async def test_the_api_cannot_touch_what_is_not_its_own(tenant: Tenant, postgres
         "SELECT * FROM vault_entries",
         "UPDATE decisions SET verdict = 'allow'",
         "DELETE FROM journal",
-        "UPDATE journal SET reserved_delta = 0",
+        "UPDATE journal SET reserved_deltas = '{0}'",
         "UPDATE api_keys SET roles = '{owner}'",
         "UPDATE runs SET role_version = 1",
         "UPDATE holds SET max_cost_nano_usd = 0",

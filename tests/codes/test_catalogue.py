@@ -65,7 +65,6 @@ def _reasons_of_keys() -> set[str]:
 NO_CODE: Final = "no code"
 BUILT: Final[Mapping[tuple[str, str], Callable[[], set[str]] | str]] = MappingProxyType(
     {
-        ("holdfast/ledger/repository.py", "c.{name}"): NO_CODE,  # a column
         ("holdfast/tools/openapi_document.py", "paths.{path}"): NO_CODE,  # a place in a document
         ("holdfast/tenancy/bootstrap.py", "provider.{name}"): NO_CODE,  # an entry of the vault
         ("workers/broker.py", "provider.{request.wire}"): NO_CODE,  # an entry of the vault
@@ -118,6 +117,15 @@ def test_every_code_is_in_the_catalogue() -> None:
     known = CATALOGUE.keys() | events()
     missing = [_advice(found, code) for code, found in produced().items() if code not in known]
     assert not missing, "\n" + "\n".join(missing)
+
+
+def test_the_codes_of_the_schemas_functions_are_in_the_catalogue() -> None:
+    scripts = [
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "holdfast/database/migrations").rglob("*.sql"))
+    ]
+    codes = {code for script in scripts for code in re.findall(r"\bcode := '([a-z_.]+)'", script)}
+    assert len(codes) >= 6
+    assert codes <= CATALOGUE.keys()
 
 
 def test_every_entry_can_be_produced() -> None:

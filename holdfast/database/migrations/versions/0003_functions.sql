@@ -840,8 +840,14 @@ END $$;
 
 -- Rights -----------------------------------------------------------------------------------------------------------------
 
-GRANT SELECT, INSERT, UPDATE ON caps, holds, journal, decisions, approvals, rollups TO holdfast_definer;
-GRANT UPDATE ON runs TO holdfast_definer;
+GRANT SELECT, INSERT ON caps, holds, journal, decisions, approvals, rollups TO holdfast_definer;
+GRANT UPDATE (newest, unlimited, limit_amount, ceiling, reserved, committed, debt, thresholds, threshold_passed) ON caps TO holdfast_definer;
+GRANT UPDATE (state, cost_nano_usd, lease_hash, lease_expires_at, outward_at, unknown_at, settled_at, settled_by, superseded_at) ON holds
+    TO holdfast_definer;
+GRANT UPDATE (superseded_at) ON decisions TO holdfast_definer; -- a record is never rewritten
+GRANT UPDATE (consumed_by, expires_at) ON approvals TO holdfast_definer;
+GRANT UPDATE (holds, calls, tokens, cost_nano_usd) ON rollups TO holdfast_definer;
+GRANT UPDATE (history_version, timeline_seq, status, simulated, budget_hold_id) ON runs TO holdfast_definer;
 GRANT SELECT, INSERT ON timeline_events, transcript_entries TO holdfast_definer;
 GRANT SELECT ON stops TO holdfast_definer;
 GRANT USAGE ON SEQUENCE journal_entry_id TO holdfast_definer;

@@ -218,5 +218,6 @@ REVOKE UPDATE (state, cost_nano_usd, unknown_at, settled_at, settled_by, superse
 REVOKE UPDATE (state, lease_hash, lease_expires_at) ON holds FROM holdfast_broker;
 GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, stops, rollups
     TO holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_auditor;
+REVOKE UPDATE (superseded_at) ON decisions FROM holdfast_governor;
 GRANT SELECT ON stops TO holdfast_broker;
 GRANT INSERT, UPDATE (lifted_at, lifted_by) ON stops TO holdfast_api;
