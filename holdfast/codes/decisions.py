@@ -103,7 +103,7 @@ CODES: Final = (
         "stop.active",
         (Place.API, Place.DECISION, Place.RUN),
         "An emergency stop is on for the tenant, or for the agent, role or tool of the action.",
-        "Lift the stop when its reason is gone: `holdfast stops` lists those that are on, with their reasons.",
+        "Lift the stop when its reason, which the sentence quotes, is gone.",
         status=403,
         verdict="deny",
     ),
