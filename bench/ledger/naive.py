@@ -17,11 +17,10 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from bench.ledger import naive_core as core
 from holdfast.database.engine import transaction
 from holdfast.database.jsonb import jsonb
 from holdfast.errors import Conflict, PermitUsed, RunUnknown
-from holdfast.ledger import core
-from holdfast.ledger.service import Redemption
 from holdfast.ledger.types import NANO_USD, CapView, Decision, Event, FactsChanged, Reservation, Scope, Settlement
 from holdfast.timeline import events
 from holdfast_verdict import record
@@ -190,7 +189,7 @@ class NaiveLedger:
             "digest": digest,
             "lease_hash": hashlib.sha256(lease_token).digest(),
         }
-        async with transaction(self._engine, tenant_id, durable=False) as connection:
+        async with transaction(self._engine, tenant_id) as connection:
             row = (await connection.execute(_REDEEM, parameters)).one_or_none()
         if row is None:
             raise PermitUsed("the permit was used, has expired, or its hold is gone", remedy="reserve anew")

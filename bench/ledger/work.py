@@ -15,7 +15,6 @@ from holdfast import permits
 from holdfast.actions.run_facts import RunFacts, RunReader
 from holdfast.database.engine import transaction
 from holdfast.ids import new_id
-from holdfast.ledger.service import Redemption
 from holdfast.ledger.types import (
     CALLS,
     NANO_USD,
@@ -23,6 +22,7 @@ from holdfast.ledger.types import (
     Decision,
     Event,
     FactVersions,
+    Redemption,
     Reservation,
     Settlement,
     TryKey,
