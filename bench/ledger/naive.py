@@ -21,7 +21,17 @@ from bench.ledger import naive_core as core
 from holdfast.database.engine import transaction
 from holdfast.database.jsonb import jsonb
 from holdfast.errors import Conflict, PermitUsed, RunUnknown
-from holdfast.ledger.types import NANO_USD, CapView, Decision, Event, FactsChanged, Reservation, Scope, Settlement
+from holdfast.ledger.types import (
+    NANO_USD,
+    CapView,
+    Decision,
+    Event,
+    FactsChanged,
+    Redemption,
+    Reservation,
+    Scope,
+    Settlement,
+)
 from holdfast.timeline import events
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue
