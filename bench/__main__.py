@@ -11,11 +11,13 @@ import typer
 
 from bench import overhead, startup, stream, tools
 from bench.ledger import measure as ledger
+from bench.matrix import measure as matrix
 from bench.report import Report
 
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
     "ledger": ledger.measure,
+    "matrix": matrix.measure,
     "overhead": overhead.measure,
     "startup": startup.measure,
     "stream": stream.measure,
@@ -29,6 +31,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="under a minute, with rougher figures")] = False,
     scale: Annotated[float | None, typer.Option(help="ledger: up to how many old holds, such as 1e7")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="ledger: only tell where the time goes")] = False,
+    cell: Annotated[str, typer.Option(help="matrix: only the cell of that name")] = "",
 ) -> None:
     """Runs one benchmark. A missed speed goal is reported; a wrong result exits with 1."""
     measure = _BENCHES.get(name)
@@ -41,6 +44,10 @@ def main(
         options["profiled"] = True
     if options and name != "ledger":
         raise typer.BadParameter("--scale and --profile go with the benchmark ledger only")
+    if cell:
+        if name != "matrix":
+            raise typer.BadParameter("--cell goes with the benchmark matrix only")
+        options["cell"] = cell
     report = asyncio.run(measure(quick=quick, **options))
     report.print()
     if json is not None:

@@ -49,6 +49,9 @@ class Fault:
         usage: `usage`: members put over the wire's own usage, as they stand.
         ms: `slow`: pause before each event.
         size_bytes: `flood`: length of a line that does not end.
+        cut: With any kind that answers with a stream: the connection is cut there as well (`start`, `middle`, `end`).
+            After `error_after_billing` it is cut instead of answered.
+        match: Only for a call whose first message from the user holds this text; other faults are for any call.
     """
 
     kind: Kind
@@ -61,6 +64,8 @@ class Fault:
     usage: Mapping[str, object] = field(default_factory=dict)
     ms: int = 50
     size_bytes: int = 0
+    cut: str = ""
+    match: str = ""
 
 
 def read_fault(order: object) -> tuple[Fault, int]:
@@ -81,6 +86,8 @@ def read_fault(order: object) -> tuple[Fault, int]:
         raise FaultInvalidError(f"{order!r}: {error}") from None
     if fault.at not in _PLACES or fault.form not in _FORMS or fault.of not in ("usage", "max_tokens"):
         raise FaultInvalidError(f"{order!r}: at is one of {_PLACES}, form of {_FORMS}, of is usage or max_tokens")
+    if fault.cut not in ("", *_PLACES) or not isinstance(fault.match, str):
+        raise FaultInvalidError(f"{order!r}: cut is one of {_PLACES}, match is text")
     return fault, times
 
 
@@ -121,9 +128,12 @@ class JournalEntry:
     completed: bool = False
 
     def bill(self, input_tokens: int, output_tokens: int) -> None:
-        """Sets what is billed so far."""
+        """Says what is billed so far; a bill never shrinks."""
         self.billed = True
-        self.usage = {"input_tokens": input_tokens, "output_tokens": output_tokens}
+        self.usage = {
+            "input_tokens": max(input_tokens, self.usage["input_tokens"]),
+            "output_tokens": max(output_tokens, self.usage["output_tokens"]),
+        }
 
 
 @dataclass(slots=True)
@@ -143,9 +153,13 @@ class Control:
             self.faults.extend([fault] * times)
         return len(self.faults)
 
-    def next_fault(self) -> Fault | None:
-        """Takes the next ordered fault."""
-        return self.faults.popleft() if self.faults else None
+    def next_fault(self, said: str) -> Fault | None:
+        """Takes the next ordered fault that is for a call in which the user first said this."""
+        for fault in self.faults:
+            if fault.match in said:
+                self.faults.remove(fault)
+                return fault
+        return None
 
     def release(self) -> int:
         """Lets everything go on that waits, and returns how many did."""

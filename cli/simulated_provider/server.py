@@ -116,6 +116,9 @@ class _Conversation:
     def _is(self, kind: str, at: str | None = None) -> bool:
         return self._fault is not None and self._fault.kind == kind and (at is None or self._fault.at == at)
 
+    def _is_cut(self, at: str) -> bool:
+        return self._is("cut", at) or (self._fault is not None and self._fault.cut == at)
+
     async def _cut_off(self, scope: Scope, last_words: bytes = b"") -> None:
         """Ends the TCP connection under the response, then this answer."""
         self._entry.state = "aborted"
@@ -161,10 +164,11 @@ class _Conversation:
         entry.bill(answer.tokens.input_tokens, 0)
         if self._is("hang", "start"):
             await self._wait_for_release()
-        if self._is("cut", "start"):
-            await self._cut_off(scope)
         if self._is("error_after_billing"):
             entry.bill(answer.tokens.input_tokens, answer.tokens.output_tokens)
+        if self._is_cut("start"):
+            await self._cut_off(scope)
+        if fault is not None and fault.kind == "error_after_billing" and not fault.cut:
             await self._error(send, 500, "simulated: an error after the work was billed")
         elif fault is not None and fault.kind in ("rubbish", "flood") and fault.form != "json":
             await self._send_rubbish(scope, send, fault)
@@ -219,7 +223,7 @@ class _Conversation:
         """What faults do when half of the output has been sent."""
         if self._is("gate") or self._is("hang", "middle"):
             await self._wait_for_release()
-        if self._is("cut", "middle"):
+        if self._is_cut("middle"):
             await self._cut_off(scope)
         if self._is("rubbish"):
             await self._send(send, b'event: content_block_delta\ndata: {"type": nonsense\n\n', more=True)
@@ -239,7 +243,7 @@ class _Conversation:
         for number, chunk in enumerate(chunks):
             if number == middle:
                 await self._middle(scope, send)
-            if number == end and (self._is("cut", "end") or self._is("hang", "end")):
+            if number == end and (self._is_cut("end") or self._is("hang", "end")):
                 if self._is("hang", "end"):
                     await self._wait_for_release()
                 else:
@@ -258,7 +262,7 @@ class _Conversation:
         await self._start(send, 200, "application/json")
         await self._send(send, body[: len(body) // 2], more=True)
         await self._middle(scope, send)
-        if self._is("cut", "end"):
+        if self._is_cut("end"):
             await self._cut_off(scope)
         await self._send(send, body[len(body) // 2 :], more=True)
         self._complete(answer)
@@ -312,7 +316,7 @@ class SimulatedProvider:
             asked: Asked = wire.read(await _json_object(request))
         except (MalformedRequestError, KeyError, TypeError) as error:
             return _labelled(wire.error_document(400, f"simulated: {error}"), 400)
-        fault = self.control.next_fault()
+        fault = self.control.next_fault(asked.request.first_user_text)
         self.control.received += 1
         entry = JournalEntry(
             order=self.control.received,
