@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -15,6 +17,17 @@ from bench.ledger.plain_inserts import TABLES
 
 STEPS_A_RUN: Final = 100
 _AT_A_TIME: Final = 20_000
+
+# What settling them would have added up to, run by run; the last run has fewer.
+_ROLL_UP: Final = """
+    INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens,
+                         cost_nano_usd)
+    SELECT r.tenant_id, r.day, n.run_id, r.kind, r.tool, r.model, r.project_id, r.user_id, r.agent, r.role, n.holds,
+        r.calls / r.holds * n.holds, r.tokens / r.holds * n.holds, r.cost_nano_usd / r.holds * n.holds
+    FROM rollups r, (
+        SELECT run_id, least($5, $4 - (ordinality - 1) * $5) AS holds FROM unnest($3::uuid[]) WITH ORDINALITY AS u (run_id)) n
+    WHERE r.tenant_id = $1 AND r.run_id = $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +45,36 @@ async def fill(server: Server, customer: Customer, count: int) -> None:
     Foreign keys are not looked at meanwhile; the auditor looks at all of it afterwards.
     """
     runs = await make_runs(server, [customer], -(-count // STEPS_A_RUN))
-    connection = await asyncpg.connect(server.superuser_url)
-    try:
-        await connection.execute("SET session_replication_role = replica")
-        hold = await connection.fetchrow(
-            "SELECT hold_id, decision_id, run_id, step, cost_nano_usd FROM holds WHERE tenant_id = $1 AND state = 'committed' "
-            "ORDER BY hold_id DESC LIMIT 1",
-            customer.tenant_id,
-        )
-        forms = [await _form(connection, name, where, customer, hold) for name, where in TABLES.items()]
+    hold = await server.superuser.fetchrow(
+        "SELECT hold_id, decision_id, run_id, step, cost_nano_usd FROM holds WHERE tenant_id = $1 AND state = 'committed' "
+        "ORDER BY hold_id DESC LIMIT 1",
+        customer.tenant_id,
+    )
+    async with AsyncExitStack() as stack:
+        copies: list[tuple[asyncpg.Connection, _Form]] = []
+        for name, where in TABLES.items():
+            connection = await asyncpg.connect(server.superuser_url)
+            stack.push_async_callback(connection.close)
+            await connection.execute("SET session_replication_role = replica")
+            copies.append((connection, await _form(connection, name, where, customer, hold)))
         for first in range(0, count, _AT_A_TIME):
-            numbers = range(first, min(first + _AT_A_TIME, count))
-            ids = [_ids(runs, number) for number in numbers]
-            for form in forms:
-                await connection.copy_to_table(
-                    form.table, source=_text(form, ids), columns=list(form.columns), timeout=600
+            ids = [_ids(runs, number) for number in range(first, min(first + _AT_A_TIME, count))]
+            await asyncio.gather(
+                *(
+                    connection.copy_to_table(form.table, source=_text(form, ids), columns=form.columns, timeout=600)
+                    for connection, form in copies
                 )
+            )
+    async with server.superuser.acquire() as connection, connection.transaction():
         await connection.execute(
             "UPDATE caps SET committed = committed + $2 * CASE unit WHEN 'nano_usd' THEN $3::bigint ELSE 1 END WHERE tenant_id = $1",
             customer.tenant_id,
             count,
             hold["cost_nano_usd"],
         )
-    finally:
-        await connection.close()
+        await connection.execute(
+            _ROLL_UP, customer.tenant_id, hold["run_id"], [run for _, run in runs], count, STEPS_A_RUN
+        )
 
 
 def _ids(runs: Sequence[tuple[UUID, UUID]], number: int) -> Mapping[bytes, bytes | int]:
@@ -83,7 +102,7 @@ async def _form(
     """Takes a table's rows of the hold and puts places where its ids and numbers stand."""
     listed = await connection.fetch(
         "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped "
-        "AND attidentity = '' ORDER BY attnum",
+        "AND attname <> 'entry_id' ORDER BY attnum",
         table,
     )
     columns = [row[0] for row in listed]

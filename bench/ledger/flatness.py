@@ -36,12 +36,13 @@ class _Pile:
 
     async def grow(self, count: int, round_s: float) -> None:
         """Has so many old holds there, and everything tidy and warm."""
-        if not self.times:
-            self.times = await self.load.seed(round_s)
+        if not self.filled:  # the first settled hold is what is copied
+            await self.load.round("reserve", times=1)
+            await self.load.round("pairs", times=1)
         await fill(self.server, self._customer, count - self.filled)
         self.filled = count
         await self.server.settle_down()
-        await self.load.round("pairs", times=self.times)
+        self.times = await self.load.seed(round_s)
 
 
 async def measure(report: Report, old_holds: Sequence[int], *, round_s: float, rounds: int) -> None:

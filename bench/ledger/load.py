@@ -20,7 +20,7 @@ CALLERS: Final = 128
 OURS_POOL: Final = 20  # the governor's own
 TIMES_MAX: Final = 2_000
 _LINE_BYTES_MAX: Final = 2**26
-_SEED_TIMES: Final = 1
+_PROBE_GROWS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,21 @@ class Load:
     async def seed(self, round_s: float, *, workers: int | None = None) -> int:
         """Warms up, gives each caller what it will settle, and returns how many pairs each makes in a round of that length."""
         callers = (workers or self.workers_each) * len(self.processes)
-        first = await self.round("reserve", times=_SEED_TIMES, workers=workers)
-        times = min(max(int(first.per_s * round_s / 2 / callers), 1), TIMES_MAX)
-        if times > _SEED_TIMES:
-            await self.round("reserve", times=times - _SEED_TIMES, workers=workers)
-        await self.round("pairs", times=1, workers=workers)  # the first settlements are not measured either
+        await self.round("reserve", times=1, workers=workers)
+        await self.round("pairs", times=1, workers=workers)
+        stock, probe = 1, 1
+        while True:  # until it takes long enough to tell the rate
+            probed = await self.round("pairs", times=probe, workers=workers)
+            times = min(max(int(probed.per_s * round_s / 2 / callers), 1), TIMES_MAX)
+            wanted = min(probe * _PROBE_GROWS, times)
+            if wanted > stock:
+                await self.round("reserve", times=wanted - stock, workers=workers)
+                stock = wanted
+            if probed.took_s >= round_s / _PROBE_GROWS or wanted <= probe:
+                break
+            probe = wanted
+        if times > stock:
+            await self.round("reserve", times=times - stock, workers=workers)
         return times
 
     async def round(self, what: What, *, times: int, workers: int | None = None) -> Taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bench.ledger.process import Side
 from bench.report import Figure, Report
 
 _PROCESSES: Final = (2, 4)
+_ALONE_FINER: Final = 4  # the disk's speed changes within seconds
 _HOT_UPDATES_A_S: Final = 2_000  # about; it sets only how long pgbench works
 
 
@@ -29,6 +31,7 @@ class Plan:
     Attributes:
         rounds: Rounds of each side.
         round_s: How long a round should take.
+        fresh_times: How many pairs each caller makes on tables that nobody has analysed.
         runs_each: Runs of each caller.
         tenants: Over how many the spread load goes.
         naive_pools: Sizes of the naive ledger's pool that are tried; it gets the best.
@@ -38,6 +41,7 @@ class Plan:
 
     rounds: int
     round_s: float
+    fresh_times: int
     runs_each: int
     tenants: int
     naive_pools: Sequence[int]
@@ -53,9 +57,9 @@ def plan_of(*, quick: bool, scale: int) -> Plan:
         scale: How many old holds to go up to.
     """
     if quick:
-        return Plan(3, 0.8, 1, 128, (4,), (8,), ())
+        return Plan(3, 0.6, 3, 1, 128, (4,), (8,), ())
     more = sorted({10**6, scale}) if scale >= 10**6 else [scale]
-    return Plan(5, 4.0, 8, 1_000, (1, 2, 4, 8, 16), (1, 4, 16, 64, 128), (10**4, *more))
+    return Plan(5, 4.0, 20, 8, 1_000, (1, 2, 4, 8, 16), (1, 4, 16, 64, 128), (10**4, *more))
 
 
 class Bench:
@@ -114,17 +118,29 @@ class Bench:
         self._report.notes.append(f"hot row by number of clients: {shown}")
         return max(rates, key=lambda clients: rates[clients])
 
-    async def take_turns(self, **sides: Callable[[], Awaitable[None]]) -> None:
-        """Has each side do a round, as many times as planned, another one first each time."""
+    async def take_turns(self, sides: Mapping[str, Callable[[], Awaitable[None]]], *, finer: int = 1) -> None:
+        """Has each side do a round, as many times as planned, another one first each time.
+
+        Args:
+            sides: What does a round of each side.
+            finer: How many times as many rounds, for rounds that are as much shorter.
+        """
         names = list(sides)
-        for number in range(self._plan.rounds):
+        for number in range(self._plan.rounds * finer):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 await sides[name]()
 
+    async def fresh(self, load: Load) -> float:
+        """Returns the rate on tables that nobody has analysed yet, as after an installation, with some holds in them."""
+        await load.round("reserve", times=self._plan.fresh_times)
+        return (await load.round("pairs", times=self._plan.fresh_times)).per_s
+
     async def at_once(self, ours: Load, naive: Load) -> None:
         """Measures all callers at once on one hot tenant: both ledgers and the hot row."""
         best, updates = await self.best_hot_clients(), int(self._plan.round_s * _HOT_UPDATES_A_S)
+        fresh = await self.fresh(ours)
+        await self._server.settle_down()
         times = {id(load): await load.seed(self._plan.round_s) for load in (ours, naive)}
         taken: dict[int, list[Taken]] = {id(ours): [], id(naive): []}
         hot: dict[int, list[float]] = {CALLERS: [], best: []}
@@ -136,7 +152,7 @@ class Bench:
             for clients, rates in hot.items():
                 rates.append(await hot_row.updates_per_s(self._server, clients=clients, updates=updates))
 
-        await self.take_turns(naive=lambda: pairs(naive), ours=lambda: pairs(ours), row=row)
+        await self.take_turns({"naive": lambda: pairs(naive), "ours": lambda: pairs(ours), "row": row})
         rate, naive_rate = median_rate(taken[id(ours)]), median_rate(taken[id(naive)])
         hot_rate, hot_best = statistics.median(hot[CALLERS]), statistics.median(hot[best])
         p99, naive_p99 = (median_percentile_ms(taken[id(load)], 99) for load in (ours, naive))
@@ -153,6 +169,7 @@ class Bench:
             "p99_ms_c128": Figure(p99, "ms"),
             "naive_p50_ms_c128": Figure(median_percentile_ms(taken[id(naive)], 50), "ms"),
             "naive_p99_ms_c128": Figure(naive_p99, "ms"),
+            "fresh_ops_per_s_c128": Figure(fresh, "1/s"),
             "ops_per_commit_c128": Figure(
                 statistics.median(one.calls / max(one.commits, 1) for one in taken[id(ours)]), "ops"
             ),
@@ -160,7 +177,7 @@ class Bench:
 
     async def alone(self, ours: Load, naive: Load, tenant_id: UUID) -> None:
         """Measures one caller alone, against inserting the same rows."""
-        times = {id(load): await load.seed(self._plan.round_s, workers=1) for load in (ours, naive)}
+        times = {id(load): await load.seed(self._plan.round_s / _ALONE_FINER, workers=1) for load in (ours, naive)}
         plain = await PlainInserts.of(self._server, tenant_id)
         pair_ms: dict[int, list[float]] = {id(ours): [], id(naive): []}
         plain_ms: list[float] = []
@@ -174,7 +191,9 @@ class Bench:
 
         try:
             await plain.round_ms(2)
-            await self.take_turns(naive=lambda: pairs(naive), ours=lambda: pairs(ours), plain=inserts)
+            await self.take_turns(
+                {"naive": lambda: pairs(naive), "ours": lambda: pairs(ours), "plain": inserts}, finer=_ALONE_FINER
+            )
         finally:
             await plain.close()
         ours_ms, naive_ms, floor_ms = (
@@ -199,7 +218,7 @@ class Bench:
         async def whole(load: Load) -> None:
             rates[id(load)].append((await load.round("whole", times=times[id(load)])).whole_per_s)
 
-        await self.take_turns(naive=lambda: whole(naive), ours=lambda: whole(ours))
+        await self.take_turns({"naive": lambda: whole(naive), "ours": lambda: whole(ours)})
         rate, naive_rate = (statistics.median(rates[id(load)]) for load in (ours, naive))
         self._report.figures |= {
             "full_path_ops_per_s_c128": Figure(rate, "1/s"),
@@ -219,7 +238,7 @@ class Bench:
 
             return one
 
-        await self.take_turns(**{name: pairs(name) for name in loads})
+        await self.take_turns({name: pairs(name) for name in loads})
         rate = {name: median_rate(rounds) for name, rounds in taken.items()}
         for count in several:
             ratio = Figure(rate[f"p{count}"] / rate["ours"], "ratio", (">=", 1))
@@ -242,14 +261,15 @@ class Bench:
         self._report.wrong += await books_wrong(self._server, settled)
 
 
-def _say(what: str) -> None:
-    print(f"· {what} …", file=sys.stderr, flush=True)
+def _say(what: str, began_s: float) -> None:
+    print(f"{time.monotonic() - began_s:5.0f} s  {what} …", file=sys.stderr, flush=True)
 
 
 def _explain(report: Report, plan: Plan) -> None:
     report.notes += [
         f"an op is a reserve or a settlement below the hold; {CALLERS} callers make pairs, each on runs of its own; five caps",
         "a reserve is evaluated, canonicalised, recorded and signed; facts and prices are read before; settlements write no transcript",
+        "the tables are vacuumed and analysed before the first round; fresh_ops_per_s_c128 is from before that",
         "between rounds, one statement gives all that is held its outcome",
         f"{plan.rounds} rounds of {plan.round_s:g} s of each side, taking turns, and their medians",
         "fsync, full_page_writes and synchronous_commit are on",
@@ -268,7 +288,7 @@ async def measure(*, quick: bool, scale: int = 10**6, profiled: bool = False) ->
         scale: How many old holds to go up to, for the flatness.
         profiled: Measures only the ledger's own load, and tells where the time goes.
     """
-    report, plan = Report("ledger"), plan_of(quick=quick, scale=scale)
+    report, plan, began_s = Report("ledger"), plan_of(quick=quick, scale=scale), time.monotonic()
     async with open_server() as server, AsyncExitStack() as stack:
         if profiled:
             await profile.measure(server, report, "ours", round_s=plan.round_s, rounds=plan.rounds)
@@ -276,25 +296,25 @@ async def measure(*, quick: bool, scale: int = 10**6, profiled: bool = False) ->
         await hot_row.make_row(server)
         hot, naive_hot, *others = await make_customers(server, 2 + plan.tenants)
         bench = Bench(server, plan, report, stack)
-        _say("warming up")
+        _say("warming up", began_s)
         naive = await bench.load("naive", [naive_hot], pool_size=await bench.best_pool([naive_hot]))
         ours = await bench.load("ours", [hot])
-        _say(f"{CALLERS} callers at once")
+        _say(f"{CALLERS} callers at once", began_s)
         await bench.at_once(ours, naive)
-        _say("one caller alone")
+        _say("one caller alone", began_s)
         await bench.alone(ours, naive, hot.tenant_id)
-        _say("the whole way of actions")
+        _say("the whole way of actions", began_s)
         await bench.whole_way(ours, naive)
-        _say("several processes, many tenants")
+        _say("several processes, many tenants", began_s)
         several = {
             count: await bench.load("ours", [hot], processes=count, pool_size=OURS_POOL // count)
             for count in _PROCESSES
         }
         await bench.wider(ours, several, await bench.load("ours", others))
-        _say("looking at the books")
+        _say("looking at the books", began_s)
         await bench.check()
     if plan.old_holds:
-        _say(f"up to {max(plan.old_holds):,} old holds")
+        _say(f"up to {max(plan.old_holds):,} old holds", began_s)
         await flatness.measure(report, plan.old_holds, round_s=plan.round_s, rounds=plan.rounds)
     _explain(report, plan)
     return report

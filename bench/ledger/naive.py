@@ -1,7 +1,9 @@
 """The baseline: an honest plain ledger. One transaction a request; caps, run and hold locked in a fixed order, then written.
 
-It takes what the product's ledger takes, judges with the same arithmetic, and writes the same rows: hold, legs, journal, decision
-record, timeline. What no load here ever does is left out: approvals, superseding, alarms.
+It takes what the product's ledger takes, judges with the same arithmetic, and writes the same rows: hold, journal, decision record,
+timeline, rollup. What no load here ever does is left out: approvals, superseding, alarms, windows that end, thresholds.
+
+The product's processes may write none of that but by the schema's functions; so it has a database role of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from bench.ledger import naive_core as core
 from holdfast.database.engine import transaction
 from holdfast.database.jsonb import jsonb
+from holdfast.database.roles import DATABASE
 from holdfast.errors import Conflict, PermitUsed, RunUnknown
+from holdfast.ledger.core import refusal_for
 from holdfast.ledger.types import (
+    CALLS,
     NANO_USD,
+    TOKENS,
     CapView,
     Decision,
     Event,
@@ -36,20 +41,30 @@ from holdfast.timeline import events
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue
 
-_SETTLED_KIND: Final = {"committed": "commit", "voided": "void", "expired": "expire"}
+ROLE: Final = "bench_naive"
+GRANTS: Final = f"""
+    GRANT CONNECT ON DATABASE {DATABASE} TO {ROLE};
+    GRANT USAGE ON SCHEMA public TO {ROLE};
+    GRANT SELECT ON tenants, stops, outcomes TO {ROLE};
+    GRANT SELECT, INSERT, UPDATE ON caps, holds, journal, decisions, timeline_events, rollups, runs TO {ROLE};
+    GRANT USAGE ON SEQUENCE journal_entry_id TO {ROLE};
+    GRANT EXECUTE ON FUNCTION current_tenant() TO {ROLE}
+"""
 
 _LOCK_CAPS = text("""
     SELECT c.cap_id, c.scope_kind, c.scope_id, c.unit, c.window_kind, c.unlimited, c.limit_amount, c.ceiling, c.reserved, c.committed,
            c.debt
     FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])) AS scope (kind, id)
-    JOIN caps c ON c.tenant_id = :tenant_id AND c.scope_kind = scope.kind AND c.scope_id = scope.id
+    JOIN caps c ON c.newest AND c.tenant_id = :tenant_id AND c.scope_kind = scope.kind AND c.scope_id = scope.id
     WHERE c.unit = ANY(:units) AND c.starts_at <= now() AND now() < c.ends_at
     ORDER BY c.cap_id FOR NO KEY UPDATE OF c
 """)
 
 _LOCK_RUN = text("""
-    SELECT ended_at IS NOT NULL AS ended, history_version, role_version, timeline_seq, clock_timestamp() AS now
-    FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
+    SELECT r.ended_at IS NOT NULL AS ended, r.history_version, r.role_version, clock_timestamp() AS now,
+        (SELECT s.reason FROM stops s WHERE s.tenant_id = r.tenant_id AND s.lifted_at IS NULL AND (s.scope_kind = 'tenant'
+            OR (s.scope_kind, s.scope_name) IN (('agent', r.agent_name), ('role', r.role_name), ('tool', :tool))) LIMIT 1) AS stop
+    FROM runs r WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id FOR NO KEY UPDATE OF r
 """)
 
 _LOCK_TRY = text("""
@@ -61,28 +76,27 @@ _LOCK_TRY = text("""
 
 # One statement for all that a decision writes: every round trip lengthens the time for which the caps are locked.
 _WRITE_DECISION = text("""
-    WITH leg AS (SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[])) AS leg (cap_id, amount)),
+    WITH leg AS (
+        SELECT * FROM unnest(CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[])) AS leg (cap_id, amount)
+    ),
     hold AS (
         INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, tool, idempotent, digest, action, decision_id,
-                           max_cost_nano_usd, estimate, lease_ms, expires_at)
+                           max_cost_nano_usd, estimate, lease_ms, expires_at, leg_cap_ids, leg_amounts)
         SELECT :tenant_id, CAST(:hold_id AS uuid), :run_id, CAST(:step AS integer), CAST(:try AS integer), CAST(:kind AS text), :tool,
                :idempotent, CAST(:digest AS bytea), :action, :decision_id, :max_cost_nano_usd, CAST(:estimate AS jsonb), :lease_ms,
-               CAST(:expires_at AS timestamptz)
+               CAST(:expires_at AS timestamptz), CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[])
         WHERE CAST(:hold_id AS uuid) IS NOT NULL
     ),
     balance AS (
-        UPDATE caps SET reserved = reserved + leg.amount FROM leg
-        WHERE caps.tenant_id = :tenant_id AND caps.cap_id = leg.cap_id RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
+        UPDATE caps SET reserved = reserved + leg.amount FROM leg WHERE caps.tenant_id = :tenant_id AND caps.cap_id = leg.cap_id
     ),
     entry AS (
-        INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, limit_amount, unlimited, actor, reason)
-        SELECT :tenant_id, leg.cap_id, CAST(:hold_id AS uuid), 'reserve', leg.amount, balance.limit_amount, balance.unlimited, 'run',
+        INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
+                             unlimited, actor, reason)
+        SELECT :tenant_id, 'reserve', CAST(:hold_id AS uuid), :run_id, CAST(:cap_ids AS uuid[]), CAST(:amounts AS bigint[]),
+               CAST(:nothing AS bigint[]), CAST(:nothing AS bigint[]), CAST(:limits AS bigint[]), CAST(:unlimited AS boolean[]), 'run',
                CAST(:kind AS text)
-        FROM leg JOIN balance USING (cap_id)
-    ),
-    legs AS (
-        INSERT INTO hold_legs (tenant_id, hold_id, cap_id, amount)
-        SELECT :tenant_id, CAST(:hold_id AS uuid), leg.cap_id, leg.amount FROM leg
+        WHERE CAST(:hold_id AS uuid) IS NOT NULL
     ),
     decision AS (
         INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, reply, part_a,
@@ -104,34 +118,39 @@ _WRITE_DECISION = text("""
 """)
 
 _REDEEM = text("""
+    WITH not_durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS value)
     UPDATE holds SET state = 'executing', lease_hash = :lease_hash,
         lease_expires_at = clock_timestamp() + lease_ms * interval '1 millisecond'
+    FROM not_durable
     WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND digest = :digest AND state = 'held' AND expires_at > clock_timestamp()
+      AND not_durable.value = 'off'
     RETURNING lease_ms, action
 """)
 
 _LOCK_LEGS = text("""
     SELECT c.cap_id, c.scope_kind, c.scope_id, c.unit, c.window_kind, c.unlimited, c.limit_amount, c.ceiling, c.reserved, c.committed,
            c.debt, l.amount AS held
-    FROM caps c JOIN hold_legs l ON l.tenant_id = c.tenant_id AND l.cap_id = c.cap_id
-    WHERE l.tenant_id = :tenant_id AND l.hold_id = :hold_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c
+    FROM holds h, unnest(h.leg_cap_ids, h.leg_amounts) AS l (cap_id, amount), caps c
+    WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id AND c.tenant_id = h.tenant_id AND c.cap_id = l.cap_id
+    ORDER BY c.cap_id FOR NO KEY UPDATE OF c
 """)
 
 _LOCK_RUN_OF_HOLD = text("""
-    SELECT r.run_id FROM runs r JOIN holds h ON h.tenant_id = r.tenant_id AND h.run_id = r.run_id
+    SELECT r.run_id, r.project_id, r.user_id, r.agent_name, r.role_name, t.time_zone
+    FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = r.tenant_id
     WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR NO KEY UPDATE OF r
 """)
 
 _LOCK_HOLD = text("""
-    SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind, h.run_id,
+    SELECT h.state, h.outward_at IS NOT NULL AS went_outward, h.kind, h.tool, h.estimate #>> '{prices_used,model}' AS model,
            EXISTS (SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id) AS has_outcome
     FROM holds h WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id FOR NO KEY UPDATE
 """)
 
 _WRITE_SETTLEMENT = text("""
     WITH hold AS (
-        UPDATE holds SET state = CAST(:state AS text), cost_nano_usd = CAST(:cost_nano_usd AS bigint),
-            settled_by = CAST(:actor AS text), settled_at = now()
+        UPDATE holds SET state = 'committed', cost_nano_usd = CAST(:cost_nano_usd AS bigint), settled_by = CAST(:actor AS text),
+            settled_at = now()
         WHERE tenant_id = :tenant_id AND hold_id = :hold_id
     ),
     change AS (
@@ -141,13 +160,21 @@ _WRITE_SETTLEMENT = text("""
         UPDATE caps SET reserved = caps.reserved + change.reserved, committed = caps.committed + change.committed,
             debt = caps.debt + change.debt, ceiling = change.ceiling
         FROM change WHERE caps.tenant_id = :tenant_id AND caps.cap_id = change.cap_id
-        RETURNING caps.cap_id, caps.limit_amount, caps.unlimited
     ), entry AS (
-        INSERT INTO journal (tenant_id, cap_id, hold_id, kind, reserved_delta, committed_delta, debt_delta, limit_amount, unlimited,
-                             actor, reason)
-        SELECT :tenant_id, change.cap_id, :hold_id, CAST(:kind AS text), change.reserved, change.committed, change.debt,
-               balance.limit_amount, balance.unlimited, CAST(:actor AS text), CAST(:reason AS text)
-        FROM change JOIN balance USING (cap_id)
+        INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
+                             unlimited, cost_nano_usd, tokens, calls, actor, reason)
+        VALUES (:tenant_id, 'commit', :hold_id, :run_id, CAST(:cap_ids AS uuid[]), CAST(:reserved AS bigint[]),
+                CAST(:committed AS bigint[]), CAST(:debt AS bigint[]), CAST(:limits AS bigint[]), CAST(:unlimited AS boolean[]),
+                CAST(:cost_nano_usd AS bigint), CAST(:tokens AS bigint), CAST(:calls AS bigint), CAST(:actor AS text),
+                CAST(:reason AS text))
+    ), rollup AS (
+        INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens,
+                                    cost_nano_usd)
+        VALUES (:tenant_id, (now() AT TIME ZONE CAST(:zone AS text))::date, :run_id, :kind, :tool, :model, :project_id, :user_id,
+                :agent, :role, 1, CAST(:calls AS bigint), CAST(:tokens AS bigint), CAST(:cost_nano_usd AS bigint))
+        ON CONFLICT (tenant_id, day, run_id, kind, tool, model) DO UPDATE SET holds = old.holds + excluded.holds,
+            calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
+            cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd
     ), run AS (
         UPDATE runs SET timeline_seq = timeline_seq + :event_count, simulated = simulated OR EXISTS (
             SELECT 1 FROM outcomes o WHERE o.tenant_id = :tenant_id AND o.hold_id = :hold_id AND o.simulated)
@@ -174,7 +201,7 @@ class NaiveLedger:
         place = {"tenant_id": key.tenant_id, "run_id": key.run_id}
         async with transaction(self._engine, key.tenant_id) as connection:
             caps = await _lock_caps(connection, reservation)
-            run = (await connection.execute(_LOCK_RUN, place)).one_or_none()
+            run = (await connection.execute(_LOCK_RUN, {**place, "tool": reservation.tool})).one_or_none()
             if run is None:
                 raise RunUnknown(f"there is no run {key.run_id}")
             standing = (
@@ -186,8 +213,8 @@ class NaiveLedger:
                 return _answer_again(standing)
             if (run.history_version, run.role_version) != (reservation.versions.history, reservation.versions.role):
                 raise FactsChanged
-            if run.ended:
-                raise Conflict("the baseline knows no ended runs")
+            if run.ended or run.stop is not None:
+                raise Conflict("the baseline knows no runs that have ended or are stopped")
             return await _decide(connection, reservation, caps, run.now)
 
     async def redeem(self, tenant_id: UUID, hold_id: UUID, digest: bytes) -> Redemption:
@@ -206,38 +233,73 @@ class NaiveLedger:
         return Redemption(lease_token, row.lease_ms, row.action)
 
     async def settle(self, settlement: Settlement) -> int:
-        """Moves a hold to a settled state; returns the number of the run's newest timeline event."""
+        """Commits an executed hold; returns the number of the run's newest timeline event."""
         place = {"tenant_id": settlement.tenant_id, "hold_id": settlement.hold_id}
         async with transaction(self._engine, settlement.tenant_id) as connection:
             legs = [(_cap(row), row.held) for row in await connection.execute(_LOCK_LEGS, place)]
-            await connection.execute(_LOCK_RUN_OF_HOLD, place)
+            run = (await connection.execute(_LOCK_RUN_OF_HOLD, place)).one_or_none()
             locked = (await connection.execute(_LOCK_HOLD, place)).one_or_none()
             seen = (settlement.seen_state, settlement.seen_outcome, settlement.seen_outward)
-            if locked is None or (locked.state, locked.has_outcome, locked.went_outward) != seen:
+            if run is None or locked is None or (locked.state, locked.has_outcome, locked.went_outward) != seen:
                 raise FactsChanged
-            if not core.may_settle(locked.kind, locked.state, settlement.to, went_outward=locked.went_outward):
-                raise Conflict(f"hold {settlement.hold_id} is {locked.state} and cannot become {settlement.to}")
-            changes = {cap.cap_id: core.settle_leg(cap, held, settlement.actual.get(cap.unit, 0)) for cap, held in legs}
-            result = await connection.execute(
-                _WRITE_SETTLEMENT,
-                {
-                    **place,
-                    "run_id": locked.run_id,
-                    "state": settlement.to,
-                    "cost_nano_usd": settlement.actual.get(NANO_USD, 0),
-                    "kind": _SETTLED_KIND[settlement.to],
-                    "actor": settlement.actor,
-                    "reason": settlement.reason,
-                    "cap_ids": list(changes),
-                    "reserved": [change.reserved_delta for change in changes.values()],
-                    "committed": [change.committed_delta for change in changes.values()],
-                    "debt": [change.debt_delta for change in changes.values()],
-                    "ceilings": [change.ceiling for change in changes.values()],
-                    **events.parameters(settlement.events),
-                },
-            )
-            newest: int = max(result.scalars(), default=0)
-            return newest
+            if (locked.state, settlement.to) != ("executed", "committed"):
+                raise Conflict("the baseline only commits what was executed")
+            return await _commit(connection, settlement, legs, run, locked)
+
+
+async def _commit(
+    connection: AsyncConnection,
+    settlement: Settlement,
+    legs: Sequence[tuple[CapView, int]],
+    run: Row[Any],  # rows of text() statements carry no types
+    hold: Row[Any],
+) -> int:
+    actual = settlement.actual
+    changes = [_settle_leg(cap, held, actual.get(cap.unit, 0)) for cap, held in legs]
+    result = await connection.execute(
+        _WRITE_SETTLEMENT,
+        {
+            "tenant_id": settlement.tenant_id,
+            "hold_id": settlement.hold_id,
+            "run_id": run.run_id,
+            "cost_nano_usd": actual.get(NANO_USD, 0),
+            "tokens": actual.get(TOKENS, 0),
+            "calls": actual.get(CALLS, 0),
+            "actor": settlement.actor,
+            "reason": settlement.reason,
+            "cap_ids": [cap.cap_id for cap, _ in legs],
+            "reserved": [change[0] for change in changes],
+            "committed": [change[1] for change in changes],
+            "debt": [change[2] for change in changes],
+            "ceilings": [change[3] for change in changes],
+            "limits": [cap.limit_amount for cap, _ in legs],
+            "unlimited": [cap.unlimited for cap, _ in legs],
+            "zone": run.time_zone,
+            "kind": hold.kind,
+            "tool": hold.tool,
+            "model": hold.model or "",
+            "project_id": run.project_id,
+            "user_id": run.user_id,
+            "agent": run.agent_name,
+            "role": run.role_name,
+            **events.parameters(settlement.events),
+        },
+    )
+    newest: int = max(result.scalars(), default=0)
+    return newest
+
+
+def _settle_leg(cap: CapView, held: int, actual: int) -> tuple[int, int, int, int]:
+    """Returns what settling a leg does to reserved, committed and debt, and the ceiling after it.
+
+    Up to the hold it is committed and the rest returns; what exceeds it takes free headroom first, and what is left is debt.
+    """
+    within = min(actual, held)
+    excess = actual - within
+    headroom = max(cap.limit_amount - cap.reserved - cap.committed - cap.debt + held - within, 0)
+    fits = excess if cap.unlimited else min(excess, headroom)
+    used = cap.reserved - held + cap.committed + within + fits
+    return -held, within + fits, excess - fits, max(cap.limit_amount, min(cap.ceiling, used))
 
 
 def _cap(row: Row[Any]) -> CapView:  # rows of text() statements carry no types
@@ -288,7 +350,7 @@ async def _decide(
     """Decides under lock, and writes it down."""
     evaluated = reservation.evaluated
     verdict, code, message, retryable = evaluated.verdict, evaluated.code, evaluated.message, False
-    refusal = core.refusal_for(caps, reservation.amounts) if verdict == "allow" else None
+    refusal = refusal_for(caps, reservation.amounts) if verdict == "allow" else None
     if refusal is not None:
         verdict, code, message, retryable = "deny", refusal.code, refusal.message, refusal.outstanding
     allowed = verdict == "allow"
@@ -314,7 +376,7 @@ async def _decide(
         legs=[_leg_json(cap, reservation.amounts[cap.unit]) for cap in caps],
     )
     record_hash = record.record_hash(reservation.part_a, part_b)
-    legs = core.legs_for(caps, reservation.amounts) if allowed else []
+    legs = caps if allowed else []
     seq = await _write(connection, reservation, decision, legs, part_b=part_b, record_hash=record_hash)
     return replace(decision, record_hash=record_hash, timeline_seq=seq)
 
@@ -336,7 +398,7 @@ async def _write(
     connection: AsyncConnection,
     reservation: Reservation,
     decision: Decision,
-    legs: Sequence[core.Leg],
+    legs: Sequence[CapView],
     *,
     part_b: bytes,
     record_hash: bytes,
@@ -365,8 +427,11 @@ async def _write(
             "estimate": jsonb(reservation.estimate),
             "lease_ms": reservation.lease_ms,
             "expires_at": decision.hold_expires_at,
-            "cap_ids": [leg.cap_id for leg in legs],
-            "amounts": [leg.amount for leg in legs],
+            "cap_ids": [cap.cap_id for cap in legs],
+            "amounts": [reservation.amounts[cap.unit] for cap in legs],
+            "limits": [cap.limit_amount for cap in legs],
+            "unlimited": [cap.unlimited for cap in legs],
+            "nothing": [0 for _ in legs],
             "decision_id": decision.decision_id,
             "hold_id": decision.hold_id,
             "verdict": decision.verdict,

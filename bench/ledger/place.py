@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,9 @@ from uuid import UUID
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]  # ships no types
+from sqlalchemy.engine import make_url
 
+from bench.ledger import naive
 from cli.stack.supervisor import Stack
 from holdfast.database.engine import create_engine, transaction
 from holdfast.database.roles import PROCESS_ROLES
@@ -121,8 +124,17 @@ async def open_server() -> AsyncIterator[Server]:
                 if value != "on":
                     raise RuntimeError(f"{setting} is {value}: figures of such a server are worth nothing")
             urls = {role: stack.database_url(role) for role in PROCESS_ROLES}
+            urls[naive.ROLE] = await _make_naive_role(stack, pool)
             backend = psutil.Process(await pool.fetchval("SELECT pg_backend_pid()"))
             yield Server(urls, stack.superuser_url, pool, backend.parent())
+
+
+async def _make_naive_role(stack: Stack, pool: asyncpg.Pool) -> str:
+    password = secrets.token_hex(16)
+    await pool.execute(f"CREATE ROLE {naive.ROLE} LOGIN NOBYPASSRLS PASSWORD '{password}'")
+    await pool.execute(naive.GRANTS)
+    url = make_url(stack.database_url("holdfast_governor")).set(username=naive.ROLE, password=password)
+    return url.render_as_string(hide_password=False)
 
 
 @dataclass(frozen=True, slots=True)

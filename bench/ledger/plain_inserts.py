@@ -16,7 +16,6 @@ from holdfast.ids import new_id
 # What belongs to a hold, and what of it tells the rows of one hold from another's.
 TABLES: Final = {
     "holds": "hold_id = $1",
-    "hold_legs": "hold_id = $1",
     "journal": "hold_id = $1",
     "decisions": "hold_id = $1",
     "timeline_events": "data->>'hold_id' = CAST(CAST($1 AS uuid) AS text)",

@@ -21,7 +21,7 @@ import uvloop
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench.ledger.naive import NaiveLedger
+from bench.ledger.naive import ROLE, NaiveLedger
 from bench.ledger.sampling import Sampler
 from bench.ledger.work import Actor, AnyLedger, Work, decided, read_actor
 from holdfast import permits
@@ -197,7 +197,9 @@ class _Rounds:
 
 async def _prepare(job: Job) -> tuple[_Parts, list[_Worker]]:
     governor = create_engine(job.urls["holdfast_governor"], process="bench-governor", pool_size=job.pool_size)
-    broker = create_engine(job.urls["holdfast_broker"], process="bench-broker")
+    deciding, redeeming = governor, create_engine(job.urls["holdfast_broker"], process="bench-broker")
+    if job.side == "naive":
+        deciding = redeeming = create_engine(job.urls[ROLE], process="bench-naive", pool_size=job.pool_size)
     executor = create_engine(job.urls["holdfast_executor"], process="bench-executor")
     reader, turns = RunReader(), asyncio.Semaphore(_READ_AT_A_TIME)
 
@@ -211,7 +213,7 @@ async def _prepare(job: Job) -> tuple[_Parts, list[_Worker]]:
     ledger_of: Callable[[AsyncEngine], AnyLedger] = NaiveLedger if job.side == "naive" else Ledger
     key = permits.private_key(os.urandom(32))
     work = Work(key, workers[0].actors[0].facts)
-    return _Parts(work, ledger_of(governor), ledger_of(broker), executor, reader, governor), workers
+    return _Parts(work, ledger_of(deciding), ledger_of(redeeming), executor, reader, governor), workers
 
 
 async def _main() -> None:

@@ -31,6 +31,8 @@ async def measure(server: Server, report: Report, side: Side, *, round_s: float,
     customers = await make_customers(server, 1)
     runs = await make_runs(server, customers, CALLERS * _RUNS_EACH)
     async with open_load(server, side, runs, callers=CALLERS, sample=True) as load:
+        await load.round("reserve", times=_RUNS_EACH)
+        await server.settle_down()
         times = await load.seed(round_s)
         doing: Counter[str] = Counter()
         statements: Counter[str] = Counter()

@@ -15,7 +15,7 @@ from bench.ledger import hot_row
 from bench.ledger.books import books_wrong
 from bench.ledger.filling import fill
 from bench.ledger.load import open_load
-from bench.ledger.naive import NaiveLedger
+from bench.ledger.naive import ROLE, NaiveLedger
 from bench.ledger.place import Customer, Server, make_customers, make_runs, open_server
 from bench.ledger.plain_inserts import TABLES, PlainInserts
 from bench.ledger.process import Side
@@ -92,9 +92,10 @@ async def test_the_naive_ledger_never_overspends_and_wrong_books_are_noticed() -
     async with open_server() as server:
         [customer] = await make_customers(server, 1)
         runs = await make_runs(server, [customer], 10)
-        engine = create_engine(server.urls["holdfast_governor"], process="test")
+        engine = create_engine(server.urls[ROLE], process="test")
+        governor = create_engine(server.urls["holdfast_governor"], process="test")
         reader, ledger = RunReader(), NaiveLedger(engine)
-        actors = [await read_actor(engine, reader, tenant_id, run_id) for tenant_id, run_id in runs]
+        actors = [await read_actor(governor, reader, tenant_id, run_id) for tenant_id, run_id in runs]
         work = Work(permits.private_key(bytes(32)), actors[0].facts)
         asked = [work.reservation(actor) for actor in actors]
         await server.superuser.execute(
@@ -106,6 +107,7 @@ async def test_the_naive_ledger_never_overspends_and_wrong_books_are_noticed() -
         again = await ledger.reserve(asked[0])
         assert replace(again, timeline_seq=0) == replace(decisions[0], timeline_seq=0)
         await engine.dispose()
+        await governor.dispose()
         await server.superuser.execute("UPDATE caps SET reserved = reserved - 1 WHERE scope_kind = 'user'")
         found = await books_wrong(server, 3)
     assert found[0] == "3 holds were settled; the books have 3, of which 0 are committed"
