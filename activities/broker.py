@@ -19,6 +19,7 @@ from activities.lease import Lease
 from holdfast.actions.build import llm_action
 from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, Unavailable
 from holdfast.failpoint import failpoint
+from holdfast.ledger.executions import Executions
 from holdfast.permits import Permit
 from holdfast.providers.model import ModelRequest, ToolSpec, Wire
 from holdfast.tools.definition import OwnTool, ToolForm
@@ -67,7 +68,7 @@ class BrokerClient:
 
     def __init__(self, url: str, engine: AsyncEngine) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=10.0, trust_env=False)
-        self._engine = engine
+        self._executions = Executions(engine)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -119,7 +120,7 @@ class BrokerClient:
         if hashlib.sha256(canonical_bytes(action)).hexdigest() != permit.digest:
             raise PermitInvalid("the action is not the one the permit was given for")
         token = base64.b64decode(reply.lease_token)
-        lease = Lease(self._engine, UUID(permit.hold_id), token, reply.lease_ms, permit.kind)
+        lease = Lease(self._executions, UUID(permit.hold_id), token, reply.lease_ms, permit.kind)
         request = None if reply.material is None else _request(action, reply.material)
         credential = cast("dict[str, Json]", reply.credential)  # the same values under pydantic's name
         tool = None if permit.kind != "tool.call" else _tool(action, reply.tool)

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from holdfast.database.engine import tenantless
 from holdfast.errors import LeaseLost, Unavailable
 from holdfast.failpoint import failpoint
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.types import OutcomeView
 
 _log = structlog.get_logger("executor")
 
-_BEGIN = text("SELECT begin_outward(:hold_id, :lease_token)")
-
-_STORE = text("""
-    SELECT store_outcome(:hold_id, :lease_token, :ok, :error_code, :retryable, :retry_after_ms, :cost_class,
-                         :provider_request_id, :simulated, :result)
-""")
+AnswerT = TypeVar("AnswerT")
 
 # A server that is starting or stopping refuses with errors of the driver's own, which SQLAlchemy passes on as they are.
 _TRANSIENT = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -64,8 +57,8 @@ class Lease:
         withheld: Whether they were not, because the lease had run out: provably nothing went outside.
     """
 
-    def __init__(self, engine: AsyncEngine, hold_id: UUID, token: bytes, lease_ms: int, kind: str = "") -> None:
-        self._engine = engine
+    def __init__(self, executions: Executions, hold_id: UUID, token: bytes, lease_ms: int, kind: str = "") -> None:
+        self._executions = executions
         self._hold_id = hold_id
         self._token = token
         self._kind = kind
@@ -85,7 +78,7 @@ class Lease:
             raise LeaseLost("this execution has gone outside already: one permit, one request")
         await failpoint("execute.before_outward", self._kind)
         # INVARIANT (LAW 1, rule 7): PostgreSQL's clock, the hold's state and the fencing token decide, in one compare-and-set
-        remaining_ms: int | None = await self._ask(_BEGIN, {})
+        remaining_ms = await self._ask(lambda: self._executions.begin(self._hold_id, self._token))
         if remaining_ms is None:
             raise LeaseLost("the lease is lost: nothing is sent", remedy="the run will reserve anew")
         self._ends_at = min(self._ends_at, time.monotonic() + remaining_ms / 1000)
@@ -116,27 +109,15 @@ class Lease:
 
     async def _store(self, outcome: OutcomeView) -> None:
         await failpoint("outcome.before", self._kind)
-        parameters = {
-            "ok": outcome.ok,
-            "error_code": outcome.error_code,
-            "retryable": outcome.retryable,
-            "retry_after_ms": outcome.retry_after_ms,
-            "cost_class": outcome.cost_class,
-            "provider_request_id": outcome.provider_request_id,
-            "simulated": outcome.simulated,
-            "result": outcome.result,
-        }
-        if not await self._ask(_STORE, parameters):
+        if not await self._ask(lambda: self._executions.store(self._hold_id, self._token, outcome)):
             raise LeaseLost("the outcome came too late: its hold is settled")
         _log.info(
             "outcome.stored", kind=self._kind, ok=outcome.ok, cost=outcome.cost_class, error_code=outcome.error_code
         )
         await failpoint("outcome.after", self._kind)
 
-    async def _ask(
-        self, function: TextClause, parameters: Mapping[str, object]
-    ) -> Any:  # rows of text() carry no types
-        """Calls one of the executor's two functions, which may be called again after a lost answer.
+    async def _ask(self, operation: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
+        """Asks one of the executor's two questions, which may be asked again after a lost answer.
 
         A database that is away for some seconds must not cost an outcome: it tries for as long as the lease lasts.
 
@@ -152,9 +133,7 @@ class Lease:
         try:
             async for attempt in retrying:
                 with attempt:
-                    async with tenantless(self._engine) as connection:
-                        key = {"hold_id": self._hold_id, "lease_token": self._token}
-                        return await connection.scalar(function, {**key, **parameters})
+                    return await operation()
         except _TRANSIENT as error:
             raise Unavailable(f"PostgreSQL does not answer ({type(error).__name__})") from error
         raise AssertionError  # AsyncRetrying ends with an answer or an error

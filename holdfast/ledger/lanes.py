@@ -76,8 +76,8 @@ class Lanes(Generic[MemberT, AnswerT]):
         self._lanes: list[_Lane[MemberT, AnswerT]] = [_Lane() for _ in range(lanes)]
         self.figures = Figures()
 
-    async def submit(self, tenant_id: UUID, member: MemberT) -> AnswerT:
-        """Returns the answer to one member, once its batch is committed.
+    async def submit(self, key: UUID, member: MemberT) -> AnswerT:
+        """Returns the answer to one member, once its batch is committed; the same key takes the same lane.
 
         Whoever is cancelled while waiting in the queue is taken out of it; a batch that is under way goes on.
 
@@ -86,7 +86,7 @@ class Lanes(Generic[MemberT, AnswerT]):
             DatabaseAway: PostgreSQL is away, or went away in the middle: what became of the member is not known.
             asyncpg.PostgresError: PostgreSQL refuses this very member.
         """
-        lane = self._lanes[tenant_id.int % len(self._lanes)]
+        lane = self._lanes[key.int % len(self._lanes)]
         if len(lane.waiting) >= self._queue_max:
             raise LedgerBusy(
                 f"{self._queue_max} operations wait for the ledger already", remedy="try again in some seconds"

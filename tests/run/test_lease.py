@@ -13,6 +13,7 @@ from activities.tools.dispatch import run_tool
 from activities.tools.invocation import ToolInvocation
 from holdfast.contracts import names
 from holdfast.errors import LeaseLost
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.types import OutcomeView
 from holdfast.tools.registry import find_tool
 
@@ -41,18 +42,18 @@ async def stolen_lease(rig: Rig, tenant: Tenant, subject: str) -> tuple[Run, UUI
 
 async def test_a_lease_is_good_once_in_time_and_for_its_holder(rig: Rig, tenant: Tenant) -> None:
     run, hold_id, token = await stolen_lease(rig, tenant, "leased")
-    engine = rig.engine("executor")
+    executions = Executions(rig.engine("executor"))
     with pytest.raises(LeaseLost):
-        await Lease(engine, hold_id, bytes(32), LEASE_TOOL_MS).begin()
+        await Lease(executions, hold_id, bytes(32), LEASE_TOOL_MS).begin()
     with pytest.raises(LeaseLost):
-        await Lease(engine, hold_id, bytes(32), LEASE_TOOL_MS).store(DONE)
+        await Lease(executions, hold_id, bytes(32), LEASE_TOOL_MS).store(DONE)
     await rig.database.execute("UPDATE holds SET lease_expires_at = clock_timestamp() WHERE hold_id = $1", hold_id)
     with pytest.raises(LeaseLost):
-        await Lease(engine, hold_id, token, LEASE_TOOL_MS).begin()
+        await Lease(executions, hold_id, token, LEASE_TOOL_MS).begin()
     await rig.database.execute(
         "UPDATE holds SET lease_expires_at = clock_timestamp() + interval '1 minute' WHERE hold_id = $1", hold_id
     )
-    lease = Lease(engine, hold_id, token, LEASE_TOOL_MS)
+    lease = Lease(executions, hold_id, token, LEASE_TOOL_MS)
     with pytest.raises(LeaseLost):
         lease.assert_live()  # it has not begun
     await lease.begin()
@@ -71,7 +72,9 @@ async def test_a_lease_is_good_once_in_time_and_for_its_holder(rig: Rig, tenant:
 async def test_whoever_is_late_by_its_own_clock_lets_nothing_out(rig: Rig, tenant: Tenant) -> None:
     """The process was frozen between asking PostgreSQL and writing."""
     run, hold_id, token = await stolen_lease(rig, tenant, "too late")
-    lease = Lease(rig.engine("executor"), hold_id, token, 1)  # a millisecond: over before any connection is made
+    lease = Lease(
+        Executions(rig.engine("executor")), hold_id, token, 1
+    )  # a millisecond: over before any connection is made
     definition = find_tool("mail.send")
     arguments = definition.validate({"to": ["jo@customer.example"], "subject": "too late", "body": "x"})
     credential = rig.world.credentials()["tool.mail"]
