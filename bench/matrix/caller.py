@@ -23,6 +23,7 @@ from holdfast.actions.settling import judge
 from holdfast.database.engine import transaction
 from holdfast.ids import new_id
 from holdfast.ledger.budget import read_applicable_caps
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import (
     CALLS,
@@ -254,7 +255,9 @@ class Way:
         digest = self._digest(attempt.model, max_tokens)
         redemption = await self._broker.redeem(self._ground.tenant_id, hold_id, digest)
         await self._park_if(victim and cell.killed == "before")
-        lease = Lease(self._engines.executor, hold_id, redemption.lease_token, redemption.lease_ms, "llm.call")
+        lease = Lease(
+            Executions(self._engines.executor), hold_id, redemption.lease_token, redemption.lease_ms, "llm.call"
+        )
         await lease.begin()
         await self._park_if(victim and cell.killed == "during")
         tokens_in = lies.input_tokens(grounds.request(attempt.model, max_tokens))
