@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,6 +118,7 @@ def _reserve_row(reservation: Reservation, scopes: list[int], named_caps: tuple[
         reservation.digest,
         reservation.action,
         reservation.part_a,
+        hashlib.sha256(reservation.part_a).digest(),
         evaluated.verdict,
         evaluated.code,
         reservation.versions.history,

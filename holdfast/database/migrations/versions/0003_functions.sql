@@ -127,7 +127,7 @@ END $$;
 
 CREATE TYPE reserve_member AS (
     tenant_id uuid, run_id uuid, step integer, try integer, decision_id uuid, hold_id uuid, kind text, tool text, idempotent boolean,
-    digest bytea, action bytea, part_a bytea, verdict text, code text, history_version bigint, role_version integer,
+    digest bytea, action bytea, part_a bytea, part_a_hash bytea, verdict text, code text, history_version bigint, role_version integer,
     units text[], amounts bigint[], scopes integer[], funded boolean, estimate text, lease_ms bigint, hold_ms bigint,
     consumes uuid, approval_id uuid, binding bytea, approval_rule text, approver_role text, requester_id uuid,
     approval_expires_at timestamptz, reply text, event_ids uuid[], channels text[], types text[], data text[], named_caps uuid[]
@@ -153,7 +153,7 @@ DECLARE
     -- runs
     r_id uuid[]; r_tenant uuid[]; r_ended boolean[]; r_history bigint[]; r_seq bigint[]; r_role_version integer[]; r_agent text[]; r_role text[];
     r_status text[]; r_decided integer[]; r_events integer[];
-    standing jsonb; any_standing boolean; held_ids uuid[];
+    standing jsonb; any_standing boolean; held_ids uuid[]; stopped uuid[];
     -- answers
     o_status text[]; o_verdict text[]; o_code text[]; o_message text[]; o_retryable boolean[]; o_expires timestamptz[]; o_part_b bytea[];
     o_hash bytea[]; o_superseded uuid[]; o_seq bigint[]; o_named uuid[] := '{}'; o_standing text[]; o_counts boolean[]; o_events integer[];
@@ -201,6 +201,8 @@ BEGIN
         LEFT JOIN holds h ON h.hold_id = d.hold_id AND h.tenant_id IS NOT DISTINCT FROM d.tenant_id;
     END IF;
 
+    stopped := ARRAY(SELECT DISTINCT s.tenant_id FROM stops s
+        WHERE s.lifted_at IS NULL AND s.tenant_id = ANY (ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t)));
     now_at := clock_timestamp();
     at_ms := floor(extract(epoch FROM now_at) * 1000)::bigint;
 
@@ -277,10 +279,7 @@ BEGIN
                 END LOOP;
             END LOOP;
             IF verdict = 'allow' THEN
-                SELECT s.reason INTO stop FROM stops s WHERE s.tenant_id = m.tenant_id AND s.lifted_at IS NULL
-                    AND (s.scope_kind = 'tenant' OR (s.scope_kind = 'agent' AND s.scope_name = r_agent[r])
-                        OR (s.scope_kind = 'role' AND s.scope_name = r_role[r]) OR (s.scope_kind = 'tool' AND s.scope_name = m.tool))
-                    ORDER BY s.stop_id LIMIT 1;
+                stop := CASE WHEN m.tenant_id = ANY (stopped) THEN active_stop(m.tenant_id, r_agent[r], r_role[r], m.tool) END;
                 u := array_position(m.units, 'nano_usd');
                 IF stop IS NOT NULL THEN
                     verdict := 'deny'; code := 'stop.active'; message := 'an emergency stop is on: ' || stop;
@@ -321,7 +320,7 @@ BEGIN
         r_events[r] := r_events[r] + events;
         r_status[r] := CASE verdict WHEN 'needs_approval' THEN 'waiting' ELSE 'running' END;
         o_verdict[n] := verdict; o_code[n] := code; o_message[n] := message; o_retryable[n] := retryable; o_part_b[n] := part_b;
-        o_hash[n] := sha256('\x00'::bytea || sha256(m.part_a) || sha256(part_b));
+        o_hash[n] := sha256('\x00'::bytea || m.part_a_hash || sha256(part_b));
         o_seq[n] := r_seq[r]; o_events[n] := events; o_alarm[n] := alarm;
     END LOOP;
 
