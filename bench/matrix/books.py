@@ -18,7 +18,7 @@ from bench.matrix.ground import Ground
 from holdfast.ledger import core
 from holdfast.ledger.types import NANO_USD, CapView, Scope
 
-JOURNAL: Final = "journal"
+JOURNAL: Final = "journal_legs"
 
 _CAPS: Final = """
     SELECT tenant_id, cap_id, scope_kind, scope_id, unit, unlimited, limit_amount, ceiling, reserved, committed, debt

@@ -57,12 +57,13 @@ _VERSIONS = text("SELECT history_version, role_version FROM runs WHERE tenant_id
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The database as each of the roles that a call's way needs."""
+    """The database as each of the roles that a call's way needs, and the ledger as two of them: one of each in a process."""
 
     governor: AsyncEngine
-    broker: AsyncEngine
     executor: AsyncEngine
     api: AsyncEngine
+    ledger: Ledger
+    redeeming: Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ class Way:
         self, engines: Engines, ground: Ground, line: Line, caller: Caller, parked: Callable[[Caller], None]
     ) -> None:
         self._engines = engines
-        self._governor = Ledger(engines.governor)
-        self._broker = Ledger(engines.broker)
+        self._governor = engines.ledger
+        self._broker = engines.redeeming
         self._ground = ground
         self._line = line
         self._caller = caller

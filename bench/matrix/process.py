@@ -16,6 +16,7 @@ from bench.matrix.caller import Caller, End, Engines, Line, Way
 from bench.matrix.ground import Ground
 from holdfast import logs
 from holdfast.database.engine import create_engine
+from holdfast.ledger.service import Ledger
 
 _POOLS: Final = {"governor": 6, "broker": 4, "executor": 4, "api": 1}
 
@@ -44,11 +45,16 @@ class _Player:
 
     def __init__(self, connection: Connection, urls: Mapping[str, str]) -> None:
         self._connection = connection
+        engines = {
+            role: create_engine(urls[f"holdfast_{role}"], process=f"matrix-{role}", pool_size=size)
+            for role, size in _POOLS.items()
+        }
         self._engines = Engines(
-            **{
-                role: create_engine(urls[f"holdfast_{role}"], process=f"matrix-{role}", pool_size=size)
-                for role, size in _POOLS.items()
-            }
+            governor=engines["governor"],
+            executor=engines["executor"],
+            api=engines["api"],
+            ledger=Ledger(engines["governor"]),
+            redeeming=Ledger(engines["broker"]),
         )
         self._lines: dict[UUID, Line] = {}
         self._calls: set[asyncio.Task[None]] = set()

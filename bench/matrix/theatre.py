@@ -97,11 +97,6 @@ class Theatre:
     def _marker(self, place: str) -> Path:
         return self.points / place.replace(":", "-")
 
-    @property
-    def failpoints(self) -> str:
-        """What makes a process know its places."""
-        return ",".join(f"{place}=park@{self._marker(place)}" for place in PLACES)
-
     def park(self, place: str) -> None:
         """Everybody who comes by waits there."""
         self._marker(place).mkdir()
