@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from bench.ledger import flatness, hot_row, profile
@@ -180,14 +180,15 @@ class Bench:
         times = {id(load): await load.seed(self._plan.round_s / _ALONE_FINER, workers=1) for load in (ours, naive)}
         plain = await PlainInserts.of(self._server, tenant_id)
         pair_ms: dict[int, list[float]] = {id(ours): [], id(naive): []}
-        plain_ms: list[float] = []
+        plain_ms: dict[Literal[1, 2], list[float]] = {1: [], 2: []}
 
         async def pairs(load: Load) -> None:
             one = await load.round("pairs", times=times[id(load)], workers=1)
             pair_ms[id(load)].append(one.took_s * 1000 / times[id(load)])
 
         async def inserts() -> None:
-            plain_ms.append(statistics.mean(await plain.round_ms(times[id(ours)])))
+            for commits, taken in plain_ms.items():
+                taken.append(statistics.mean(await plain.round_ms(times[id(ours)], commits=commits)))
 
         try:
             await plain.round_ms(2)
@@ -196,15 +197,17 @@ class Bench:
             )
         finally:
             await plain.close()
-        ours_ms, naive_ms, floor_ms = (
-            statistics.median(values) for values in (pair_ms[id(ours)], pair_ms[id(naive)], plain_ms)
+        ours_ms, naive_ms, once_ms, twice_ms = (
+            statistics.median(values) for values in (pair_ms[id(ours)], pair_ms[id(naive)], plain_ms[1], plain_ms[2])
         )
         self._report.figures |= {
-            "commit_ratio_c1": Figure(ours_ms / floor_ms, "ratio", ("<=", 2)),
-            "naive_commit_ratio_c1": Figure(naive_ms / floor_ms, "ratio"),
+            "commit_ratio_c1": Figure(ours_ms / once_ms, "ratio", ("<=", 2)),
+            "commit_ratio_each_c1": Figure(ours_ms / twice_ms, "ratio"),
+            "naive_commit_ratio_c1": Figure(naive_ms / once_ms, "ratio"),
             "pair_ms_c1": Figure(ours_ms, "ms"),
             "naive_pair_ms_c1": Figure(naive_ms, "ms"),
-            "plain_inserts_ms_c1": Figure(floor_ms, "ms"),
+            "plain_inserts_ms_c1": Figure(once_ms, "ms"),
+            "plain_inserts_each_ms_c1": Figure(twice_ms, "ms"),
         }
 
     async def whole_way(self, ours: Load, naive: Load) -> None:

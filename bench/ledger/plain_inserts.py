@@ -1,11 +1,11 @@
-"""The floor for one caller: the rows that one reserve and one settlement leave behind, as plain inserts in one commit by asyncpg."""
+"""The floor for one caller: the rows that a reserve and a settlement leave behind, as plain inserts, in one commit or two."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -26,7 +26,9 @@ Row = tuple[Any, ...]  # rows of asyncpg carry no types
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _Rows:
+    """Rows of a table that one transition leaves behind, with the statement that inserts one of them."""
+
     statement: str
     columns: Sequence[str]
     rows: Sequence[Row]
@@ -43,11 +45,18 @@ class _Table:
 
 
 class PlainInserts:
-    """Inserts what a settled hold left behind, again and again, into tables of the same form and indexes but without foreign keys."""
+    """Inserts what a settled hold left behind, again and again, into tables of the same form and indexes but without foreign keys.
 
-    def __init__(self, connection: asyncpg.Connection, tables: Sequence[_Table]) -> None:
+    Args:
+        connection: Whose the inserts are.
+        reserved: What a reserve leaves.
+        settled: What a settlement leaves.
+    """
+
+    def __init__(self, connection: asyncpg.Connection, reserved: Sequence[_Rows], settled: Sequence[_Rows]) -> None:
         self._connection = connection
-        self._tables = tables
+        self._reserved = reserved
+        self._settled = settled
 
     @classmethod
     async def of(cls, server: Server, tenant_id: UUID) -> PlainInserts:
@@ -58,37 +67,47 @@ class PlainInserts:
             tenant_id,
         )
         await connection.execute("CREATE SCHEMA bench_plain")
-        tables = []
+        transitions: tuple[list[_Rows], list[_Rows]] = ([], [])
         for name, belongs in TABLES.items():
-            rows = await connection.fetch(
+            found = await connection.fetch(
                 f"SELECT * FROM {name} WHERE tenant_id = $2 AND {belongs}",  # noqa: S608 (constants from above)
                 hold_id,
                 tenant_id,
             )
             await connection.execute(f"CREATE TABLE bench_plain.{name} (LIKE public.{name} INCLUDING ALL)")
-            columns = [key for key in rows[0].keys() if key != "entry_id"]  # noqa: SIM118 (a Record iterates over its values)
+            columns = [key for key in found[0].keys() if key != "entry_id"]  # noqa: SIM118 (a Record iterates over its values)
             places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
-            tables.append(
-                _Table(
-                    f"INSERT INTO bench_plain.{name} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 (names from the catalogue)
-                    columns,
-                    [tuple(row[column] for column in columns) for row in rows],
-                )
-            )
-        return cls(connection, tables)
+            statement = f"INSERT INTO bench_plain.{name} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608 (names from the catalogue)
+            for settled, into in enumerate(transitions):
+                rows = [tuple(row[column] for column in columns) for row in found if _is_settlement(row) == settled]
+                if rows:
+                    into.append(_Rows(statement, columns, rows))
+        return cls(connection, *transitions)
 
-    async def round_ms(self, times: int) -> list[float]:
-        """Inserts so many times, each in one transaction, and returns what each took."""
+    async def round_ms(self, times: int, *, commits: Literal[1, 2] = 1) -> list[float]:
+        """Inserts so many times, in one transaction or in one for each transition, and returns what each took."""
         taken = []
         for _ in range(times):
             ids: dict[object, UUID] = {}
             began = time.perf_counter()
-            async with self._connection.transaction():
-                for table in self._tables:
-                    await self._connection.executemany(table.statement, table.fresh(ids))
+            if commits == 1:
+                await self._insert([*self._reserved, *self._settled], ids)
+            else:
+                await self._insert(self._reserved, ids)
+                await self._insert(self._settled, ids)
             taken.append((time.perf_counter() - began) * 1000)
         return taken
+
+    async def _insert(self, rows: Sequence[_Rows], ids: dict[object, UUID]) -> None:
+        async with self._connection.transaction():
+            for each in rows:
+                await self._connection.executemany(each.statement, each.fresh(ids))
 
     async def close(self) -> None:
         """Ends the connection."""
         await self._connection.close()
+
+
+def _is_settlement(row: asyncpg.Record) -> bool:
+    """Says whether a settlement has left a row: its entry in the journal, its event in the timeline."""
+    return bool(row.get("kind") == "commit" or row.get("type") == "hold.settled")
