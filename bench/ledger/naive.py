@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from holdfast.database.engine import transaction
+from holdfast.database.engine import tenantless, transaction
 from holdfast.database.jsonb import jsonb
 from holdfast.database.roles import DATABASE
 from holdfast.errors import Conflict, PermitUsed, RunUnknown
@@ -32,6 +32,7 @@ from holdfast.ledger.types import (
     Decision,
     Event,
     FactsChanged,
+    OutcomeView,
     Redemption,
     Reservation,
     Scope,
@@ -125,6 +126,13 @@ _REDEEM = text("""
     WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND digest = :digest AND state = 'held' AND expires_at > clock_timestamp()
       AND not_durable.value = 'off'
     RETURNING lease_ms, action
+""")
+
+_BEGIN = text("SELECT begin_outward(:hold_id, :lease_token)")
+
+_STORE = text("""
+    SELECT store_outcome(:hold_id, :lease_token, :ok, :error_code, :retryable, :retry_after_ms, :cost_class, :provider_request_id,
+                         :simulated, :result)
 """)
 
 _LOCK_LEGS = text("""
@@ -245,6 +253,37 @@ class NaiveLedger:
             if (locked.state, settlement.to) != ("executed", "committed"):
                 raise Conflict("the baseline only commits what was executed")
             return await _commit(connection, settlement, legs, run, locked)
+
+
+class NaiveExecutions:
+    """The executor's two operations, each a statement and a commit of its own."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def begin(self, hold_id: UUID, lease_token: bytes) -> int | None:
+        """Asks whether it may go outside."""
+        async with tenantless(self._engine) as connection:
+            remaining_ms: int | None = await connection.scalar(_BEGIN, {"hold_id": hold_id, "lease_token": lease_token})
+        return remaining_ms
+
+    async def store(self, hold_id: UUID, lease_token: bytes, outcome: OutcomeView) -> bool:
+        """Stores what came of it."""
+        parameters = {
+            "hold_id": hold_id,
+            "lease_token": lease_token,
+            "ok": outcome.ok,
+            "error_code": outcome.error_code,
+            "retryable": outcome.retryable,
+            "retry_after_ms": outcome.retry_after_ms,
+            "cost_class": outcome.cost_class,
+            "provider_request_id": outcome.provider_request_id,
+            "simulated": outcome.simulated,
+            "result": outcome.result,
+        }
+        async with tenantless(self._engine) as connection:
+            stored: bool = await connection.scalar(_STORE, parameters)
+        return stored
 
 
 async def _commit(

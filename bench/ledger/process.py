@@ -18,24 +18,32 @@ from uuid import UUID
 
 import orjson
 import uvloop
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench.ledger.naive import ROLE, NaiveLedger
+from bench.ledger.naive import ROLE, NaiveExecutions, NaiveLedger
 from bench.ledger.sampling import Sampler
-from bench.ledger.work import Actor, AnyLedger, Work, decided, read_actor
+from bench.ledger.work import Actor, AnyExecutions, AnyLedger, Work, decided, read_actor
 from holdfast import permits
 from holdfast.actions.run_facts import RunReader
-from holdfast.database.engine import create_engine, tenantless
+from holdfast.database.engine import create_engine
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.service import Ledger
-from holdfast.ledger.types import Decision, FactsChanged, Reservation
+from holdfast.ledger.types import Decision, FactsChanged, OutcomeView, Reservation
 
 Side = Literal["ours", "naive"]
 What = Literal["reserve", "settle", "pairs", "whole"]
 
 _READ_AT_A_TIME: Final = 8
-_BEGIN = text("SELECT begin_outward(:hold, :token)")
-_STORE = text("SELECT store_outcome(:hold, :token, true, '', false, NULL, 'known', 'bench', true, '{}')")
+_OUTCOME: Final = OutcomeView(
+    ok=True,
+    error_code="",
+    retryable=False,
+    retry_after_ms=None,
+    cost_class="known",
+    provider_request_id="bench",
+    simulated=True,
+    result=b"{}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,7 @@ class _Parts:
     work: Work
     ledger: AnyLedger
     broker: AnyLedger
-    executor: AsyncEngine
+    executions: AnyExecutions
     reader: RunReader
     governor: AsyncEngine
 
@@ -185,12 +193,10 @@ class _Rounds:
         reservation, _ = await self._reserve(actor, done)
         tenant_id, hold_id = reservation.key.tenant_id, reservation.hold_id
         redemption = await parts.broker.redeem(tenant_id, hold_id, reservation.digest)
-        place = {"hold": hold_id, "token": redemption.lease_token}
-        async with tenantless(parts.executor) as connection:
-            if await connection.scalar(_BEGIN, place) is None:
-                done.wrong.append(f"hold {hold_id} lost its lease")
-            if await connection.scalar(_STORE, place) is not True:
-                done.wrong.append(f"hold {hold_id} did not take its outcome")
+        if await parts.executions.begin(hold_id, redemption.lease_token) is None:
+            done.wrong.append(f"hold {hold_id} lost its lease")
+        if not await parts.executions.store(hold_id, redemption.lease_token, _OUTCOME):
+            done.wrong.append(f"hold {hold_id} did not take its outcome")
         await self._settle(tenant_id, hold_id, reservation.key.step, done)
         done.whole_ms.append((time.perf_counter() - began) * 1000)
 
@@ -211,9 +217,10 @@ async def _prepare(job: Job) -> tuple[_Parts, list[_Worker]]:
         _Worker(deque(await asyncio.gather(*(read(tenant, run) for tenant, run in runs)))) for runs in job.workers
     ]
     ledger_of: Callable[[AsyncEngine], AnyLedger] = NaiveLedger if job.side == "naive" else Ledger
+    executions: AnyExecutions = NaiveExecutions(executor) if job.side == "naive" else Executions(executor)
     key = permits.private_key(os.urandom(32))
     work = Work(key, workers[0].actors[0].facts)
-    return _Parts(work, ledger_of(deciding), ledger_of(redeeming), executor, reader, governor), workers
+    return _Parts(work, ledger_of(deciding), ledger_of(redeeming), executions, reader, governor), workers
 
 
 async def _main() -> None:

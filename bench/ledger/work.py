@@ -22,6 +22,7 @@ from holdfast.ledger.types import (
     Decision,
     Event,
     FactVersions,
+    OutcomeView,
     Redemption,
     Reservation,
     Settlement,
@@ -52,6 +53,16 @@ class AnyLedger(Protocol):
 
     async def settle(self, settlement: Settlement) -> int:
         """Settles a hold."""
+
+
+class AnyExecutions(Protocol):
+    """What an executor asks while it executes."""
+
+    async def begin(self, hold_id: UUID, lease_token: bytes) -> int | None:
+        """Asks whether it may go outside."""
+
+    async def store(self, hold_id: UUID, lease_token: bytes, outcome: OutcomeView) -> bool:
+        """Stores what came of it."""
 
 
 @dataclass(slots=True)
