@@ -9,6 +9,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.governor import Governor, log
 from holdfast import transcript
+from holdfast.actions.model_call import goes_elsewhere
 from holdfast.actions.settling import Answer, answer_of, judge, proposed_call, tool_result
 from holdfast.contracts import names
 from holdfast.contracts.gate import NewHead, SettleReply, SettleRequest, WriteRefusal
@@ -55,7 +56,12 @@ class Settle:
             break
         log.info("action.settled", kind=hold.kind, state=state, ok=answer.ok, error_code=answer.error_code)
         await failpoint("settle.after", request.action.kind)
-        return _reply(hold, request, answer, state)
+        reply = _reply(hold, request, answer, state)
+        if reply.retry_after_ms and hold.kind == "llm.call":
+            async with transaction(self._governor.engine, tenant_id) as connection:
+                if await goes_elsewhere(connection, tenant_id, hold.decision_id):
+                    return reply.model_copy(update={"retry_after_ms": 0})
+        return reply
 
     async def _read(self, tenant_id: UUID, run_id: UUID, request: SettleRequest) -> tuple[HoldView | None, str]:
         """Returns the hold, and under which id the model proposed the call."""

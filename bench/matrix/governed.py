@@ -243,7 +243,7 @@ class _Group:
     def _floor_nano_usd(self, cell: Cell) -> int:
         """Returns what a run has to be able to afford to be admitted."""
         content = _content(cell, UUID(int=0))
-        return smallest_useful_call_nano_usd(_definition(cell), {}, content, datetime.now(UTC))
+        return smallest_useful_call_nano_usd(_definition(cell), {}, content, datetime.now(UTC), Headroom())
 
     async def _set_limit(self, connection: Any, tenant_id: UUID, scope: Scope, amount: int) -> None:
         await set_limit(

@@ -44,6 +44,13 @@ _FAILURES = text("""
       AND NOT o.ok AND o.retryable AND starts_with(o.error_code, 'provider.')
 """)
 
+_GOES_ELSEWHERE = text("""
+    SELECT d.approval_id IS NULL AND jsonb_array_length(coalesce(a.definition #> '{model,fallbacks}', '[]')) > 0
+    FROM decisions d JOIN runs r ON r.tenant_id = d.tenant_id AND r.run_id = d.run_id
+    JOIN agents a ON a.tenant_id = r.tenant_id AND a.name = r.agent_name AND a.version = r.agent_version
+    WHERE d.tenant_id = :tenant_id AND d.decision_id = :decision_id
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
@@ -94,14 +101,16 @@ async def build(
         model=agent.model.name,
         max_tokens=agent.max_tokens or DEFAULT_MAX_TOKENS,
     )
-    key: dict[str, object] = {"tenant_id": run.tenant_id, "run_id": run.run_id, "step": step}
-    chosen = await _chosen(connection, {**key, "try": try_number}, approval_id)
+    if agent.max_tokens is not None and not agent.model.fallbacks:
+        return await _priced(connection, run, request, head, agent.max_tokens)  # nothing is left to choose
+    key = {"tenant_id": run.tenant_id, "run_id": run.run_id, "step": step, "try": try_number}
+    chosen = await _chosen(connection, key, approval_id)
     same = None if chosen is None else _as_chosen(request, head, agent, chosen)
     if same is not None:
         call = await _priced(connection, run, same, head, same.max_tokens)
         # a consent is for one bound: asked again, the same would come out
         return replace(call, shrinkable=not approval_id and _shrinkable(agent, same.max_tokens))
-    failures: int = (await connection.execute(_FAILURES, {**key, "try": try_number})).scalar_one()
+    failures: int = (await connection.execute(_FAILURES, key)).scalar_one() if try_number > 1 else 0
     target = target_after(agent, failures)
     request = replace(request, wire=target.wire, model=target.name)
     return await _priced(connection, run, request, head, agent.max_tokens)
@@ -115,6 +124,12 @@ def target_after(agent: AgentDefinition, failures: int) -> ModelTarget:
     """Returns whom to ask when providers have failed a step so many times."""
     targets = agent.model.targets
     return targets[failures % len(targets)]
+
+
+async def goes_elsewhere(connection: AsyncConnection, tenant_id: UUID, decision_id: UUID) -> bool:
+    """Says whether the try after a failed one goes to another target, for which a provider's wish to wait means nothing."""
+    found = await connection.scalar(_GOES_ELSEWHERE, {"tenant_id": tenant_id, "decision_id": decision_id})
+    return found is True
 
 
 async def _chosen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +13,7 @@ from holdfast.ledger import core
 from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
-from holdfast.pricing.headroom import USEFUL_MAX_TOKENS_MIN, Headroom, fitted
+from holdfast.pricing.headroom import USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast.runs.definition import AgentDefinition
@@ -106,14 +106,22 @@ def dearest(calls: Sequence[Estimate]) -> Estimate:
     return max(calls, key=lambda call: call.max_cost_nano_usd)
 
 
-def smallest_useful_call_nano_usd(agent: AgentDefinition, tools: Toolset, content: str, at: datetime) -> int:
+def smallest_useful_call_nano_usd(
+    agent: AgentDefinition, tools: Toolset, content: str, at: datetime, headroom: Headroom
+) -> int:
     """Returns the worst case of the agent's first call with the least output that is of use, on its dearest target.
 
     Raises:
         PriceUnknown: A target has no known price.
     """
     max_tokens = min(agent.max_tokens or USEFUL_MAX_TOKENS_MIN, USEFUL_MAX_TOKENS_MIN)
-    return dearest(first_calls(agent, tools, content, at, Headroom(), max_tokens)).max_cost_nano_usd
+    return dearest(first_calls(agent, tools, content, at, headroom, max_tokens)).max_cost_nano_usd
+
+
+def headroom_before(caps: Sequence[CapView], run_cap_nano_usd: int) -> Headroom:
+    """Returns what the caps above a run that is not admitted yet have left, and the run's own cap."""
+    left = headroom_of(caps)
+    return replace(left, nano_usd=min(run_cap_nano_usd, run_cap_nano_usd if left.nano_usd is None else left.nano_usd))
 
 
 def shares(caps: Sequence[CapView], calls: Sequence[Estimate]) -> list[CapShare]:
@@ -147,8 +155,9 @@ def judge(
         run_cap_nano_usd: The run's own cap.
         guaranteed: Whether the caps have to give the run's whole cap at once.
     """
+    headroom = headroom_before(caps, run_cap_nano_usd)
     try:
-        floor = smallest_useful_call_nano_usd(agent, tools, content, at)
+        floor = smallest_useful_call_nano_usd(agent, tools, content, at, headroom)
     except PriceUnknown as unknown:
         return Economics(unknown.code, unknown.message, 0)
     if run_cap_nano_usd < floor:

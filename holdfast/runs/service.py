@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -22,8 +23,8 @@ from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
-from holdfast.pricing.headroom import UNITS, headroom_of
-from holdfast.runs.economics import CapShare, Economics, dearest, first_calls, judge, shares
+from holdfast.pricing.headroom import UNITS
+from holdfast.runs.economics import CapShare, Economics, dearest, first_calls, headroom_before, judge, shares
 from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
 from holdfast.tenancy import idempotency
 from holdfast.tenancy.idempotency import Claim
@@ -161,7 +162,9 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
         run_id, decision_id = new_id(), new_id()
         caps = await _caps(connection, principal, prepared, run_id)
         at: datetime = (await connection.execute(_NOW)).scalar_one()
-        economics = judge(
+        # in a thread: a long input may have to be counted, and others are served meanwhile
+        economics = await asyncio.to_thread(
+            judge,
             prepared.agent.definition,
             toolset(prepared.tools),
             request.content,
@@ -197,13 +200,13 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
     definition, tools = prepared.agent.definition, toolset(prepared.tools)
     money = [cap for cap in caps if cap.unit == NANO_USD]
     guaranteed, cap_nano_usd = request.guaranteed, prepared.cap_nano_usd
-    economics = judge(definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed)
-    left = headroom_of(caps)
-    # the run's own cap applies, too; it does not exist yet
-    run_left = cap_nano_usd if left.nano_usd is None else min(left.nano_usd, cap_nano_usd)
+    economics = await asyncio.to_thread(
+        judge, definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed
+    )
+    left = headroom_before(caps, cap_nano_usd)
     try:
-        calls = first_calls(
-            definition, tools, request.content, at, replace(left, nano_usd=run_left), definition.max_tokens
+        calls = await asyncio.to_thread(
+            first_calls, definition, tools, request.content, at, left, definition.max_tokens
         )
     except PriceUnknown:
         calls = []

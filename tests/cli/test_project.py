@@ -58,6 +58,25 @@ async def test_what_changes_is_a_new_version_and_running_runs_keep_theirs(desk: 
     assert (await asyncio.to_thread(desk.owner.run, run_id)).agent_version == 1
 
 
+async def test_fallbacks_and_a_bound_come_from_the_file_and_are_the_same_when_applied_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    await desk.bare("new", "agent", "routed", "--folder", str(tmp_path))
+    await applied(desk, tmp_path)
+    agent = tmp_path / "agents" / "routed.toml"
+    text = agent.read_text(encoding="utf-8")
+    agent.write_text(
+        text + '\n[[model.fallbacks]]\nwire = "openai"\nname = "gpt-4.1"\n',
+        encoding="utf-8",
+    )
+    assert (await applied(desk, tmp_path))["agent", "routed"]["change"] == "changed"
+    assert (await applied(desk, tmp_path))["agent", "routed"]["change"] == "unchanged"
+    agent.write_text(agent.read_text(encoding="utf-8").replace("gpt-4.1", "nobody-knows-this"), encoding="utf-8")
+    await applied(desk, tmp_path)
+    refused = await desk.holdfast("estimate", "hello", "--agent", "routed")
+    assert (refused.exit_code, "price.unknown" in refused.stdout) == (9, True)
+
+
 async def test_a_mistake_anywhere_changes_nothing_and_all_are_named(desk: Desk, tmp_path: Path) -> None:
     await desk.bare("new", "agent", "careful", "--folder", str(tmp_path))
     (tmp_path / "agents" / "broken.toml").write_text("role = ", encoding="utf-8")

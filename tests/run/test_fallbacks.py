@@ -10,6 +10,7 @@ from holdfast.runs.definition import ModelTarget
 from holdfast_verdict.decide import Condition, Rule
 
 from .harness import PERMIT_ALL, Rig, Run, Tenant, say, task
+from .test_gate import consent, pending
 
 DEARER = ModelTarget(wire="anthropic", name="claude-opus-4-5")
 OTHER_WIRE = ModelTarget(wire="openai", name="gpt-4o-mini")
@@ -117,3 +118,19 @@ async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_target(r
     assert await run.ended() == "succeeded"
     assert await held_for(run) == [FIRST, OTHER_WIRE.name]
     assert "hold.key_conflict" not in await run.codes()
+
+
+async def test_a_provider_s_wish_to_wait_does_not_keep_a_fallback_waiting(rig: Rig, tenant: Tenant) -> None:
+    await rig.think_badly({"kind": "status", "status": 429, "retry_after": "3000"})
+    run = await tenant.start(task(say("at once")), fallbacks=[OTHER_WIRE])
+    assert await run.ended() == "succeeded"  # within seconds, not in an hour
+    assert await held_for(run) == [FIRST, OTHER_WIRE.name]
+
+
+async def test_a_call_that_was_consented_to_stays_with_its_target(rig: Rig, tenant: Tenant) -> None:
+    await rig.think_badly({"kind": "status", "status": 429, "retry_after": "1"})
+    gate = Rule("ask", "gate", "llm.call")
+    run = await tenant.start(task(say("done")), rules=(*PERMIT_ALL, gate), fallbacks=[OTHER_WIRE])
+    await consent(run, await pending(run))
+    assert await run.ended() == "succeeded"
+    assert await held_for(run) == [FIRST, FIRST]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
+from typing import cast
 
+from temporalio.testing import ActivityEnvironment
+
+from activities.governor import Governor
+from activities.reserve import Reserve
+from activities.run_state import RunState
+from holdfast.actions.run_facts import RunReader
+from holdfast.contracts.gate import ActionRef, ReserveReply, ReserveRequest
+from holdfast.contracts.run import AdoptInputs
 from holdfast.database.engine import transaction
-from holdfast.ledger.service import set_limit
+from holdfast.ledger.service import Ledger, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
+from holdfast.permits import private_key
+from holdfast.timeline.stream import Publisher, connect_redis
 from holdfast_verdict.decide import Rule
 
+from .captured import signing_key
 from .harness import PERMIT_ALL, Rig, Run, Tenant, refund, say, task
 from .test_gate import consent, pending
 from .test_resets import GATE, reset_to_start
@@ -95,6 +109,39 @@ async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bound(ri
     assert await run.states() == ["committed"]
     assert [asked for asked, _ in await reserved(run)] == [before] == await sent(rig)
     assert "hold.key_conflict" not in await run.codes()
+
+
+async def test_many_who_ask_for_one_try_at_once_get_one_answer_whatever_is_left_meanwhile(
+    rig: Rig, tenant: Tenant
+) -> None:
+    """Attempts that overtake each other, as when a local activity is given up and tried again, while the cap goes up and down."""
+    redis = connect_redis(rig.stack.urls.redis)
+    engine = rig.engine("governor")
+    key = private_key(signing_key(rig))
+    governor = Governor(engine, Ledger(engine), RunReader(), Publisher(redis), key, 5_000, 8_000, 8_000)
+    run = await tenant.admit(task(say("done")), max_tokens=None, tools=())
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, workflow_id=str(run.run_id))
+    head = await environment.run(RunState(governor).adopt_inputs, AdoptInputs(head="", first=1, last=1))
+    asked = ReserveRequest(step=1, try_number=1, action=ActionRef(kind="llm.call", head=head.head))
+
+    async def ask() -> ReserveReply:
+        return cast(ReserveReply, await environment.run(Reserve(governor).reserve, asked))
+
+    async def move_the_cap() -> None:
+        for amount in (90, 50, 80, 40, 70, 30, 60, 20):
+            await limit(tenant, amount * 1_000_000)
+
+    moving = asyncio.create_task(move_the_cap())
+    replies = await asyncio.gather(*(ask() for _ in range(24)))
+    await moving
+    replies.append(await ask())
+    # the sweeper starts the run, perhaps already: then its hold is past `held`, and the answer is the same hold all the same
+    assert {reply.verdict for reply in replies} <= {"allow", "replayed"}
+    assert len({(reply.decision_id, reply.hold_id) for reply in replies}) == 1
+    assert await run.ended() == "succeeded"
+    assert await run.states() == ["committed"]
+    await redis.aclose()
 
 
 async def test_a_reset_run_buys_nothing_again_though_the_bound_would_be_another_now(rig: Rig, tenant: Tenant) -> None:
