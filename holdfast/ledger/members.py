@@ -86,7 +86,8 @@ def reserve_rows(
         reservation = member.reservation
         tenant_id = reservation.key.tenant_id
         scopes = [
-            places.setdefault((tenant_id, scope.kind, scope.scope_id), len(places) + 1) for scope in reservation.scopes
+            places.setdefault((tenant_id, scope.kind, scope.scope_id), len(places) + 1)
+            for scope in dict.fromkeys(reservation.scopes)
         ]
         units.update(reservation.amounts)
         rows.append(_reserve_row(reservation, scopes, member.named_caps))

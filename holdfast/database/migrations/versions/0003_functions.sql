@@ -67,9 +67,13 @@ CREATE FUNCTION lock_caps(p_scopes ledger_scope[], p_units text[], p_named uuid[
     OUT ceilings bigint[], OUT reserved bigint[], OUT committed bigint[], OUT debts bigint[], OUT thresholds text[], OUT passed smallint[],
     OUT facts text[], OUT first integer[], OUT last integer[])
 LANGUAGE plpgsql AS $$
-DECLARE at timestamptz; locked bigint; in_force boolean; ords integer[]; ends timestamptz[]; rolled boolean; o integer;
+DECLARE at timestamptz; locked bigint; in_force boolean; ords integer[]; ends timestamptz[]; rolled boolean; o integer; rounds integer := 0;
 BEGIN
     LOOP
+        rounds := rounds + 1;
+        IF rounds > 100 THEN -- each round waits for somebody who made a window or a cap; so many there are not
+            RAISE EXCEPTION 'the caps of these scopes do not come to rest' USING ERRCODE = 'serialization_failure';
+        END IF;
         SELECT count(*), coalesce(bool_and(l.newest OR l.named), true) INTO locked, in_force FROM (
             SELECT c.newest, w.named FROM (
                 SELECT u.tenant_id, u.cap_id, bool_or(u.named) AS named FROM (
@@ -213,7 +217,8 @@ BEGIN
         o_part_b[n] := NULL; o_hash[n] := NULL; o_superseded[n] := NULL; o_seq[n] := 0; o_standing[n] := NULL;
         o_counts[n] := false; o_events[n] := 0; o_alarm[n] := false; o_first[n] := legs + 1; o_last[n] := legs;
         r := coalesce(width_bucket(m.run_id, r_id), 0);
-        IF r = 0 OR r_id[r] <> m.run_id THEN
+        -- INVARIANT (LAW 5): another member of this batch may have brought the run of another tenant in
+        IF r = 0 OR r_id[r] <> m.run_id OR r_tenant[r] <> m.tenant_id THEN
             o_status[n] := 'no_run';
             CONTINUE;
         END IF;
@@ -486,6 +491,11 @@ BEGIN
     o_status := array_fill('changed'::text, ARRAY[n]); -- a hold that is not there cannot be as anybody saw it
     o_seq := array_fill(0::bigint, ARRAY[n]);
 
+    -- first the locks, then a look: an outcome that was stored while they were waited for is not to be missed (LAW 4)
+    PERFORM 1 FROM (
+        SELECT g.hold_id FROM unnest(p_members) AS t
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        ORDER BY g.hold_id FOR NO KEY UPDATE OF g) l;
     FOR h IN
         SELECT t.ordinality::integer AS ord, g.tenant_id, g.hold_id, g.run_id, g.kind, g.tool, g.state, g.outward_at IS NOT NULL AS outward,
             g.leg_cap_ids, g.leg_amounts, o.hold_id IS NOT NULL AS has_outcome, coalesce(o.simulated, false) AS simulated,
@@ -493,7 +503,7 @@ BEGIN
         FROM unnest(p_members) WITH ORDINALITY AS t
         JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
         LEFT JOIN outcomes o ON o.tenant_id = g.tenant_id AND o.hold_id = g.hold_id
-        ORDER BY g.hold_id, t.ordinality FOR NO KEY UPDATE OF g
+        ORDER BY g.hold_id, t.ordinality
     LOOP
         m := p_members[h.ord];
         CONTINUE WHEN h.hold_id = last_hold OR (h.state, h.has_outcome, h.outward) <> (m.seen_state, m.seen_outcome, m.seen_outward);
