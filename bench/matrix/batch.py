@@ -106,6 +106,7 @@ class Batch:
             for place in range(table.cell.process_count):
                 mine = [self._caller(table, number) for number in rest if number % table.cell.process_count == place]
                 self._order(table, place, mine)
+        rolling = asyncio.create_task(self._roll([table for table in tables if table.cell.event == "rollover"]))
         if doomed:
             # any moment is as good: calls are at every place of their way, and some may wait for the victims' holds
             soon = time.monotonic() + _MIDWAY_S
@@ -113,6 +114,18 @@ class Batch:
             await self._die(doomed)
         await asyncio.gather(*(self._one_after_the_other(table) for table in tables if table.cell.calls == 1))
         await self._until(lambda: not any(table.waiting for table in tables))
+        await rolling
+
+    async def _roll(self, tables: Sequence[_Table]) -> None:
+        """Ends the windows of the cells' caps, each once a call there has ended, or soon."""
+        left, soon = list(tables), time.monotonic() + _MIDWAY_S
+        while left:
+            over = [table for table in left if table.ends or table.errors or time.monotonic() > soon]
+            left = [table for table in left if table not in over]
+            async with self._hall.superuser.acquire() as connection:
+                for table in over:
+                    await ground.end_window(connection, table.ground)
+            await asyncio.sleep(_LOOK_S)
 
     def _caller(self, table: _Table, number: int) -> Caller:
         victim = number < ground.victims(table.cell)

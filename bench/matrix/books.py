@@ -21,7 +21,8 @@ from holdfast.ledger.types import NANO_USD, CapView, Scope
 JOURNAL: Final = "journal_legs"
 
 _CAPS: Final = """
-    SELECT tenant_id, cap_id, scope_kind, scope_id, unit, unlimited, limit_amount, ceiling, reserved, committed, debt
+    SELECT tenant_id, cap_id, scope_kind, scope_id, unit, unlimited, limit_amount, ceiling, reserved, committed, debt,
+           window_kind, newest
     FROM caps WHERE tenant_id = ANY($1)
 """
 _ENTRIES: Final = f"""
@@ -299,10 +300,11 @@ class _Check:
         if not self.findings.denials and away is None:
             return
         ground = self._ground
+        tight = (ground.tight.kind, NANO_USD, grounds.window(ground.cell), True)
         cap = next(
             cap
             for cap in self._caps.values()
-            if (cap.row["scope_kind"], cap.row["unit"]) == (ground.tight.kind, NANO_USD)
+            if (cap.row["scope_kind"], cap.row["unit"], cap.row["window_kind"], cap.row["newest"]) == tight
         )
         used = cap.reserved + cap.committed + cap.debt
         self.findings.exceeded = 1

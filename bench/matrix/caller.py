@@ -60,10 +60,10 @@ class Engines:
     """The database as each of the roles that a call's way needs, and the ledger as two of them: one of each in a process."""
 
     governor: AsyncEngine
-    executor: AsyncEngine
     api: AsyncEngine
     ledger: Ledger
     redeeming: Ledger
+    executions: Executions
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +256,7 @@ class Way:
         digest = self._digest(attempt.model, max_tokens)
         redemption = await self._broker.redeem(self._ground.tenant_id, hold_id, digest)
         await self._park_if(victim and cell.killed == "before")
-        lease = Lease(
-            Executions(self._engines.executor), hold_id, redemption.lease_token, redemption.lease_ms, "llm.call"
-        )
+        lease = Lease(self._engines.executions, hold_id, redemption.lease_token, redemption.lease_ms, "llm.call")
         await lease.begin()
         await self._park_if(victim and cell.killed == "during")
         tokens_in = lies.input_tokens(grounds.request(attempt.model, max_tokens))

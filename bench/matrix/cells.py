@@ -20,7 +20,7 @@ DIMENSIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "provider": ("less", "equal", "four", "nousage", "error"),
         "again": ("once", "retry", "fallback"),
         "killed": ("alive", "before", "during", "after"),
-        "event": ("quiet", "lowered"),
+        "event": ("quiet", "rollover", "lowered"),
     }
 )
 """Each dimension with its values; a cell's name is one value of each, joined by dashes.
@@ -33,7 +33,7 @@ DIMENSIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 - `provider`: it returns less than `max_tokens`, as many, bills four times as many, reports no usage, or fails after billing.
 - `again`: what a failed call is followed by: nothing, the same once more, or a dearer model.
 - `killed`: a process is killed with -9 before, during or after the execution of calls that it has holds for.
-- `event`: nothing, or the cap is lowered while calls are under way.
+- `event`: nothing; or while calls are under way, the cap's window ends, or the cap is lowered.
 """
 
 

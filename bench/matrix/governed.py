@@ -11,20 +11,22 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from bench.matrix import books, lies
 from bench.matrix.books import Findings
 from bench.matrix.brain import MARK
 from bench.matrix.cells import DIMENSIONS, Cell
 from bench.matrix.covering import complete
 from bench.matrix.covering import cover as covering
-from bench.matrix.ground import MAX_TOKENS, ROLE, RULES, Ground, lay
+from bench.matrix.ground import MAX_TOKENS, ROLE, RULES, Ground, end_window, lay, window
 from bench.matrix.theatre import Theatre, open_theatre
 from holdfast.database.engine import transaction
 from holdfast.errors import BudgetInsufficient
 from holdfast.ids import new_id
 from holdfast.ledger.auditor import audit
 from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import NANO_USD, Scope
+from holdfast.ledger.types import NANO_USD, Scope, WindowKind
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, Headroom
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import Usage
@@ -196,12 +198,12 @@ class _Group:
         if place:
             theatre.park(place)
         await asyncio.gather(*(self._start(stage, stage.runs) for stage in stages))
-        lowering = [asyncio.create_task(self._lower(stage)) for stage in stages if stage.cell.event == "lowered"]
+        events = [asyncio.create_task(self._change(stage)) for stage in stages if stage.cell.event != "quiet"]
         if place:
             await self._stand(stages, place)
             await theatre.kill_executors()
         await self._end(stages)
-        await asyncio.gather(*lowering)
+        await asyncio.gather(*events)
         await asyncio.gather(*(self._late(stage) for stage in stages))
         return await self._check(stages)
 
@@ -221,7 +223,8 @@ class _Group:
             caps = {tight: limit}
             caps.setdefault(Scope("tenant", str(tenant_id)), _PLENTY)
             for scope, amount in caps.items():
-                await self._set_limit(connection, tenant_id, scope, amount)
+                kind: WindowKind = window(cell) if scope == tight else "total"
+                await self._set_limit(connection, tenant_id, scope, amount, kind)
         credential = {"api_key": "sk-simulated", "base_url": theatre.stack.urls.provider, "simulated": True}
         async with transaction(theatre.engines["holdfast_broker"], tenant_id) as connection:
             await theatre.vault.put(connection, tenant_id, "provider.anthropic", credential)  # type: ignore[arg-type]  # plain JSON
@@ -245,7 +248,9 @@ class _Group:
         content = _content(cell, UUID(int=0))
         return smallest_useful_call_nano_usd(_definition(cell), {}, content, datetime.now(UTC), Headroom())
 
-    async def _set_limit(self, connection: Any, tenant_id: UUID, scope: Scope, amount: int) -> None:
+    async def _set_limit(
+        self, connection: AsyncConnection, tenant_id: UUID, scope: Scope, amount: int, kind: WindowKind = "total"
+    ) -> None:
         await set_limit(
             connection,
             tenant_id,
@@ -255,6 +260,7 @@ class _Group:
             unlimited=False,
             actor="bench",
             reason="matrix",
+            window=kind,
         )
 
     async def _admit(self, stage: _Stage, count: int) -> bool:
@@ -275,13 +281,17 @@ class _Group:
         for run_id in runs:
             await start_run(self._theatre.client, self._api, tenant_id, run_id)
 
-    async def _lower(self, stage: _Stage) -> None:
-        """Lowers the cap once the first hold stands on it."""
+    async def _change(self, stage: _Stage) -> None:
+        """Lowers the cap, or ends its window, once the first hold stands on it."""
 
         async def holding() -> bool:
             return bool(await self._theatre.superuser.fetchval(_HOLDING, stage.ground.tenant_id))
 
         await self._until(holding)
+        if stage.cell.event == "rollover":
+            async with self._theatre.superuser.acquire() as connection:
+                await end_window(connection, stage.ground)
+            return
         tenant_id = stage.ground.tenant_id
         async with transaction(self._api, tenant_id) as connection:
             await self._set_limit(connection, tenant_id, stage.ground.tight, stage.limit_nano_usd * 5 // 8)

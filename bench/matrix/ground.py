@@ -19,7 +19,7 @@ from bench.matrix.lies import CHEAP_MODEL
 from holdfast.database.engine import transaction
 from holdfast.ids import new_id
 from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, Scope
+from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, Scope, WindowKind
 from holdfast.pricing.estimate import Estimate, estimate_llm
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS
 from holdfast.pricing.prices import Price, price_of
@@ -35,6 +35,10 @@ _DEFAULT_HOLDS_IN_CAP: Final = {1: 2, 50: 4, 500: 6}
 _SEQUENCE_MAX: Final = 14
 """Most calls of a cell in which they come one after the other."""
 _PLENTY: Final = 10**12
+_END_WINDOW: Final = """
+    UPDATE caps SET starts_at = clock_timestamp() - interval '1 hour', ends_at = clock_timestamp()
+    WHERE tenant_id = $1 AND window_kind = 'hour' AND newest
+"""
 _TIGHT: Final = ("tenant", "project", "user", "role")
 
 
@@ -70,9 +74,15 @@ def lowered_nano_usd(cell: Cell) -> int:
     return limit_nano_usd(cell) * 5 // 8
 
 
+def window(cell: Cell) -> WindowKind:
+    """Returns the window of the cell's tight cap."""
+    return "hour" if cell.event == "rollover" else "total"
+
+
 def demand(cell: Cell) -> int:
     """Returns how many calls are asked for, at most."""
-    return _SEQUENCE_MAX if cell.calls == 1 else cell.calls
+    windows = 2 if cell.event == "rollover" else 1
+    return windows * _SEQUENCE_MAX if cell.calls == 1 else cell.calls
 
 
 def victims(cell: Cell) -> int:
@@ -183,7 +193,13 @@ async def set_caps(engine: AsyncEngine, ground: Ground) -> None:
                 unlimited=False,
                 actor="bench",
                 reason="matrix",
+                window=window(ground.cell) if scope == ground.tight and unit == NANO_USD else "total",
             )
+
+
+async def end_window(connection: asyncpg.Connection, ground: Ground) -> None:
+    """Lets the window of a cell's tight cap end now, an hour after its beginning: the clock is moved, not waited for."""
+    await connection.execute(_END_WINDOW, ground.tenant_id)
 
 
 async def lower_cap(engine: AsyncEngine, ground: Ground) -> None:

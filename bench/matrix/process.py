@@ -16,6 +16,7 @@ from bench.matrix.caller import Caller, End, Engines, Line, Way
 from bench.matrix.ground import Ground
 from holdfast import logs
 from holdfast.database.engine import create_engine
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.service import Ledger
 
 _POOLS: Final = {"governor": 6, "broker": 4, "executor": 4, "api": 1}
@@ -51,10 +52,10 @@ class _Player:
         }
         self._engines = Engines(
             governor=engines["governor"],
-            executor=engines["executor"],
             api=engines["api"],
             ledger=Ledger(engines["governor"]),
             redeeming=Ledger(engines["broker"]),
+            executions=Executions(engines["executor"]),
         )
         self._lines: dict[UUID, Line] = {}
         self._calls: set[asyncio.Task[None]] = set()
