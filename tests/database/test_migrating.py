@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from holdfast.database.engine import create_engine
-from holdfast.database.migrate import LOCK_KEY, Bounds, Migrated, SchemaBlocked, migrate
+from holdfast.database.migrate import LOCK_KEY, Bounds, Migrated, SchemaBlocked
 from holdfast.database.version import (
-    MIGRATIONS,
     SchemaUnfit,
     SchemaVersion,
     newest_known,
@@ -30,8 +24,8 @@ from holdfast.database.version import (
     unfitness,
 )
 from tests.ledger.world import Database, new_tenant, until
-from tests.stack.places import ROOT
 
+from .schemas import empty_database, killed_in, migrate_schema
 from .synthetic import folder_with
 
 _OBJECTS = """SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace)
@@ -40,38 +34,17 @@ _OBJECTS = """SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public
 
 @pytest.fixture
 async def empty(database: Database) -> AsyncIterator[Database]:
-    """Another database of the same server, with nothing in it."""
-    name = f"empty_{uuid4().hex}"
-    await database.execute(f"CREATE DATABASE {name} OWNER holdfast_owner TEMPLATE template0")
-    urls = {
-        role: make_url(url).set(database=name).render_as_string(hide_password=False)
-        for role, url in database.urls.items()
-    }
-    superuser_url = make_url(database.superuser_url).set(database=name).render_as_string(hide_password=False)
-    pool = await asyncpg.create_pool(superuser_url, min_size=1, max_size=2)
-    yield Database(urls, superuser_url, pool)
-    await pool.close()
-    await database.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _migrate(
-    database: Database, folder: Path = MIGRATIONS, bounds: Bounds | None = None, said: list[str] | None = None
-) -> Migrated:
-    engine = create_engine(database.urls["holdfast_owner"], process="test-migrate", pool_size=2)
-    say = (lambda _: None) if said is None else said.append
-    try:
-        return await migrate(engine, folder=folder, bounds=bounds, say=say)
-    finally:
-        await engine.dispose()
+    async with empty_database(database) as empty:
+        yield empty
 
 
 async def test_many_who_migrate_at_once_migrate_once(empty: Database) -> None:
-    done = await asyncio.gather(*(_migrate(empty) for _ in range(4)))
+    done = await asyncio.gather(*(migrate_schema(empty) for _ in range(4)))
     newest = newest_known()
     assert sorted(one.before or "" for one in done) == ["", newest, newest, newest]
     assert {one.after for one in done} == {newest}
     made = await empty.value(_OBJECTS)
-    assert await _migrate(empty) == Migrated(newest, newest)
+    assert await migrate_schema(empty) == Migrated(newest, newest)
     assert await empty.value(_OBJECTS) == made
     assert await empty.value("SELECT count(*) FROM tenants WHERE slug = 'platform'") == 1
 
@@ -81,9 +54,9 @@ async def test_one_that_waits_for_another_says_so_and_gives_up_when_it_takes_too
     await holder.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
     pid = await holder.fetchval("SELECT pg_backend_pid()")
     with pytest.raises(SchemaBlocked, match=f"another process migrates .*process {pid}"):
-        await _migrate(empty, bounds=Bounds(patience_ms=300))
+        await migrate_schema(empty, bounds=Bounds(patience_ms=300))
     said: list[str] = []
-    waiting = asyncio.create_task(_migrate(empty, said=said))
+    waiting = asyncio.create_task(migrate_schema(empty, said=said))
     await until(_soon(lambda: said))
     assert said == [f"another process migrates (PostgreSQL's process {pid}); waiting for it"]
     assert not waiting.done()
@@ -106,10 +79,10 @@ async def test_a_migration_that_fails_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr(Path, "read_text", broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await _migrate(empty)
+        await migrate_schema(empty)
     assert await empty.value(_OBJECTS) == 0
     monkeypatch.undo()
-    assert await _migrate(empty)
+    assert await migrate_schema(empty)
 
 
 def _soon(condition: Callable[[], object]) -> Callable[[], Awaitable[object]]:
@@ -155,7 +128,7 @@ async def _under_load(database: Database, workers: int = 4) -> AsyncIterator[_Lo
 
 
 async def test_under_load_nothing_fails_and_nobody_waits_longer_than_the_bound(empty: Database) -> None:
-    await _migrate(empty)
+    await migrate_schema(empty)
     blocker = await asyncpg.connect(empty.superuser_url)
     index = "online.create_index('holds_colour', 'holds (colour) WHERE colour IS NOT NULL')"
     check = (
@@ -167,7 +140,7 @@ async def test_under_load_nothing_fails_and_nobody_waits_longer_than_the_bound(e
         async with _under_load(empty) as load:
             # one who reads for long: the migration asks for its lock in vain, and everybody who comes later waits behind it
             await blocker.execute("BEGIN; SELECT count(*) FROM holds")
-            migrating = asyncio.create_task(_migrate(empty, folder, _QUICK, said))
+            migrating = asyncio.create_task(migrate_schema(empty, folder, _QUICK, said))
             await until(_soon(lambda: len(said) >= 2), timeout_s=30)
             before = len(load.took_s)
             await until(_soon(lambda: len(load.took_s) > before + 5), timeout_s=30)  # it goes on between the tries
@@ -189,12 +162,12 @@ async def test_under_load_nothing_fails_and_nobody_waits_longer_than_the_bound(e
 
 
 async def test_held_up_for_too_long_it_says_by_whom_and_what_was_works_as_before(empty: Database) -> None:
-    made = await _migrate(empty)
+    made = await migrate_schema(empty)
     blocker = await asyncpg.connect(empty.superuser_url, server_settings={"application_name": "somebody's report"})
     await blocker.execute("BEGIN; SELECT count(*) FROM holds")
     with folder_with(_ADD) as (folder, newest):
         with pytest.raises(SchemaBlocked) as caught:
-            await _migrate(empty, folder, Bounds(lock_timeout_ms=500, patience_ms=2_500))
+            await migrate_schema(empty, folder, Bounds(lock_timeout_ms=500, patience_ms=2_500))
         assert f"migration {newest} could not get a lock" in caught.value.message
         assert f"process {blocker.get_server_pid()} (somebody's report, role postgres)" in caught.value.message
         assert f"version {made.after} is in force" in caught.value.message
@@ -204,46 +177,28 @@ async def test_held_up_for_too_long_it_says_by_whom_and_what_was_works_as_before
         async with _under_load(empty, workers=1):
             pass
         await blocker.close()
-        assert (await _migrate(empty, folder)).after == newest
-
-
-async def _killed_in(empty: Database, folder: Path, waiting_for: str) -> None:
-    """Migrates in a process of its own, and kills it when it waits inside PostgreSQL."""
-    code = (
-        "import asyncio, sys; from pathlib import Path; from holdfast.database.engine import create_engine;"
-        "from holdfast.database.migrate import migrate;"
-        "asyncio.run(migrate(create_engine(sys.argv[1], process='victim', pool_size=2), folder=Path(sys.argv[2])))"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, empty.urls["holdfast_owner"], str(folder), cwd=ROOT, env=dict(os.environ)
-    )
-    try:
-        waits = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast-victim' AND {waiting_for}"
-        await until(lambda: empty.value(waits), timeout_s=60)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+        assert (await migrate_schema(empty, folder)).after == newest
 
 
 async def test_killed_in_a_transaction_it_leaves_nothing_and_a_second_run_ends_it(empty: Database) -> None:
-    made = await _migrate(empty)
+    made = await migrate_schema(empty)
     with folder_with(f"{_ADD}\nop.execute('SELECT pg_sleep(20)')") as (folder, _):
-        await _killed_in(empty, folder, "wait_event = 'PgSleep'")
+        await killed_in(empty, folder, "wait_event = 'PgSleep'")
     # the other end notices when it wants to answer; until then it keeps the migrators' lock, as a dead machine's would
     await empty.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holdfast-victim'"
     )
     assert await empty.value("SELECT version_num FROM alembic_version") == made.after
     with folder_with(_ADD) as (folder, newest):
-        assert await _migrate(empty, folder) == Migrated(made.after, newest)
+        assert await migrate_schema(empty, folder) == Migrated(made.after, newest)
 
 
 async def test_killed_while_it_builds_an_index_a_second_run_builds_it_anew(empty: Database) -> None:
-    await _migrate(empty)
+    await migrate_schema(empty)
     blocker = await asyncpg.connect(empty.superuser_url)
     await blocker.execute("BEGIN; SELECT count(*) FROM holds; INSERT INTO holds SELECT * FROM holds WHERE false")
     with folder_with("online.create_index('holds_tool', 'holds (tool)')") as (folder, newest):
-        await _killed_in(empty, folder, "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'")
+        await killed_in(empty, folder, "query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'")
         # before the blocker goes: else it ends its index by itself, although nobody waits for it any more
         await empty.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'holdfast-victim'"
@@ -251,15 +206,15 @@ async def test_killed_while_it_builds_an_index_a_second_run_builds_it_anew(empty
         await blocker.close()
         invalid = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass('holds_tool')"
         assert await empty.value(invalid), "the test wants a half-built index to be there"
-        assert (await _migrate(empty, folder)).after == newest
+        assert (await migrate_schema(empty, folder)).after == newest
         assert await empty.value(invalid) is False
 
 
 async def test_two_migrators_build_one_index_without_waiting_for_each_other_forever(empty: Database) -> None:
     """Building an index waits for everybody's snapshots, also for that of somebody who waits to migrate."""
-    await _migrate(empty)
+    await migrate_schema(empty)
     with folder_with("online.create_index('holds_tool', 'holds (tool)')") as (folder, newest):
-        done = await asyncio.gather(*(_migrate(empty, folder) for _ in range(3)))
+        done = await asyncio.gather(*(migrate_schema(empty, folder) for _ in range(3)))
     assert [one.after for one in done] == [newest] * 3
 
 
@@ -286,7 +241,7 @@ async def test_every_role_can_read_what_the_schema_says(empty: Database) -> None
     try:
         with pytest.raises(SchemaUnfit, match="no schema"):
             await require_schema(engine)
-        await _migrate(empty)
+        await migrate_schema(empty)
         await require_schema(engine)
         version = await read_version(engine)
         assert version is not None
@@ -294,38 +249,38 @@ async def test_every_role_can_read_what_the_schema_says(empty: Database) -> None
         await empty.execute("COMMENT ON TABLE alembic_version IS NULL")  # as programs left it that did not say it yet
         with pytest.raises(SchemaUnfit):
             await require_schema(engine)
-        await _migrate(empty)
+        await migrate_schema(empty)
         await require_schema(engine)
     finally:
         await engine.dispose()
 
 
 async def test_programs_of_this_version_work_on_the_next_ones_schema_and_not_on_that_after_it(empty: Database) -> None:
-    await _migrate(empty)
+    await migrate_schema(empty)
     with folder_with(_ADD, "op.execute('CREATE TABLE next (a int)')") as (folder, newest):
         first = folder / f"{newest}_next.py"
         second = first.read_text()
         first.unlink()
-        await _migrate(empty, folder)
+        await migrate_schema(empty, folder)
         await require_schema(empty.engine("governor"))
         async with _under_load(empty, workers=2):
             pass
         with pytest.raises(SchemaUnfit, match="this program knows"):
-            await _migrate(empty)  # a migrator of this version knows nothing of it
+            await migrate_schema(empty)  # a migrator of this version knows nothing of it
         first.write_text(second)
-        await _migrate(empty, folder)
+        await migrate_schema(empty, folder)
         with pytest.raises(SchemaUnfit, match="cannot work with"):
             await require_schema(empty.engine("governor"))
 
 
 async def test_a_migration_does_not_finish_a_restore(empty: Database) -> None:
-    await _migrate(empty)
+    await migrate_schema(empty)
     standing = await read_version(empty.engine("governor"))
     assert standing is not None
     restoring = replace(standing, restoring=True)
     await empty.execute(f"COMMENT ON TABLE alembic_version IS '{restoring.comment}'")
     with folder_with(_ADD) as (folder, newest):
         for _ in range(2):
-            await _migrate(empty, folder)
+            await migrate_schema(empty, folder)
             found = await read_version(empty.engine("governor"))
             assert found == SchemaVersion(newest, standing.version, restoring=True)

@@ -114,13 +114,23 @@ SELECT j.tenant_id, min(j.entry_id), min(j.created_at), min(j.kind), j.hold_id, 
     array_agg(j.committed_delta ORDER BY j.entry_id), array_agg(j.debt_delta ORDER BY j.entry_id),
     array_agg(j.limit_amount ORDER BY j.entry_id), array_agg(j.unlimited ORDER BY j.entry_id),
     CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') THEN coalesce(min(h.cost_nano_usd), 0) END,
-    CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') THEN 0 END,
-    CASE min(j.kind) WHEN 'commit' THEN 1 WHEN 'void' THEN 0 WHEN 'expire' THEN 0 END, min(j.actor), min(j.reason)
-FROM journal_before j LEFT JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
+    CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') -- what no cap counted is not known any more
+        THEN coalesce(max(j.committed_delta + j.debt_delta) FILTER (WHERE c.unit = 'tokens'), 0) END,
+    CASE min(j.kind) WHEN 'commit' THEN CASE WHEN min(h.kind) = 'run.budget' THEN 0 ELSE 1 END WHEN 'void' THEN 0 WHEN 'expire' THEN 0 END,
+    min(j.actor), min(j.reason)
+FROM journal_before j JOIN caps c ON c.tenant_id = j.tenant_id AND c.cap_id = j.cap_id
+LEFT JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
 GROUP BY j.tenant_id, j.hold_id, CASE WHEN j.hold_id IS NULL THEN j.entry_id END, CASE WHEN j.kind = 'reserve' THEN 0 ELSE 1 END
 ORDER BY min(j.entry_id);
 SELECT setval('journal_entry_id', greatest((SELECT coalesce(max(entry_id), 0) FROM journal_before), 1));
 DROP TABLE journal_before;
+-- a settlement has its row also where no cap counted it: the rollups equal the journal
+INSERT INTO journal (tenant_id, created_at, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
+                     unlimited, cost_nano_usd, tokens, calls, actor, reason)
+SELECT tenant_id, settled_at, CASE state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' ELSE 'expire' END, hold_id, run_id,
+    '{}', '{}', '{}', '{}', '{}', '{}', coalesce(cost_nano_usd, 0), 0, CASE state WHEN 'committed' THEN 1 ELSE 0 END, settled_by,
+    'moved from a journal that had no entry for what no cap counts'
+FROM holds WHERE settled_at IS NOT NULL AND leg_cap_ids = '{}' ORDER BY settled_at, hold_id;
 
 CREATE VIEW journal_legs WITH (security_invoker = true) AS
     SELECT j.tenant_id, j.entry_id, l.cap_id, j.hold_id, j.run_id, j.kind, l.reserved_delta, l.committed_delta, l.debt_delta,
@@ -197,10 +207,11 @@ CREATE TABLE rollups (
 );
 INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens, cost_nano_usd)
 SELECT h.tenant_id, (h.settled_at AT TIME ZONE t.time_zone)::date, h.run_id, h.kind, h.tool,
-    coalesce(h.estimate #>> '{prices_used,model}', ''), r.project_id, r.user_id, r.agent_name, r.role_name, count(*), count(*), 0,
-    sum(coalesce(h.cost_nano_usd, 0))
-FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
-WHERE h.state = 'committed' AND h.kind <> 'run.budget'
+    coalesce(h.estimate #>> '{prices_used,model}', ''), r.project_id, r.user_id, r.agent_name, r.role_name, count(*), sum(j.calls),
+    sum(j.tokens), sum(j.cost_nano_usd)
+FROM journal j JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
+JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
+WHERE j.kind = 'commit' AND h.kind <> 'run.budget'
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
 
 -- Row-level security and rights ----------------------------------------------------------------------------------------------
