@@ -38,8 +38,8 @@ CROSSING = {
     "return_budget": {"api", "governor", "sweeper"},
     "set_limit": {"api"},
 }
-OWNERS = {"make_journal_partitions": {"sweeper"}}
-"""Functions with the owner's rights: they make tables."""
+OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
+"""Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
 INNER = {"active_stop", "amount_text", "lock_caps", "may_settle", "new_id", "require_tenants", "roll_window", "supersede_decisions",
          "take_approval", "window_end", "window_start", "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
@@ -74,7 +74,8 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO tools VALUES ($1, 'crm.lookup', 1, '{}', sha256('x'))", ()),
         ("INSERT INTO stops VALUES ($1, $2, 'tool', 'mail.send', 'x', 'x')", (new_id(),)),
         ("INSERT INTO rollups VALUES ($1, now(), $2, 'tool.call', '', '', $3, $4, 'a', 'r')", (run, project, user)),
-        ("INSERT INTO journal_sums SELECT tenant_id, cap_id, now(), 0, 0, 0, 0 FROM caps WHERE tenant_id = $1", ()),
+        ("INSERT INTO journal_sums SELECT tenant_id, cap_id, now(), 0, 0, 0, 0, 0, 0, false FROM caps WHERE tenant_id = $1", ()),
+        ("INSERT INTO journal_archives VALUES ($1, now(), now(), 0, sha256('x'))", ()),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
     ):  # fmt: skip
         await tenant.database.execute(statement, mine, *arguments)

@@ -866,7 +866,7 @@ BEGIN
     FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proname IN (
         'require_tenants', 'new_id', 'amount_text', 'window_start', 'window_end', 'roll_window', 'lock_caps', 'ledger_reserve', 'take_approval',
         'supersede_decisions', 'may_settle', 'ledger_settle', 'write_entries', 'lock_for_budget', 'take_budget', 'lock_for_return', 'return_budget',
-        'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'refuse_resettling') LOOP
+        'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'journal_strays', 'refuse_resettling') LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO holdfast_definer', f);
     END LOOP;
@@ -876,7 +876,7 @@ GRANT EXECUTE ON FUNCTION ledger_settle, lock_for_return, return_budget TO holdf
 GRANT EXECUTE ON FUNCTION lock_for_budget, take_budget, set_limit TO holdfast_api;
 GRANT EXECUTE ON FUNCTION ledger_redeem TO holdfast_broker;
 GRANT EXECUTE ON FUNCTION begin_outward_all, store_outcome_all TO holdfast_executor;
-GRANT EXECUTE ON FUNCTION make_journal_partitions TO holdfast_sweeper;
+GRANT EXECUTE ON FUNCTION make_journal_partitions, journal_strays TO holdfast_sweeper;
 
 GRANT CREATE ON SCHEMA public TO holdfast_definer;
 DO $$

@@ -70,31 +70,55 @@ CREATE TABLE journal (
 CREATE INDEX journal_limits ON journal (tenant_id, (cap_ids[1]), entry_id) WHERE kind = 'limit';
 CREATE TABLE journal_rest PARTITION OF journal DEFAULT;
 
--- What a partition that was taken away had added up to, cap by cap: balances stay provable without it
+-- What months that were taken away had added up to, cap by cap: balances stay provable without them
 CREATE TABLE journal_sums (
-    tenant_id   uuid NOT NULL REFERENCES tenants,
-    cap_id      uuid NOT NULL,
-    through     timestamptz NOT NULL,                   -- the end of the newest partition that is in the sums
-    entries     bigint NOT NULL,
-    reserved    bigint NOT NULL,
-    committed   bigint NOT NULL,
-    debt        bigint NOT NULL,
+    tenant_id     uuid NOT NULL REFERENCES tenants,
+    cap_id        uuid NOT NULL,
+    through       timestamptz NOT NULL,                 -- the end of the newest month that is in the sums
+    entries       bigint NOT NULL,
+    reserved      bigint NOT NULL,
+    committed     bigint NOT NULL,
+    debt          bigint NOT NULL,
+    last_entry_id bigint NOT NULL,
+    limit_amount  bigint NOT NULL,                      -- as the newest of those entries left it
+    unlimited     boolean NOT NULL,
     PRIMARY KEY (tenant_id, cap_id)
 );
 
--- Months ahead; whoever writes into a month that nobody made writes into the rest, and loses nothing
+-- Which months those were, and what became of their entries: a file with this digest has them
+CREATE TABLE journal_archives (
+    tenant_id   uuid NOT NULL REFERENCES tenants,
+    month       date NOT NULL,
+    ends_at     timestamptz NOT NULL,
+    entries     bigint NOT NULL,
+    sha256      bytea NOT NULL CHECK (length(sha256) = 32),
+    archived_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant_id, month)
+);
+
+-- Months ahead; whoever writes into a month that nobody made writes into the rest, and loses nothing. Made late, a month takes its
+-- entries out of the rest. Attached, not created in place: that would lock the whole journal, and so everybody, for a moment.
 CREATE FUNCTION make_journal_partitions(p_from timestamptz, p_months integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     first timestamptz := date_trunc('month', p_from, 'UTC');
-    starts timestamptz; ends timestamptz; name text; made integer := 0;
+    starts timestamptz; ends timestamptz; name text; attach text; made integer := 0;
 BEGIN
     FOR month IN 0 .. p_months - 1 LOOP
         starts := ((first AT TIME ZONE 'UTC') + month * interval '1 month') AT TIME ZONE 'UTC';
         ends := ((first AT TIME ZONE 'UTC') + (month + 1) * interval '1 month') AT TIME ZONE 'UTC';
         name := 'journal_' || to_char(starts AT TIME ZONE 'UTC', 'YYYY_MM');
         CONTINUE WHEN to_regclass('public.' || name) IS NOT NULL;
-        EXECUTE format('CREATE TABLE %I PARTITION OF journal FOR VALUES FROM (%L) TO (%L)', name, starts, ends);
+        EXECUTE format('CREATE TABLE %I (LIKE journal INCLUDING ALL)', name);
+        attach := format('ALTER TABLE journal ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, starts, ends);
+        BEGIN
+            EXECUTE attach;
+        EXCEPTION WHEN check_violation THEN -- the rest has entries of this month
+            LOCK TABLE journal_rest IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('WITH moved AS (DELETE FROM journal_rest WHERE created_at >= %L AND created_at < %L RETURNING *)
+                            INSERT INTO %I SELECT * FROM moved', starts, ends, name);
+            EXECUTE attach;
+        END;
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY tenant_only ON %I USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())', name);
@@ -102,6 +126,11 @@ BEGIN
     END LOOP;
     RETURN made;
 END $$;
+
+-- Months of which there are entries in the rest
+CREATE FUNCTION journal_strays() RETURNS TABLE (month timestamptz, entries bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS
+$$ SELECT date_trunc('month', created_at, 'UTC'), count(*) FROM journal_rest GROUP BY 1 ORDER BY 1 $$;
 SELECT make_journal_partitions(coalesce((SELECT min(created_at) FROM journal_before), now()),
     4 + 12 * (date_part('year', now())::integer - date_part('year', coalesce((SELECT min(created_at) FROM journal_before), now()))::integer)
     + date_part('month', now())::integer - date_part('month', coalesce((SELECT min(created_at) FROM journal_before), now()))::integer);
@@ -110,9 +139,9 @@ SELECT make_journal_partitions(coalesce((SELECT min(created_at) FROM journal_bef
 INSERT INTO journal (tenant_id, entry_id, created_at, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas,
                      limit_amounts, unlimited, cost_nano_usd, tokens, calls, actor, reason)
 SELECT j.tenant_id, min(j.entry_id), min(j.created_at), min(j.kind), j.hold_id, (min(h.run_id::text))::uuid,
-    array_agg(j.cap_id ORDER BY j.entry_id), array_agg(j.reserved_delta ORDER BY j.entry_id),
-    array_agg(j.committed_delta ORDER BY j.entry_id), array_agg(j.debt_delta ORDER BY j.entry_id),
-    array_agg(j.limit_amount ORDER BY j.entry_id), array_agg(j.unlimited ORDER BY j.entry_id),
+    array_agg(j.cap_id ORDER BY j.cap_id), array_agg(j.reserved_delta ORDER BY j.cap_id),
+    array_agg(j.committed_delta ORDER BY j.cap_id), array_agg(j.debt_delta ORDER BY j.cap_id),
+    array_agg(j.limit_amount ORDER BY j.cap_id), array_agg(j.unlimited ORDER BY j.cap_id),
     CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') THEN coalesce(min(h.cost_nano_usd), 0) END,
     CASE WHEN min(j.kind) IN ('commit', 'void', 'expire') -- what no cap counted is not known any more
         THEN coalesce(max(j.committed_delta + j.debt_delta) FILTER (WHERE c.unit = 'tokens'), 0) END,
@@ -214,6 +243,19 @@ JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t 
 WHERE j.kind = 'commit' AND h.kind <> 'run.budget'
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
 
+-- Growth -------------------------------------------------------------------------------------------------------------------
+
+-- Rows that every decision changes leave room on their page, so that the new version stands beside the old one and no index is
+-- touched (HOT): caps' balances, runs' counters, a hold's state up to its settlement.
+ALTER TABLE caps SET (fillfactor = 50);
+ALTER TABLE runs SET (fillfactor = 70);
+ALTER TABLE holds SET (fillfactor = 85);
+-- Every settled hold leaves a dead entry in the index of open ones, which sweepers read; a fifth of all holds ever taken, as the default
+-- has it, would be too many to wait for.
+ALTER TABLE holds SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_analyze_scale_factor = 0.02);
+ALTER TABLE runs SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+ALTER TABLE caps SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
+
 -- Row-level security and rights ----------------------------------------------------------------------------------------------
 
 DO $$
@@ -222,7 +264,7 @@ BEGIN
     FOREACH t IN ARRAY ARRAY['tenants', 'runs', 'caps', 'holds'] LOOP
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     END LOOP;
-    FOREACH t IN ARRAY ARRAY['journal', 'journal_rest', 'journal_sums', 'stops', 'rollups'] LOOP
+    FOREACH t IN ARRAY ARRAY['journal', 'journal_rest', 'journal_sums', 'journal_archives', 'stops', 'rollups'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
         EXECUTE format('CREATE POLICY tenant_only ON %I USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())', t);
@@ -233,13 +275,16 @@ BEGIN
     END LOOP;
 END $$;
 
+-- so that what is in the rest can be moved into its month; only the two functions above run as the owner
+CREATE POLICY owner_all ON journal_rest TO CURRENT_USER USING (true) WITH CHECK (true);
+
 -- The ledger is written by its functions and by nothing else: no process has a right on a balance, a hold or the journal.
 REVOKE INSERT, UPDATE ON caps, holds FROM holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_broker;
 REVOKE UPDATE (limit_amount, unlimited, ceiling, reserved, committed, debt) ON caps FROM holdfast_api;
 REVOKE UPDATE (state, cost_nano_usd, settled_at, settled_by) ON holds FROM holdfast_api;
 REVOKE UPDATE (state, cost_nano_usd, unknown_at, settled_at, settled_by, superseded_at) ON holds FROM holdfast_governor, holdfast_sweeper;
 REVOKE UPDATE (state, lease_hash, lease_expires_at) ON holds FROM holdfast_broker;
-GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, stops, rollups
+GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, journal_archives, stops, rollups
     TO holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_auditor;
 REVOKE UPDATE (superseded_at) ON decisions FROM holdfast_governor;
 GRANT SELECT ON stops TO holdfast_broker;
