@@ -11,6 +11,7 @@ from typing import Final, get_args
 import pytest
 
 from docs import generate, operations
+from holdfast.codes.catalogue import CATALOGUE
 from holdfast.contracts.run import MarkRun
 from holdfast.providers.model import Channel
 from holdfast.timeline.follow import ALWAYS_SENT
@@ -113,6 +114,9 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Event":
                 written |= {text for text in _literals(node.args[1]) if re.fullmatch(r"[a-z]+\.[a-z_]+", text)}
+    for script in (ROOT / "holdfast" / "database" / "migrations").rglob("*.sql"):
+        named = re.findall(r"'\{?((?:decision|budget|cap)\.[a-z_]+)\}?'", script.read_text(encoding="utf-8"))
+        written |= set(named) - CATALOGUE.keys()
     assert written <= listed
     written |= {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
     written |= {f"{channel}.delta" for channel in get_args(Channel)}
