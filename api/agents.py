@@ -14,7 +14,7 @@ from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_change
 from holdfast.runs import versions
 from holdfast.runs.definition import AgentDefinition
-from holdfast.runs.versions import RULES_MAX, AgentVersion, RoleVersion, RuleForm
+from holdfast.runs.versions import RULES_MAX, AgentVersion, OutputDefault, RoleVersion, RuleForm
 from holdfast.tenancy.principals import ADMIN, DEVELOPER, OWNER
 from holdfast_verdict.decide import rule_to_json
 
@@ -34,6 +34,7 @@ class PutRole(Form):
     """The table of a role. Order: forbids, permits, gates; what nothing permits is denied."""
 
     rules: list[RuleForm] = Field(max_length=RULES_MAX)
+    max_tokens_default: OutputDefault = None
 
 
 class Role(Answer):
@@ -44,6 +45,7 @@ class Role(Answer):
     created_at: Time
     policy_hash: str = Field(description="SHA-256 of the rules' canonical JSON, hex; decision records cite it")
     rules: list[dict[str, JsonValue]] = Field(description="as they were put, with all fields")
+    max_tokens_default: int | None = Field(description="output bound of a model call whose agent sets none")
 
     @classmethod
     def of(cls, role: RoleVersion) -> Self:
@@ -54,6 +56,7 @@ class Role(Answer):
             created_at=role.created_at,
             policy_hash=role.policy_hash.hex(),
             rules=[cast("dict[str, JsonValue]", rule_to_json(rule)) for rule in role.rules],
+            max_tokens_default=role.max_tokens_default,
         )
 
 
@@ -99,14 +102,21 @@ async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) 
     caller.require(OWNER, ADMIN)
     async with transaction(parts.engine, caller.tenant_id) as connection:
         rules = tuple(rule.to_rule() for rule in body.rules)
-        stored = await versions.put_role(connection, caller.tenant_id, name, rules)
+        stored = await versions.put_role(
+            connection, caller.tenant_id, name, rules, max_tokens_default=body.max_tokens_default
+        )
         await record_change(
             connection,
             caller.tenant_id,
             caller,
             "role.put",
             f"role {name} is at version {stored.version}",
-            {"role": name, "version": stored.version, "policy_hash": stored.policy_hash.hex()},
+            {
+                "role": name,
+                "version": stored.version,
+                "policy_hash": stored.policy_hash.hex(),
+                "max_tokens_default": stored.max_tokens_default,
+            },
         )
     return Role.of(stored)
 

@@ -336,10 +336,21 @@ class Holdfast:
         return read_answer(StoredVersion, self._transport.request("PUT", f"/v1/agents/{name}", body=definition))
 
     def put_role(
-        self, name: str, rules: Sequence[Mapping[str, Any]]
-    ) -> StoredVersion:  # Any: JSON that the server checks
-        """Stores a new version of a role's rules; runs admitted from now on are decided by it."""
-        answer = self._transport.request("PUT", f"/v1/roles/{name}", body={"rules": [dict(rule) for rule in rules]})
+        self,
+        name: str,
+        rules: Sequence[Mapping[str, Any]],  # Any: JSON that the server checks
+        *,
+        max_tokens_default: int | None = None,
+    ) -> StoredVersion:
+        """Stores a new version of a role; runs admitted from now on are decided by it.
+
+        Args:
+            name: The role's name.
+            rules: Its rules.
+            max_tokens_default: Output bound of a model call whose agent sets none; None for the server's.
+        """
+        body = {"rules": [dict(rule) for rule in rules], "max_tokens_default": max_tokens_default}
+        answer = self._transport.request("PUT", f"/v1/roles/{name}", body=body)
         return read_answer(StoredVersion, answer)
 
     # Vault --------------------------------------------------------------------------------------------------------------

@@ -367,6 +367,7 @@ class Role:
     created_at: datetime
     policy_hash: str
     rules: list[dict[str, Any]]  # Any: JSON as it was put, with all fields
+    max_tokens_default: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.money import parse_usd
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
-from holdfast.runs.versions import RULES_MAX, RuleForm
+from holdfast.runs.versions import RULES_MAX, OutputDefault, RuleForm
 from holdfast.tools.definition import OwnTool, ToolForm
 from holdfast.tools.files import problems, read_beside
 from holdfast.tools.versions import check_name
@@ -89,6 +89,7 @@ class RoleFile(_File):
 
     name: str | None = Field(default=None, pattern=_NAME, description="its name; default: the file's")
     rules: list[RuleForm] = Field(max_length=RULES_MAX, description="see the reference of rules")
+    max_tokens_default: OutputDefault = None
     cases: list[CaseFile] = Field(default=[], description="examples that must come out as they say")
 
 
@@ -109,6 +110,7 @@ class Role:
     place: str
     forms: tuple[RuleForm, ...]
     cases: tuple[CaseFile, ...]
+    max_tokens_default: int | None
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -203,7 +205,7 @@ class _Reader:
                 continue
             name = file.name or path.stem
             if self.is_new("role", name, place):
-                found[name] = Role(name, place, tuple(file.rules), tuple(file.cases))
+                found[name] = Role(name, place, tuple(file.rules), tuple(file.cases), file.max_tokens_default)
         return found
 
     def tools(self) -> dict[str, OwnTool]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from cli.project.files import Project, ProjectInvalid
+from cli.project.files import Project, ProjectInvalid, Role
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.definition import OwnTool, ToolForm
 from holdfast.tools.toolset import Toolset
@@ -89,12 +89,16 @@ class Server:
     def _roles(self, project: Project) -> Iterator[Item]:
         for name, role in project.roles.items():
             there = self.roles.get(name)
-            rules = [form.model_dump(mode="json") for form in role.forms]
+            same = there is not None and (there.policy_hash, there.max_tokens_default) == (
+                role.policy_hash,
+                role.max_tokens_default,
+            )
 
-            def put(name: str = name, rules: list[dict[str, object]] = rules) -> int:
-                return self.client.put_role(name, rules).version
+            def put(name: str = name, role: Role = role) -> int:
+                rules = [form.model_dump(mode="json") for form in role.forms]
+                return self.client.put_role(name, rules, max_tokens_default=role.max_tokens_default).version
 
-            yield _item("role", name, there, there is not None and there.policy_hash == role.policy_hash, put)
+            yield _item("role", name, there, same, put)
 
     def _agents(self, project: Project) -> Iterator[Item]:
         for name, agent in project.agents.items():

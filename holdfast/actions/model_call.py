@@ -162,16 +162,16 @@ async def _priced(
     connection: AsyncConnection, run: RunFacts, request: ModelRequest, head: bytes, max_tokens: int | None
 ) -> ModelCall:
     """Returns the call with its worst case; without `max_tokens` its output bound is chosen by what the caps have left."""
-    headroom = Headroom()
+    headroom, default = Headroom(), run.policy.max_tokens_default or DEFAULT_MAX_TOKENS
     try:
         price = price_of(request.wire, request.model, run.now)
         if max_tokens is None or price.tokenizer is not None:
             caps = await read_applicable_caps(connection, run.tenant_id, run.scopes, UNITS)
             headroom = headroom_of(caps, funded=run.funded)
         if price.tokenizer is None:
-            estimate = fitted(request, price, headroom, max_tokens)
+            estimate = fitted(request, price, headroom, max_tokens, default=default)
         else:  # there may be much to count: others reserve meanwhile
-            estimate = await asyncio.to_thread(fitted, request, price, headroom, max_tokens)
+            estimate = await asyncio.to_thread(fitted, request, price, headroom, max_tokens, default=default)
     except (PriceUnknown, ContentUnsupported) as refusal:
         return ModelCall(model_action(request, head), None, refusal, shrinkable=False)
     request = replace(request, max_tokens=estimate.output_tokens_bound)

@@ -42,16 +42,17 @@ _READ = text("""
 
 _READ_AGENT = text("SELECT definition FROM agents WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
 _READ_ROLE = text(
-    "SELECT rules, policy_hash FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
+    "SELECT rules, policy_hash, max_tokens_default FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RolePolicy:
-    """A version of a role: its rules and their hash."""
+    """A version of a role: its rules and their hash, and what a call may write whose agent sets no bound."""
 
     rules: tuple[Rule, ...]
     policy_hash: bytes
+    max_tokens_default: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +191,9 @@ class RunReader:
             row = (
                 await connection.execute(_READ_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
             ).one()
-            _keep(self._policies, key, RolePolicy(tuple(rule_from_json(rule) for rule in row.rules), row.policy_hash))
+            _keep(
+                self._policies,
+                key,
+                RolePolicy(tuple(map(rule_from_json, row.rules)), row.policy_hash, row.max_tokens_default),
+            )
         return self._policies[key]

@@ -88,7 +88,14 @@ def affordable_max_tokens(
     return wanted if price.max_output_tokens is None else min(wanted, price.max_output_tokens)
 
 
-def fitted(request: ModelRequest, price: Price, headroom: Headroom, max_tokens: int | None) -> Estimate:
+def fitted(
+    request: ModelRequest,
+    price: Price,
+    headroom: Headroom,
+    max_tokens: int | None,
+    *,
+    default: int = DEFAULT_MAX_TOKENS,
+) -> Estimate:
     """Returns the worst case of a call as it is to be asked for: its output bound is the `max_tokens` to send.
 
     The input's bound comes from its bytes. Only where that does not fit what the caps have left, or the model's context
@@ -102,29 +109,35 @@ def fitted(request: ModelRequest, price: Price, headroom: Headroom, max_tokens: 
         price: The model's price.
         headroom: What the caps have left.
         max_tokens: The agent's own bound, None if it sets none.
+        default: The role's bound for calls whose agent sets none.
 
     Raises:
         RequestInvalid: The bound is not positive.
     """
-    estimate = _fitted(input_tokens_bound(request), price, headroom, max_tokens, None)
-    if price.tokenizer is None or _fits(estimate, headroom, max_tokens):
+    estimate = _fitted(input_tokens_bound(request), price, headroom, max_tokens, default, None)
+    wanted = max_tokens or min(default, price.max_output_tokens or default)
+    if price.tokenizer is None or _fits(estimate, headroom, wanted):
         return estimate
-    return _fitted(counted_tokens_bound(request, price.tokenizer), price, headroom, max_tokens, price.tokenizer)
+    counted = counted_tokens_bound(request, price.tokenizer)
+    return _fitted(counted, price, headroom, max_tokens, default, price.tokenizer)
 
 
 def _fitted(
-    input_tokens: int, price: Price, headroom: Headroom, max_tokens: int | None, tokenizer: Tokenizer | None
+    input_tokens: int,
+    price: Price,
+    headroom: Headroom,
+    max_tokens: int | None,
+    default: int,
+    tokenizer: Tokenizer | None,
 ) -> Estimate:
     if max_tokens is None:
-        max_tokens = affordable_max_tokens(input_tokens, price, headroom)
+        max_tokens = affordable_max_tokens(input_tokens, price, headroom, default=default)
     if max_tokens is None:
         max_tokens = min(USEFUL_MAX_TOKENS_MIN, price.max_output_tokens or USEFUL_MAX_TOKENS_MIN)
     return estimate_of(price, input_tokens, max_tokens, tokenizer)
 
 
-def _fits(estimate: Estimate, headroom: Headroom, max_tokens: int | None) -> bool:
-    price = estimate.prices_used
-    wanted = max_tokens or min(DEFAULT_MAX_TOKENS, price.max_output_tokens or DEFAULT_MAX_TOKENS)
-    window = price.context_window or estimate.max_tokens_total
+def _fits(estimate: Estimate, headroom: Headroom, wanted: int) -> bool:
+    window = estimate.prices_used.context_window or estimate.max_tokens_total
     affordable = estimate.output_tokens_bound >= wanted and headroom.covers(estimate)
     return affordable and estimate.max_tokens_total <= window

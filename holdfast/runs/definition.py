@@ -63,7 +63,7 @@ class AgentDefinition(BaseModel):
         default=None,
         ge=1,
         le=200_000,
-        description="output bound of one model call; without one 4096, or less where the caps cannot afford that",
+        description="output bound of one model call; without one the role's default, or less where the caps cannot afford that",
     )
     tools: tuple[str, ...] = Field(default=(), max_length=200, strict=False)  # JSON has no tuples
     limits: AgentLimits = AgentLimits()

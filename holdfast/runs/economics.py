@@ -13,7 +13,7 @@ from holdfast.ledger import core
 from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
-from holdfast.pricing.headroom import USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
+from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast.runs.definition import AgentDefinition
@@ -68,7 +68,14 @@ class CapShare:
 
 
 def first_calls(
-    agent: AgentDefinition, tools: Toolset, content: str, at: datetime, headroom: Headroom, max_tokens: int | None
+    agent: AgentDefinition,
+    tools: Toolset,
+    content: str,
+    at: datetime,
+    headroom: Headroom,
+    max_tokens: int | None,
+    *,
+    default: int = DEFAULT_MAX_TOKENS,
 ) -> list[Estimate]:
     """Returns the worst case of the agent's first call on each of its targets, the first choice first.
 
@@ -79,6 +86,7 @@ def first_calls(
         at: Time of the prices.
         headroom: What the caps have left.
         max_tokens: The output bound; None for what a call without one would get.
+        default: The role's bound for such calls.
 
     Raises:
         PriceUnknown: A target has no known price.
@@ -96,6 +104,7 @@ def first_calls(
             price_of(target.wire, target.name, at),
             headroom,
             max_tokens,
+            default=default,
         )
         for target in agent.model.targets
     ]

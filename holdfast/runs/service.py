@@ -23,7 +23,7 @@ from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
-from holdfast.pricing.headroom import UNITS
+from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, UNITS
 from holdfast.runs.economics import CapShare, Economics, dearest, first_calls, headroom_before, judge, shares
 from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
 from holdfast.tenancy import idempotency
@@ -206,7 +206,14 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
     left = headroom_before(caps, cap_nano_usd)
     try:
         calls = await asyncio.to_thread(
-            first_calls, definition, tools, request.content, at, left, definition.max_tokens
+            first_calls,
+            definition,
+            tools,
+            request.content,
+            at,
+            left,
+            definition.max_tokens,
+            default=prepared.role.max_tokens_default or DEFAULT_MAX_TOKENS,
         )
     except PriceUnknown:
         calls = []

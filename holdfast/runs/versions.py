@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
+from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, USEFUL_MAX_TOKENS_MIN
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.versions import newest_of
 from holdfast_verdict.canonical import JsonValue as Canonical
@@ -21,6 +22,15 @@ from holdfast_verdict.canonical import NotCanonical, canonical_bytes
 from holdfast_verdict.decide import Condition, Effect, Operator, Rule, policy_hash, rule_from_json, rule_to_json
 
 RULES_MAX: Final = 500
+
+OutputDefault = Annotated[
+    int | None,
+    Field(
+        ge=USEFUL_MAX_TOKENS_MIN,
+        le=200_000,
+        description=f"output bound of a model call whose agent sets none; without one {DEFAULT_MAX_TOKENS}",
+    ),
+]
 
 # A lock on the name: the next version's number is not there to be locked yet.
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))")
@@ -32,8 +42,9 @@ _INSERT_AGENT = text("""
     RETURNING version, created_at
 """)
 _INSERT_ROLE = text("""
-    INSERT INTO roles (tenant_id, name, version, rules, policy_hash)
-    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:rules AS jsonb), :policy_hash FROM roles
+    INSERT INTO roles (tenant_id, name, version, rules, policy_hash, max_tokens_default)
+    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:rules AS jsonb), :policy_hash, CAST(:max_tokens_default AS integer)
+    FROM roles
     WHERE tenant_id = :tenant_id AND name = :name
     RETURNING version, created_at
 """)
@@ -42,11 +53,11 @@ _NEWEST_AGENT = text("""
     WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
 """)
 _NEWEST_ROLE = text("""
-    SELECT name, version, created_at, rules, policy_hash FROM roles
+    SELECT name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
     WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
 """)
 _ROLE_VERSION = text("""
-    SELECT name, version, created_at, rules, policy_hash FROM roles
+    SELECT name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
     WHERE tenant_id = :tenant_id AND name = :name AND version = :version
 """)
 _LIST_AGENTS = text("""
@@ -54,7 +65,7 @@ _LIST_AGENTS = text("""
     WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
 """)
 _LIST_ROLES = text("""
-    SELECT DISTINCT ON (name) name, version, created_at, rules, policy_hash FROM roles
+    SELECT DISTINCT ON (name) name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
     WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
 """)
 
@@ -147,13 +158,14 @@ class AgentVersion:
 
 @dataclass(frozen=True, slots=True)
 class RoleVersion:
-    """A version of a role with its rules and their hash."""
+    """A version of a role with its rules and their hash, and the output bound of its agents' calls that have none."""
 
     name: str
     version: int
     created_at: datetime
     rules: tuple[Rule, ...]
     policy_hash: bytes
+    max_tokens_default: int | None = None
 
 
 def _agent(name: str, version: int, created_at: datetime, definition: object) -> AgentVersion:
@@ -161,9 +173,15 @@ def _agent(name: str, version: int, created_at: datetime, definition: object) ->
 
 
 def _role(
-    name: str, version: int, created_at: datetime, rules: list[dict[str, Canonical]], hash_: bytes
+    name: str,
+    version: int,
+    created_at: datetime,
+    rules: list[dict[str, Canonical]],
+    hash_: bytes,
+    max_tokens_default: int | None,
 ) -> RoleVersion:
-    return RoleVersion(name, version, created_at, tuple(rule_from_json(rule) for rule in rules), hash_)
+    read = tuple(rule_from_json(rule) for rule in rules)
+    return RoleVersion(name, version, created_at, read, hash_, max_tokens_default)
 
 
 async def put_agent(
@@ -199,8 +217,22 @@ async def _check_tools(connection: AsyncConnection, tenant_id: UUID, where: str,
         raise RequestInvalid(f"{where}: {error.message}", remedy=error.remedy) from None
 
 
-async def put_role(connection: AsyncConnection, tenant_id: UUID, name: str, rules: tuple[Rule, ...]) -> RoleVersion:
+async def put_role(
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    name: str,
+    rules: tuple[Rule, ...],
+    *,
+    max_tokens_default: int | None = None,
+) -> RoleVersion:
     """Stores a new version of a role.
+
+    Args:
+        connection: The caller's transaction.
+        tenant_id: The tenant.
+        name: The role's name.
+        rules: Its rules.
+        max_tokens_default: Output bound of its agents' calls that have none of their own; None for Holdfast's.
 
     Raises:
         RequestInvalid: Two rules have the same id, or a rule names a tool that does not exist.
@@ -219,10 +251,11 @@ async def put_role(connection: AsyncConnection, tenant_id: UUID, name: str, rule
                 "name": name,
                 "rules": orjson.dumps([rule_to_json(rule) for rule in rules]).decode(),
                 "policy_hash": hash_,
+                "max_tokens_default": max_tokens_default,
             },
         )
     ).one()
-    return RoleVersion(name, row.version, row.created_at, rules, hash_)
+    return RoleVersion(name, row.version, row.created_at, rules, hash_, max_tokens_default)
 
 
 async def newest_agent(connection: AsyncConnection, tenant_id: UUID, name: str) -> AgentVersion:

@@ -69,8 +69,11 @@ async def test_fallbacks_and_a_bound_come_from_the_file_and_are_the_same_when_ap
         text + '\n[[model.fallbacks]]\nwire = "openai"\nname = "gpt-4.1"\n',
         encoding="utf-8",
     )
-    assert (await applied(desk, tmp_path))["agent", "routed"]["change"] == "changed"
-    assert (await applied(desk, tmp_path))["agent", "routed"]["change"] == "unchanged"
+    role = tmp_path / "roles" / "routed.toml"
+    role.write_text(f"max_tokens_default = 700\n{role.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"changed"}
+    assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
+    assert (await asyncio.to_thread(desk.owner.role, "routed")).max_tokens_default == 700
     agent.write_text(agent.read_text(encoding="utf-8").replace("gpt-4.1", "nobody-knows-this"), encoding="utf-8")
     await applied(desk, tmp_path)
     refused = await desk.holdfast("estimate", "hello", "--agent", "routed")

@@ -303,6 +303,7 @@ class Tenant:
         deadline_s: int = 3_600,
         max_tokens: int | None = 500,
         fallbacks: Sequence[ModelTarget] = (),
+        role_default: int | None = None,
         **limits: int,
     ) -> Run:
         """Admits a run; Temporal is not told yet."""
@@ -317,11 +318,13 @@ class Tenant:
             limits=AgentLimits(**limits),
         )
         await self.rig.database.execute(
-            "INSERT INTO roles (tenant_id, name, version, rules, policy_hash) VALUES ($1, $2, 1, $3::text::jsonb, $4)",
+            """INSERT INTO roles (tenant_id, name, version, rules, policy_hash, max_tokens_default)
+               VALUES ($1, $2, 1, $3::text::jsonb, $4, $5)""",
             self.tenant_id,
             name,
             json.dumps([rule_to_json(rule) for rule in rules]),
             policy_hash(tuple(rules)),
+            role_default,
         )
         async with transaction(self.rig.engine("api"), self.tenant_id) as connection:
             await put_agent(connection, self.tenant_id, name, definition)

@@ -64,6 +64,16 @@ async def test_without_a_bound_a_call_gets_the_default_and_the_provider_is_sent_
     assert await sent(rig) == [4_096]
 
 
+async def test_the_default_is_the_role_s_if_it_sets_one_and_the_agent_s_own_bound_comes_first(
+    rig: Rig, tenant: Tenant
+) -> None:
+    for own, expected in ((None, 700), (500, 500)):
+        run = await tenant.start(task(say("done")), max_tokens=own, role_default=700)
+        assert await run.ended() == "succeeded"
+        assert await reserved(run) == [(expected, expected)]
+    assert await sent(rig) == [700, 500]
+
+
 async def test_where_that_is_too_much_a_call_takes_half_of_what_the_caps_have_left(rig: Rig, tenant: Tenant) -> None:
     await limit(tenant, 20_000_000)  # two cents: about 1,300 tokens of output at 15 dollars a million, less the input
     run = await tenant.start(task(say("done")), max_tokens=None, tools=())
@@ -139,7 +149,7 @@ async def test_many_who_ask_for_one_try_at_once_get_one_answer_whatever_is_left_
     # the sweeper starts the run, perhaps already: then its hold is past `held`, and the answer is the same hold all the same
     assert {reply.verdict for reply in replies} <= {"allow", "replayed"}
     assert len({(reply.decision_id, reply.hold_id) for reply in replies}) == 1
-    assert await run.ended() == "succeeded"
+    assert await run.ended(within_s=120) == "succeeded"
     assert await run.states() == ["committed"]
     await redis.aclose()
 
