@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,6 +14,7 @@ from bench import overhead, startup, stream, tools
 from bench.ledger import measure as ledger
 from bench.matrix import measure as matrix
 from bench.report import Report
+from holdfast.errors import ConfigurationInvalid
 
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
@@ -48,7 +50,11 @@ def main(
         if name != "matrix":
             raise typer.BadParameter("--cell goes with the benchmark matrix only")
         options["cell"] = cell
-    report = asyncio.run(measure(quick=quick, **options))
+    try:
+        report = asyncio.run(measure(quick=quick, **options))
+    except ConfigurationInvalid as error:
+        print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
+        raise typer.Exit(2) from None
     report.print()
     if json is not None:
         report.write(json)

@@ -63,7 +63,7 @@ class Report:
             table.add_row(key, f"{figure.value:.4g}", figure.unit, goal, meets)
         console.print(table)
         for note in self.notes:
-            console.print(f"· {note}")
+            console.print(f"· {note}", markup=False, soft_wrap=True)
         for wrong in self.wrong:
             console.print(f"[bold red]wrong[/]: {wrong}")
 

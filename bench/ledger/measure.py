@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -18,8 +20,10 @@ from bench.ledger.place import Customer, Server, make_customers, make_runs, open
 from bench.ledger.plain_inserts import PlainInserts
 from bench.ledger.process import Side
 from bench.report import Figure, Report
+from holdfast.errors import ConfigurationInvalid
 
 _PROCESSES: Final = (2, 4)
+_OLD_HOLD_BYTES: Final = 10_000  # with its decision, journal, timeline and indexes: about 7 kB, and the log
 _ALONE_FINER: Final = 4  # the disk's speed changes within seconds
 _HOT_UPDATES_A_S: Final = 2_000  # about; it sets only how long pgbench works
 
@@ -264,6 +268,16 @@ class Bench:
         self._report.wrong += await books_wrong(self._server, settled)
 
 
+def _check_disk(old_holds: int) -> None:
+    folder = tempfile.gettempdir()
+    needed, free = old_holds * _OLD_HOLD_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigurationInvalid(
+            f"{old_holds:,} old holds need about {needed / 2**30:.0f} GiB, and {folder} has {free / 2**30:.0f} free",
+            remedy="set TMPDIR to a larger disk, or ask for fewer with --scale",
+        )
+
+
 def _say(what: str, began_s: float) -> None:
     print(f"{time.monotonic() - began_s:5.0f} s  {what} …", file=sys.stderr, flush=True)
 
@@ -290,8 +304,14 @@ async def measure(*, quick: bool, scale: int = 10**6, profiled: bool = False) ->
         quick: Rougher, within a minute.
         scale: How many old holds to go up to, for the flatness.
         profiled: Measures only the ledger's own load, and tells where the time goes.
+
+    Raises:
+        ConfigurationInvalid: The old holds need more disk than is free.
     """
-    report, plan, began_s = Report("ledger"), plan_of(quick=quick, scale=scale), time.monotonic()
+    plan = plan_of(quick=quick, scale=scale)
+    if plan.old_holds and not profiled:
+        _check_disk(plan.old_holds[0] + plan.old_holds[-1])
+    report, began_s = Report("ledger"), time.monotonic()
     async with open_server() as server, AsyncExitStack() as stack:
         if profiled:
             await profile.measure(server, report, "ours", round_s=plan.round_s, rounds=plan.rounds)

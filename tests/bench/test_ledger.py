@@ -159,6 +159,14 @@ def test_options_of_the_ledger_are_refused_elsewhere() -> None:
     assert "--scale" in result.output
 
 
+def test_more_old_holds_than_the_disk_takes_are_refused_at_once() -> None:
+    app = typer.Typer()
+    app.command()(command.main)
+    result = CliRunner().invoke(app, ["ledger", "--scale", "1e15"])
+    assert result.exit_code == 2
+    assert "--scale" in result.stderr
+
+
 def test_a_wrong_result_fails_and_a_missed_goal_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     app = typer.Typer()
     app.command()(command.main)
