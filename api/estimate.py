@@ -12,6 +12,7 @@ from api.authentication import Caller
 from api.context import Parts
 from api.forms import TEXT_LENGTH_MAX, Answer, Form, Name, Usd, usd
 from api.runs import STARTERS
+from holdfast.ledger.types import WindowKind
 from holdfast.money import parse_usd
 from holdfast.runs import service
 from holdfast.runs.service import RunEstimate
@@ -36,6 +37,7 @@ class CapShare(Answer):
     scope_kind: str
     scope_name: str
     unit: str
+    window: WindowKind
     limit_amount: int | None = Field(description="null if unlimited")
     available: int | None = Field(description="what a new hold could take now; null if unlimited")
     needed: int = Field(description="what the first call would hold here")
@@ -105,6 +107,7 @@ class Estimate(Answer):
                     scope_kind=share.cap.scope.kind,
                     scope_name=found.scope_names[share.cap.scope],
                     unit=share.cap.unit,
+                    window=share.cap.window_kind,
                     limit_amount=None if share.cap.unlimited else share.cap.limit_amount,
                     available=share.available,
                     needed=share.needed,

@@ -129,6 +129,18 @@ def id_cursor(cursor: str | None) -> UUID | None:
         ) from None
 
 
+def number_cursor(cursor: str | None) -> int | None:
+    """Reads a cursor of a list that is sorted by numbers; None for its first page.
+
+    Raises:
+        RequestInvalid: It is no cursor.
+    """
+    text = text_cursor(cursor)
+    if text and not (text.isascii() and text.isdecimal() and int(text) <= MAX_INTEGER):
+        raise RequestInvalid("`cursor`: this is no cursor of this list", remedy="send `next_cursor` as it was received")
+    return int(text) if text else None
+
+
 def claim_for(caller: Principal, operation: str, key: str | None, request: dict[str, JsonValue]) -> Claim | None:
     """Returns what a request claims under its idempotency key, or None if it has none."""
     if key is None:

@@ -58,6 +58,12 @@ class CreateRun(Form):
     cap_usd: Usd | None = Field(default=None, description="the run's own money cap; default and bound: the agent's")
     guaranteed: bool = Field(default=False, description="hold the whole cap for this run at once")
     deadline_s: int | None = Field(default=None, ge=1, le=31_536_000, description="default and bound: the agent's")
+    parent_run_id: UUID | None = Field(
+        default=None,
+        description="the run that this is a part of, of the same project, user and role: its cap gives the whole cap of this run "
+        "at once, as for `guaranteed`, and gets back what this run did not spend",
+        strict=False,
+    )
 
 
 class CreatedRun(Answer):
@@ -72,6 +78,7 @@ class CreatedRun(Answer):
     user: str
     cap_nano_usd: int
     guaranteed: bool
+    parent_run_id: UUID | None = None
     decision_id: UUID
     created_at: Time
     deadline_at: Time
@@ -182,6 +189,7 @@ async def create_run(
         cap_nano_usd=None if body.cap_usd is None else parse_usd(body.cap_usd),
         guaranteed=body.guaranteed,
         deadline_s=body.deadline_s,
+        parent_run_id=body.parent_run_id,
     )
     admitted = await service.admit(parts.engine, caller, request, claim)
     structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import Field
 
-from api.authentication import Caller
+from api.authentication import Caller, require_reader
 from api.context import Parts
 from api.forms import Answer, Form, Name, Time
 from api.keys import CreatedKey
@@ -17,7 +17,7 @@ from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
 
-router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+router = APIRouter(prefix="/v1", tags=["tenants"])
 
 FIRST_PROJECT = "default"
 FIRST_USER = "owner"
@@ -47,6 +47,13 @@ class Tenants(Answer):
     items: list[Tenant]
 
 
+class SetTimeZone(Form):
+    """Another time zone for the tenant."""
+
+    time_zone: str = Field(min_length=1, max_length=60, description="such as Europe/Paris")
+    reason: str = Field(min_length=1, max_length=500, description="stands in the decision log")
+
+
 class CreatedTenant(Answer):
     """A tenant with the first key of its owner, shown this once."""
 
@@ -55,7 +62,7 @@ class CreatedTenant(Answer):
     key: CreatedKey
 
 
-@router.post("", status_code=201, summary="Make a tenant")
+@router.post("/tenants", status_code=201, summary="Make a tenant")
 async def create_tenant(body: CreateTenant, caller: Caller, parts: Parts) -> CreatedTenant:
     """Makes a tenant with a project `default`, a user `owner` and their first key. It has no cap, so it cannot spend yet."""
     caller.require(OPERATOR)
@@ -79,7 +86,7 @@ async def create_tenant(body: CreateTenant, caller: Caller, parts: Parts) -> Cre
     return CreatedTenant(tenant_id=tenant_id, slug=body.slug, key=CreatedKey.of(view, key))
 
 
-@router.get("", summary="List tenants")
+@router.get("/tenants", summary="List tenants")
 async def list_tenants(caller: Caller, parts: Parts) -> Tenants:
     """Lists all tenants, by slug."""
     caller.require(OPERATOR)
@@ -87,3 +94,29 @@ async def list_tenants(caller: Caller, parts: Parts) -> Tenants:
     return Tenants(
         items=[Tenant.model_validate(tenant) for tenant in tenants if tenant.tenant_id != PLATFORM_TENANT_ID]
     )
+
+
+@router.get("/tenant", summary="Show the key's tenant")
+async def get_tenant(caller: Caller, parts: Parts) -> Tenant:
+    """Shows the caller's own tenant and the time zone that windows of its caps follow."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        return Tenant.model_validate(await service.read_tenant(connection, caller.tenant_id))
+
+
+@router.put("/tenant/time-zone", summary="Set the tenant's time zone")
+async def put_time_zone(body: SetTimeZone, caller: Caller, parts: Parts) -> Tenant:
+    """Sets the time zone that windows of caps and days of spend follow. A window that has begun ends as it was announced."""
+    caller.require(OWNER, ADMIN)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        before = (await service.read_tenant(connection, caller.tenant_id)).time_zone
+        await service.set_time_zone(connection, caller.tenant_id, body.time_zone)
+        await record_change(
+            connection,
+            caller.tenant_id,
+            caller,
+            "tenant.time_zone",
+            f"the tenant's time zone is {body.time_zone}",
+            {"from": before, "to": body.time_zone, "reason": body.reason},
+        )
+        return Tenant.model_validate(await service.read_tenant(connection, caller.tenant_id))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.caps import amount, scope_of
+from cli.caps import amount, counted, scope_of
 from cli.run import read_text
 from cli.session import Session, with_session
 from cli.terminal import EXIT_CODES_HELP, ExitCode
@@ -62,8 +62,9 @@ def _lines(found: Estimate) -> Iterator[str]:
         for cap in found.caps:
             numbers = (cap.limit_amount, cap.available, cap.needed)
             amounts = [amount(cap.unit, number) for number in numbers]
-            unit = "money" if cap.unit == "nano_usd" else cap.unit
-            rows.append([scope_of(cap.scope_kind, cap.scope_name), unit, *amounts, _yes(cap.affords)])
+            rows.append(
+                [scope_of(cap.scope_kind, cap.scope_name), counted(cap.unit, cap.window), *amounts, _yes(cap.affords)]
+            )
         yield ""
         yield from columns(rows)
         yield ""

@@ -14,6 +14,7 @@ from sdk.types import (
     Approval,
     ApprovalToken,
     Cap,
+    CapChange,
     CapShare,
     CodeMeaning,
     CreatedKey,
@@ -40,6 +41,7 @@ from sdk.types import (
     User,
     VaultEntry,
     Verdict,
+    Window,
     read_answer,
 )
 
@@ -101,6 +103,7 @@ class Holdfast:
         cap_usd: str | None = None,
         guaranteed: bool = False,
         deadline_s: int | None = None,
+        parent_run_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> CreatedRun:
         """Has a run admitted; it starts by itself.
@@ -112,6 +115,7 @@ class Holdfast:
             cap_usd: The run's own money cap as decimal text; default and bound: the agent's.
             guaranteed: Hold the whole cap for this run at once.
             deadline_s: Then the run is timed out.
+            parent_run_id: The run that this is a part of: its cap gives this run's whole cap at once.
             idempotency_key: The same key admits one run.
         """
         body = {
@@ -121,6 +125,7 @@ class Holdfast:
             "cap_usd": cap_usd,
             "guaranteed": guaranteed,
             "deadline_s": deadline_s,
+            "parent_run_id": parent_run_id,
         }
         answer = self._transport.request("POST", "/v1/runs", body=body, idempotency_key=idempotency_key)
         return read_answer(CreatedRun, answer)
@@ -217,9 +222,20 @@ class Holdfast:
 
     # Caps, holds, decisions ---------------------------------------------------------------------------------------------
 
-    def caps(self, *, run_id: str | None = None) -> list[Cap]:
-        """Returns the caps of a run, or all that are not of a run."""
-        return self._list(Cap, "/v1/caps", {"run": run_id}, None)
+    def caps(
+        self, *, run_id: str | None = None, scope_kind: ScopeKind | None = None, scope_name: str = ""
+    ) -> list[Cap]:
+        """Returns the caps of a run, or on one thing, or all that are not of a run: each in its window in force."""
+        named = {"scope_kind": scope_kind, "scope_name": scope_name or None}
+        return self._list(Cap, "/v1/caps", {"run": run_id, **named}, None)
+
+    def cap_windows(self, cap_id: str, *, count: int | None = None) -> list[Cap]:
+        """Returns the windows of a cap, the newest first, by the id of any of them."""
+        return self._list(Cap, f"/v1/caps/{cap_id}/windows", {}, count)
+
+    def cap_changes(self, cap_id: str, *, count: int | None = None) -> list[CapChange]:
+        """Returns who has set a cap's limit, from what to what, when and why, the newest first."""
+        return self._list(CapChange, f"/v1/caps/{cap_id}/changes", {}, count)
 
     def set_cap(
         self,
@@ -227,28 +243,34 @@ class Holdfast:
         scope_name: str = "",
         *,
         unit: Unit = "nano_usd",
+        window: Window = "total",
         limit_usd: str | None = None,
         limit_amount: int | None = None,
         unlimited: bool = False,
+        thresholds: Sequence[int] | None = None,
         reason: str,
     ) -> Cap:
         """Sets a limit: exactly one of `limit_usd`, `limit_amount` and `unlimited`.
 
         Args:
             scope_kind: What is limited.
-            scope_name: Which one; nothing for the tenant.
+            scope_name: Which one; nothing for the tenant; `first/second` for two.
             unit: What is counted.
+            window: For how long what was used counts; hours, days and months are of the tenant's time zone.
             limit_usd: For money, decimal text.
             limit_amount: In the unit.
             unlimited: Without any limit, as an explicit and recorded choice.
+            thresholds: Percentages of the limit that are told once a window; default: as they are.
             reason: Stands in the journal.
         """
         body = {
             "scope": {"kind": scope_kind, "name": scope_name},
             "unit": unit,
+            "window": window,
             "limit_usd": limit_usd,
             "limit_amount": limit_amount,
             "unlimited": True if unlimited else None,
+            "thresholds": None if thresholds is None else list(thresholds),
             "reason": reason,
         }
         return read_answer(Cap, self._transport.request("PUT", "/v1/caps", body=body))
@@ -374,6 +396,15 @@ class Holdfast:
         body = {"slug": slug, "name": name, "time_zone": time_zone}
         answer: Json = self._transport.request("POST", "/v1/tenants", body=body, repeatable=False)
         return CreatedTenant(answer["tenant_id"], answer["slug"], read_answer(CreatedKey, answer["key"]))
+
+    def tenant(self) -> Tenant:
+        """Returns the key's own tenant, with the time zone that windows of its caps follow."""
+        return read_answer(Tenant, self._transport.request("GET", "/v1/tenant"))
+
+    def set_time_zone(self, time_zone: str, *, reason: str) -> Tenant:
+        """Sets the tenant's time zone. A window of a cap that has begun ends as it was announced."""
+        body = {"time_zone": time_zone, "reason": reason}
+        return read_answer(Tenant, self._transport.request("PUT", "/v1/tenant/time-zone", body=body))
 
     def tenants(self) -> list[Tenant]:
         """Returns all tenants, for the platform's operator."""

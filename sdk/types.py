@@ -16,7 +16,8 @@ RunStatus = Literal[
     "pending", "running", "waiting", "paused", "succeeded", "failed", "cancelled", "timed_out", "terminated"
 ]
 Verdict = Literal["approved", "denied"]
-ScopeKind = Literal["tenant", "project", "user", "role", "run", "user_project"]
+ScopeKind = Literal["tenant", "project", "user", "run", "role", "user_project", "user_role", "project_role"]
+Window = Literal["total", "hour", "day", "month"]
 Unit = Literal["nano_usd", "tokens", "calls", "slots"]
 Json = dict[str, Any]
 """A JSON object. Any: what stands in it is its reader's to check."""
@@ -87,6 +88,7 @@ class CreatedRun:
     user: str
     cap_nano_usd: int
     guaranteed: bool
+    parent_run_id: str | None
     decision_id: str
     created_at: datetime
     deadline_at: datetime
@@ -243,10 +245,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A limit and what is used of it, in its unit; reserved + committed + debt never exceeds the limit by a grant.
+    """A limit and what is used of it in one window, in its unit; reserved + committed + debt never exceeds it by a grant.
 
     Attributes:
+        cap_id: Of this window; any window of a cap stands for the cap.
+        starts_at: When the window began; None: it is for ever.
+        ends_at: When it ends; None: never.
+        in_force: Whether it is the window in force, else a past one.
         available: What a new hold could take; None if unlimited.
+        thresholds: Percentages of the limit that are told once a window.
+        thresholds_passed: Those that this window has reached.
     """
 
     cap_id: str
@@ -255,12 +263,38 @@ class Cap:
     scope_name: str | None
     unit: str
     window: str
+    starts_at: datetime | None
+    ends_at: datetime | None
+    in_force: bool
     unlimited: bool
     limit_amount: int
     reserved: int
     committed: int
     debt: int
     available: int | None
+    thresholds: list[int]
+    thresholds_passed: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class CapChange:
+    """A change of a cap's limit, from the journal.
+
+    Attributes:
+        made: Whether this made the cap.
+        from_amount: The limit before, in the cap's unit; None: there was none.
+        to_amount: The limit since; None: there is none.
+        debt_paid: Debt that the new limit has made room for.
+    """
+
+    change_id: int
+    actor: str
+    reason: str
+    created_at: datetime
+    made: bool
+    from_amount: int | None
+    to_amount: int | None
+    debt_paid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +311,7 @@ class CapShare:
     scope_kind: str
     scope_name: str
     unit: str
+    window: str
     limit_amount: int | None
     available: int | None
     needed: int

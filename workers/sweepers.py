@@ -23,6 +23,7 @@ from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
 from holdfast.ids import PLATFORM_TENANT_ID
+from holdfast.ledger.budget import return_budget
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import NANO_USD, Event, FactsChanged, Settlement
 from holdfast.runs import signals
@@ -43,6 +44,7 @@ _AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.I
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _DUE_HOLDS = text("SELECT * FROM due_holds(:count, CAST(:unknown_deadline AS interval))")
+_DUE_RETURNS = text("SELECT * FROM due_returns(:count)")
 _DUE_STARTS = text("SELECT * FROM due_starts(:count)")
 _DUE_SIGNALS = text("SELECT * FROM due_signals(:count)")
 _OPEN_RUNS = text("SELECT * FROM open_runs(:count, :after)")
@@ -118,6 +120,7 @@ class Sweepers:
 
     async def _sweep(self, *, look_at_runs: bool) -> None:
         await self._each(self._settle, _DUE_HOLDS, count=_BATCH_MAX, unknown_deadline=self._unknown_deadline)
+        await self._each(self._return_budget, _DUE_RETURNS, count=_BATCH_MAX)
         await self._each(self._start, _DUE_STARTS, count=_BATCH_MAX)
         await self._each(self._signal, _DUE_SIGNALS, count=_BATCH_MAX)
         if look_at_runs:
@@ -194,6 +197,12 @@ class Sweepers:
         if hold.state == "unknown" and not row.run_ended:
             # best effort: a run that waits for this looks by itself after a while
             await signals.deliver_resolution(self._client, row.run_id, hold.hold_id)
+
+    async def _return_budget(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        """Returns the budget of a run that ended while children of it were open, when the last of them has returned its own."""
+        async with transaction(self._engine, row.tenant_id) as connection:
+            returned = await return_budget(connection, row.tenant_id, row.run_id)
+        log.info("sweepers.budget_returned", returned=returned)
 
     async def _start(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if await start_run(self._client, self._engine, row.tenant_id, row.run_id):

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.database.engine import tenantless
 from holdfast.errors import RunUnknown
+from holdfast.ledger.scopes import scope_of_run, scopes_above
 from holdfast.ledger.types import FactVersions, Scope
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.definition import OwnTool
@@ -94,14 +95,8 @@ class RunFacts:
     @property
     def scopes(self) -> tuple[Scope, ...]:
         """The scopes whose caps apply to this run's actions."""
-        return (
-            Scope("tenant", str(self.tenant_id)),
-            Scope("project", str(self.project_id)),
-            Scope("user", str(self.user_id)),
-            Scope("run", str(self.run_id)),
-            Scope("role", self.role),
-            Scope("user_project", f"{self.user_id}/{self.project_id}"),
-        )
+        above = scopes_above(self.tenant_id, self.project_id, self.user_id, self.role)
+        return (*above, scope_of_run(self.run_id))
 
 
 def _keep(kept: OrderedDict[KeyT, ValueT], key: KeyT, value: ValueT) -> None:

@@ -22,6 +22,10 @@ CODES: Final = (
     changed("agent.put", "An agent was changed; running runs keep theirs."),
     changed("tool.put", "A tool was changed; running runs keep theirs."),
     changed("cap.set", "A cap was set."),
+    changed(
+        "tenant.time_zone",
+        "A tenant's time zone was set: windows of its caps begin and end by it from the end of those in force on.",
+    ),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

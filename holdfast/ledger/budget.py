@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.ids import new_id
 from holdfast.ledger import core
-from holdfast.ledger.core import Refusal
-from holdfast.ledger.types import NANO_USD, CapView, Scope
+from holdfast.ledger.types import CapView, Scope
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 
 # a window that has ended is read as the one that begins with the next hold: nothing of it is used
@@ -58,14 +57,11 @@ async def read_applicable_caps(
     return [CapView(row[0], Scope(row[1], row[2]), *row[3:]) for row in rows]
 
 
-async def lock_for_budget(
-    connection: AsyncConnection, tenant_id: UUID, scopes: Sequence[Scope], amount_nano_usd: int
-) -> tuple[list[CapView], Refusal | None]:
-    """Locks the money caps above a run and says whether they can give it that budget. Before anything of the run is locked."""
+async def lock_for_budget(connection: AsyncConnection, tenant_id: UUID, scopes: Sequence[Scope]) -> list[CapView]:
+    """Locks the money caps that a run's budget would be taken from, before anything of a run is locked."""
     raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
     rows = await raw.fetch(_LOCK_FOR_BUDGET, [(tenant_id, scope.kind, scope.scope_id) for scope in scopes])
-    caps = [CapView(row[0], Scope(row[1], row[2]), *row[3:]) for row in rows]
-    return caps, core.refusal_for(caps, {NANO_USD: amount_nano_usd})
+    return [CapView(row[0], Scope(row[1], row[2]), *row[3:]) for row in rows]
 
 
 async def admit_budget(
@@ -84,7 +80,7 @@ async def admit_budget(
         connection: The admitting transaction.
         tenant_id: The tenant.
         run_id: The run; its row is written already.
-        caps: What `lock_for_budget` returned, without a refusal.
+        caps: What `lock_for_budget` returned, and what was judged to have that much left.
         amount_nano_usd: The budget.
         decision_id: The admission's decision.
         life_ms: The run's deadline, in milliseconds from now.

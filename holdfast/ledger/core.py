@@ -38,6 +38,11 @@ def _amount(unit: str, amount: int) -> str:
     return format_usd(amount) if unit == NANO_USD else f"{amount} {unit}"
 
 
+def per_window(kind: str) -> str:
+    """Returns what a sentence says after a cap's scope, such as ` per day`; nothing for a cap that counts for ever."""
+    return "" if kind == "total" else f" per {kind}"
+
+
 def refusal_for(caps: Sequence[CapView], amounts: Mapping[str, int], *, funded: bool = False) -> Refusal | None:
     """Says whether a hold must be refused.
 
@@ -55,7 +60,7 @@ def refusal_for(caps: Sequence[CapView], amounts: Mapping[str, int], *, funded: 
         if left < amount:
             outstanding = cap.limit_amount - cap.committed - cap.debt >= amount
             message = (
-                f"the cap on {cap.scope.kind} has {_amount(cap.unit, max(left, 0))} left of "
+                f"the cap on {cap.scope.kind}{per_window(cap.window_kind)} has {_amount(cap.unit, max(left, 0))} left of "
                 f"{_amount(cap.unit, cap.limit_amount)}, and this may take {_amount(cap.unit, amount)}"
             )
             return Refusal("budget.cap_exceeded", message, cap.cap_id, outstanding)

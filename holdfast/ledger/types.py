@@ -243,7 +243,7 @@ class CapView:
     cap_id: UUID
     scope: Scope
     unit: str
-    window_kind: str
+    window_kind: WindowKind
     unlimited: bool
     limit_amount: int
     ceiling: int

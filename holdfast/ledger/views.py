@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -12,27 +14,65 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
+from holdfast.ledger.scopes import PAIRS
 from holdfast.ledger.types import Scope
 from holdfast.tenancy.service import find_project, find_user
 from holdfast_verdict.canonical import JsonValue
 
-_LIST_CAPS = text("""
+# A window that has ended and that no hold has followed is shown as the one in force: nothing of it is used.
+_CAPS = """
     SELECT c.cap_id, c.scope_kind, c.scope_id,
-           coalesce(t.slug, p.slug, u.name, CASE WHEN c.scope_kind IN ('role', 'run') THEN c.scope_id END,
-                    (SELECT uu.name || '/' || pp.slug FROM users uu, projects pp
-                     WHERE c.scope_kind = 'user_project' AND uu.tenant_id = c.tenant_id AND pp.tenant_id = c.tenant_id
-                       AND c.scope_id = uu.user_id || '/' || pp.project_id)) AS scope_name,
-           c.unit, c.window_kind, c.unlimited, c.limit_amount, c.reserved, c.committed, c.debt
-    FROM caps c
-    LEFT JOIN tenants t ON c.scope_kind = 'tenant' AND t.tenant_id = c.tenant_id
-    LEFT JOIN projects p ON c.scope_kind = 'project' AND p.tenant_id = c.tenant_id AND CAST(p.project_id AS text) = c.scope_id
-    LEFT JOIN users u ON c.scope_kind = 'user' AND u.tenant_id = c.tenant_id AND CAST(u.user_id AS text) = c.scope_id
-    WHERE c.tenant_id = :tenant_id AND (CAST(:after AS uuid) IS NULL OR c.cap_id > :after)
-      AND (CAST(:cap_id AS uuid) IS NULL OR c.cap_id = :cap_id)
+           CASE c.scope_kind WHEN 'tenant' THEN t.slug WHEN 'project' THEN p.slug WHEN 'user' THEN u.name
+               WHEN 'user_project' THEN u.name || '/' || p.slug WHEN 'user_role' THEN u.name || '/' || split_part(c.scope_id, '/', 2)
+               WHEN 'project_role' THEN p.slug || '/' || split_part(c.scope_id, '/', 2) ELSE c.scope_id END,
+           c.unit, c.window_kind, c.unlimited, c.limit_amount,
+           CASE WHEN c.fresh THEN 0 ELSE c.reserved END, CASE WHEN c.fresh THEN 0 ELSE c.committed END,
+           CASE WHEN c.fresh THEN 0 ELSE c.debt END, c.thresholds, CASE WHEN c.fresh THEN 0 ELSE c.threshold_passed END,
+           nullif(CASE WHEN c.fresh THEN greatest(window_start(c.window_kind, now(), t.time_zone), c.ends_at)
+               ELSE c.starts_at END, '-infinity'),
+           nullif(CASE WHEN c.fresh THEN window_end(c.window_kind, now(), t.time_zone) ELSE c.ends_at END, 'infinity'),
+           c.newest, t.time_zone
+    FROM (SELECT *, newest AND ends_at <= now() AND NOT CAST(:as_stored AS boolean) AS fresh FROM caps) c
+    JOIN tenants t ON t.tenant_id = c.tenant_id
+    LEFT JOIN projects p ON p.tenant_id = c.tenant_id AND p.project_id = CASE c.scope_kind WHEN 'project' THEN CAST(c.scope_id AS uuid)
+        WHEN 'user_project' THEN CAST(split_part(c.scope_id, '/', 2) AS uuid)
+        WHEN 'project_role' THEN CAST(split_part(c.scope_id, '/', 1) AS uuid) END
+    LEFT JOIN users u ON u.tenant_id = c.tenant_id AND u.user_id = CASE
+        WHEN c.scope_kind IN ('user', 'user_project', 'user_role') THEN CAST(split_part(c.scope_id, '/', 1) AS uuid) END
+    WHERE c.tenant_id = :tenant_id
+"""
+
+_LIST_CAPS = text(f"""
+    {_CAPS} AND CASE WHEN CAST(:cap_id AS uuid) IS NOT NULL THEN c.cap_id = :cap_id ELSE c.newest END
+      AND (CAST(:after AS uuid) IS NULL OR c.cap_id > :after)
       AND CASE WHEN CAST(:run_id AS text) IS NOT NULL THEN c.scope_kind = 'run' AND c.scope_id = :run_id
-               ELSE c.scope_kind <> 'run' OR CAST(:cap_id AS uuid) IS NOT NULL END
+               ELSE c.scope_kind <> 'run' OR CAST(:cap_id AS uuid) IS NOT NULL OR CAST(:scope_kind AS text) = 'run' END
+      AND (CAST(:scope_kind AS text) IS NULL OR (c.scope_kind = :scope_kind AND c.scope_id = :scope_id))
     ORDER BY c.cap_id LIMIT :count
 """)
+
+_LIST_WINDOWS = text(f"""
+    {_CAPS} AND c.scope_kind = :scope_kind AND c.scope_id = :scope_id AND c.unit = :unit AND c.window_kind = :window
+      AND (CAST(:before AS uuid) IS NULL OR c.cap_id < :before)
+    ORDER BY c.cap_id DESC LIMIT :count
+""")
+
+# what the ledger wrote when it began a window changes nothing
+_LIST_CHANGES = text("""
+    SELECT * FROM (
+        SELECT j.entry_id, j.cap_ids[1] AS window_id, j.actor, j.reason, j.created_at,
+            lag(j.limit_amounts[1]) OVER w AS from_amount, lag(j.unlimited[1]) OVER w AS from_unlimited,
+            j.limit_amounts[1] AS to_amount, j.unlimited[1] AS to_unlimited, j.committed_deltas[1] AS debt_paid
+        FROM caps c JOIN journal j ON j.tenant_id = c.tenant_id AND j.kind = 'limit' AND j.cap_ids[1] = c.cap_id
+        WHERE c.tenant_id = :tenant_id AND j.actor <> 'ledger'
+          AND c.scope_kind = :scope_kind AND c.scope_id = :scope_id AND c.unit = :unit AND c.window_kind = :window
+        WINDOW w AS (ORDER BY j.entry_id)) changes
+    WHERE CAST(:before AS bigint) IS NULL OR entry_id < :before ORDER BY entry_id DESC LIMIT :count
+""")
+
+_PAIR_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {"user_project": "alice/web", "user_role": "alice/support", "project_role": "web/support"}
+)
 
 _ROLE_EXISTS = text("SELECT 1 FROM roles WHERE tenant_id = :tenant_id AND name = :name LIMIT 1")
 _RUN_BUDGET = text("""
@@ -55,7 +95,16 @@ _LIST_HOLDS = text("""
 
 @dataclass(frozen=True, slots=True)
 class NamedCap:
-    """A cap with its balances and the name of what it limits."""
+    """A window of a cap with its balances and the name of what it limits.
+
+    Attributes:
+        thresholds: Percentages of the limit that are told once a window.
+        threshold_passed: The highest of them that was told in this window; 0 if none was.
+        starts_at: When the window began; None: it always was.
+        ends_at: When it ends; None: never.
+        newest: Whether it is the one in force, else a past one.
+        time_zone: The tenant's, by which windows begin and end.
+    """
 
     cap_id: UUID
     scope_kind: str
@@ -68,6 +117,35 @@ class NamedCap:
     reserved: int
     committed: int
     debt: int
+    thresholds: Sequence[int]
+    threshold_passed: int
+    starts_at: datetime | None
+    ends_at: datetime | None
+    newest: bool
+    time_zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """A change of a cap's limit, from the journal.
+
+    Attributes:
+        window_id: The window in which it was made.
+        from_amount: The limit before; None if the cap was made by this change.
+        from_unlimited: Whether there was no limit before.
+        debt_paid: Debt that the change turned into committed use.
+    """
+
+    entry_id: int
+    window_id: UUID
+    actor: str
+    reason: str
+    created_at: datetime
+    from_amount: int | None
+    from_unlimited: bool | None
+    to_amount: int
+    to_unlimited: bool
+    debt_paid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +179,10 @@ async def list_named_caps(
     after: UUID | None = None,
     run_id: UUID | None = None,
     cap_id: UUID | None = None,
+    scope: Scope | None = None,
     count: int = 1,
 ) -> list[NamedCap]:
-    """Returns caps in order of their making: those of one run, or all that are not of a run, or a single one."""
+    """Returns the windows in force, by when they were made: of one run's or scope's caps, or all that are of no run, or one."""
     rows = await connection.execute(
         _LIST_CAPS,
         {
@@ -111,10 +190,57 @@ async def list_named_caps(
             "after": after,
             "run_id": str(run_id) if run_id else None,
             "cap_id": cap_id,
+            "scope_kind": scope.kind if scope else None,
+            "scope_id": scope.scope_id if scope else None,
             "count": count,
+            "as_stored": False,
         },
     )
     return [NamedCap(*row) for row in rows]
+
+
+async def list_windows(
+    connection: AsyncConnection, tenant_id: UUID, cap_id: UUID, *, before: UUID | None, count: int
+) -> list[NamedCap]:
+    """Returns all windows of a cap as they stand in the books, the newest first.
+
+    Args:
+        connection: The caller's transaction.
+        tenant_id: The tenant.
+        cap_id: Any window of the cap.
+        before: Only windows before this one.
+        count: At most so many.
+
+    Raises:
+        NotFound: The tenant has no such cap.
+    """
+    cap = await _cap_of(connection, tenant_id, cap_id)
+    rows = await connection.execute(
+        _LIST_WINDOWS, {"tenant_id": tenant_id, **cap, "before": before, "count": count, "as_stored": True}
+    )
+    return [NamedCap(*row) for row in rows]
+
+
+async def list_changes(
+    connection: AsyncConnection, tenant_id: UUID, cap_id: UUID, *, before: int | None, count: int
+) -> list[LimitChange]:
+    """Returns the changes of a cap's limit, in all its windows, the newest first; arguments as for `list_windows`.
+
+    Raises:
+        NotFound: The tenant has no such cap.
+    """
+    cap = await _cap_of(connection, tenant_id, cap_id)
+    rows = await connection.execute(_LIST_CHANGES, {"tenant_id": tenant_id, **cap, "before": before, "count": count})
+    return [LimitChange(*row) for row in rows]
+
+
+async def _cap_of(connection: AsyncConnection, tenant_id: UUID, cap_id: UUID) -> dict[str, str]:
+    """Returns what the windows of a cap have in common."""
+    found = await list_named_caps(connection, tenant_id, cap_id=cap_id)
+    if not found:
+        raise NotFound(f"there is no cap {cap_id}")
+    cap = found[0]
+    return {"scope_kind": cap.scope_kind, "scope_id": cap.scope_id, "unit": cap.unit, "window": cap.window}
 
 
 async def find_scope(connection: AsyncConnection, tenant_id: UUID, kind: str, name: str) -> Scope:
@@ -123,8 +249,9 @@ async def find_scope(connection: AsyncConnection, tenant_id: UUID, kind: str, na
     Args:
         connection: The caller's transaction.
         tenant_id: The tenant.
-        kind: `tenant`, `project`, `user`, `role`, `run` or `user_project`.
-        name: Slug of the project, name of the user or role, id of the run, or `user/project`; nothing for the tenant.
+        kind: One of `ScopeKind`.
+        name: Slug of the project, name of the user or role, id of the run, `user/project`, `user/role` or `project/role`;
+            nothing for the tenant.
 
     Raises:
         NotFound: The tenant has no such thing.
@@ -138,24 +265,32 @@ async def find_scope(connection: AsyncConnection, tenant_id: UUID, kind: str, na
         return Scope(kind, str(tenant_id))
     if not name:
         raise RequestInvalid(f"scope.name: say which {kind}")
-    if kind == "project":
-        return Scope(kind, str(await find_project(connection, tenant_id, name)))
-    if kind == "user":
-        return Scope(kind, str(await find_user(connection, tenant_id, name)))
-    if kind == "user_project":
-        user, _, project = name.rpartition("/")
-        user_id = await find_user(connection, tenant_id, user)
-        return Scope(kind, f"{user_id}/{await find_project(connection, tenant_id, project)}")
-    if kind == "role":
-        if await connection.scalar(_ROLE_EXISTS, {"tenant_id": tenant_id, "name": name}) is None:
-            raise NotFound(f"there is no role {name!r}")
-        return Scope(kind, name)
+    if kind != "run":
+        first, _, second = name.rpartition("/") if kind in PAIRS else (name, "", "")
+        if kind in PAIRS and not (first and second):
+            raise RequestInvalid(f"scope.name: write {kind.replace('_', '/')}, as in `{_PAIR_EXAMPLES[kind]}`")
+        ids = [
+            await _id_of(connection, tenant_id, part, value)
+            for part, value in zip(kind.split("_"), (first, second), strict=False)
+        ]
+        return Scope(kind, "/".join(ids))
     try:
         run_id = UUID(name)
     except ValueError:
         raise RequestInvalid("scope.name: this is no id of a run") from None
     await run_budget(connection, tenant_id, run_id)
     return Scope(kind, str(run_id))
+
+
+async def _id_of(connection: AsyncConnection, tenant_id: UUID, kind: str, name: str) -> str:
+    """Returns a project's or user's id, or the name of a role, which is its id."""
+    if kind == "project":
+        return str(await find_project(connection, tenant_id, name))
+    if kind == "user":
+        return str(await find_user(connection, tenant_id, name))
+    if await connection.scalar(_ROLE_EXISTS, {"tenant_id": tenant_id, "name": name}) is None:
+        raise NotFound(f"there is no role {name!r}")
+    return name
 
 
 async def run_budget(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> int | None:

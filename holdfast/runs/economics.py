@@ -152,6 +152,7 @@ def judge(
     run_cap_nano_usd: int,
     *,
     guaranteed: bool,
+    funded: bool = False,
 ) -> Economics:
     """Judges whether a run could do anything useful with what the caps have left.
 
@@ -163,6 +164,7 @@ def judge(
         caps: Money caps that would apply, as they stand.
         run_cap_nano_usd: The run's own cap.
         guaranteed: Whether the caps have to give the run's whole cap at once.
+        funded: Whether a parent run with a guaranteed budget gives it, so that only that run's cap has to.
     """
     headroom = headroom_before(caps, run_cap_nano_usd)
     try:
@@ -172,7 +174,7 @@ def judge(
     if run_cap_nano_usd < floor:
         message = f"the run's cap of {format_usd(run_cap_nano_usd)} does not afford its first call, which may take {format_usd(floor)}"
         return Economics(BUDGET_INSUFFICIENT, message, floor)
-    refusal = core.refusal_for(caps, {NANO_USD: run_cap_nano_usd if guaranteed else floor})
+    refusal = core.refusal_for(caps, {NANO_USD: run_cap_nano_usd if guaranteed else floor}, funded=funded)
     if refusal is not None:
         return Economics(BUDGET_INSUFFICIENT, refusal.message, floor)
     return Economics(AFFORDABLE, "every cap that applies affords a useful call", floor)

@@ -19,13 +19,14 @@ from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid
 from holdfast.ids import new_id
 from holdfast.ledger import budget
+from holdfast.ledger.scopes import scope_of_run, scopes_above
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, UNITS
 from holdfast.runs.economics import CapShare, Economics, dearest, first_calls, headroom_before, judge, shares
-from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role
+from holdfast.runs.versions import AgentVersion, RoleVersion, newest_agent, newest_role, role_version
 from holdfast.tenancy import idempotency
 from holdfast.tenancy.idempotency import Claim
 from holdfast.tenancy.principals import ADMIN, OWNER, Principal
@@ -44,10 +45,11 @@ INPUTS_MAX = 5_000
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
-                      deadline_at)
+                      parent_run_id, deadline_at)
     VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
-            CAST(:tools AS jsonb),
-            now() + CAST(:deadline_s AS bigint) * interval '1 second')
+            CAST(:tools AS jsonb), :parent_run_id,
+            least(now() + CAST(:deadline_s AS bigint) * interval '1 second',
+                  (SELECT p.deadline_at FROM runs p WHERE p.tenant_id = :tenant_id AND p.run_id = :parent_run_id)))
     RETURNING created_at, deadline_at
 """)
 _INSERT_INPUT = text("""
@@ -63,6 +65,15 @@ _INSERT_START = text("""
 """)
 _LOCK_RUN = text("""
     SELECT ended_at IS NOT NULL AS ended, status, user_id FROM runs
+    WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
+""")
+_READ_PARENT = text("""
+    SELECT r.run_id, r.user_id, r.project_id, p.slug AS project, r.role_name, r.role_version, r.budget_hold_id IS NOT NULL AS funded
+    FROM runs r JOIN projects p ON p.tenant_id = r.tenant_id AND p.project_id = r.project_id
+    WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
+""")
+_LOCK_PARENT = text("""
+    SELECT ended_at IS NULL AND cancel_requested_at IS NULL AND deadline_at > clock_timestamp() FROM runs
     WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
 """)
 _REQUEST_CANCEL = text("""
@@ -83,6 +94,7 @@ class RunRequest:
         cap_nano_usd: The run's own money cap, or None for the agent's.
         guaranteed: Whether that much is to be held for the run at once.
         deadline_s: When it is timed out at the latest, or None for the agent's bound.
+        parent_run_id: The run that this is a part of: it gives the whole cap at once, as for a guaranteed budget.
     """
 
     agent: str
@@ -91,6 +103,12 @@ class RunRequest:
     cap_nano_usd: int | None = None
     guaranteed: bool = False
     deadline_s: int | None = None
+    parent_run_id: UUID | None = None
+
+    @property
+    def holds_budget(self) -> bool:
+        """Whether the whole cap is held at admission."""
+        return self.guaranteed or self.parent_run_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +150,19 @@ class RunEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class _Parent:
+    """The run that gives a child its budget. None of this ever changes; whether it goes on is looked at under lock."""
+
+    run_id: UUID
+    user_id: UUID
+    project_id: UUID
+    project: str
+    role_name: str
+    role_version: int
+    funded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """Everything that admission judges."""
 
@@ -143,6 +174,12 @@ class _Prepared:
     project: str
     cap_nano_usd: int
     deadline_s: int
+    parent: _Parent | None
+
+    @property
+    def parent_funded(self) -> bool:
+        """Whether the parent holds a budget of its own, so that the caps above have given all of it already."""
+        return self.parent is not None and self.parent.funded
 
 
 async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, claim: Claim | None = None) -> Admitted:
@@ -152,15 +189,19 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
         BudgetInsufficient: Nothing useful could be afforded, or there is no money cap on the tenant.
         PriceUnknown: The agent's model has no known price.
         NotFound: There is no such agent or project.
-        RequestInvalid: The request asks for more than the agent's limits.
+        RequestInvalid: The request asks for more than the agent's limits, or than the parent run may give.
+        Conflict: The parent run takes no more children.
         IdempotencyConflict: The claimed key was used for another request.
     """
-    async with transaction(engine, principal.tenant_id) as connection:
+    tenant_id = principal.tenant_id
+    async with transaction(engine, tenant_id) as connection:
         if claim is not None and (body := await idempotency.claim(connection, claim)) is not None:
             return Admitted(UUID(str(body["run_id"])), body, replayed=True, timeline_seq=0)
         prepared = await _prepare(connection, principal, request)
         run_id, decision_id = new_id(), new_id()
-        caps = await _caps(connection, principal, prepared, run_id)
+        caps = await _caps(connection, principal, prepared)
+        if prepared.parent is not None:
+            await _lock_parent(connection, tenant_id, prepared.parent)  # lock order: caps before runs
         at: datetime = (await connection.execute(_NOW)).scalar_one()
         # in a thread: a long input may have to be counted, and others are served meanwhile
         economics = await asyncio.to_thread(
@@ -171,7 +212,8 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
             at,
             caps,
             prepared.cap_nano_usd,
-            guaranteed=request.guaranteed,
+            guaranteed=request.holds_budget,
+            funded=prepared.parent_funded,
         )
         if economics.affordable:
             admitted = await _admit(connection, principal, prepared, economics, caps, run_id, decision_id)
@@ -217,7 +259,8 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
         )
     except PriceUnknown:
         calls = []
-    names = (principal.tenant, prepared.project, principal.user, prepared.role.name)
+    project, user, role = prepared.project, principal.user, prepared.role.name
+    names = (principal.tenant, project, user, role, f"{user}/{project}", f"{user}/{role}", f"{project}/{role}")
     return RunEstimate(
         agent=prepared.agent,
         role=prepared.role,
@@ -226,19 +269,25 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
         economics=economics,
         first_call=dearest(calls) if calls else None,
         shares=shares(caps, calls) if calls else [],
-        scope_names=dict(zip(scopes, (*names, f"{principal.user}/{prepared.project}"), strict=True)),
+        scope_names=dict(zip(scopes, names, strict=True)),
     )
 
 
 async def _prepare(connection: AsyncConnection, principal: Principal, request: RunRequest) -> _Prepared:
     tenant_id = principal.tenant_id
     agent = await newest_agent(connection, tenant_id, request.agent)
-    role = await newest_role(connection, tenant_id, agent.definition.role)
+    parent = await _read_parent(connection, principal, request.parent_run_id) if request.parent_run_id else None
+    role = await _role(connection, tenant_id, agent, parent)
     tools = await newest_of(connection, tenant_id, agent.definition.tools)
     project_id, project = principal.project_id, principal.project
     if request.project is not None and request.project != project:
         principal.require(OWNER, ADMIN)
         project_id, project = await find_project(connection, tenant_id, request.project), request.project
+    if parent is not None and project_id != parent.project_id:
+        raise RequestInvalid(
+            f"parent_run_id: that run is in project {parent.project}, and a child run is in its parent's",
+            remedy="use a key of that project, or name the project",
+        )
     limits = agent.definition.limits
     cap_nano_usd = limits.run_cap_nano_usd if request.cap_nano_usd is None else request.cap_nano_usd
     if cap_nano_usd > limits.run_cap_nano_usd:
@@ -249,27 +298,61 @@ async def _prepare(connection: AsyncConnection, principal: Principal, request: R
     deadline_s = limits.deadline_s if request.deadline_s is None else request.deadline_s
     if deadline_s > limits.deadline_s:
         raise RequestInvalid(f"deadline_s: agent {agent.name} allows a run {limits.deadline_s} s at most")
-    return _Prepared(request, agent, tools, role, project_id, project, cap_nano_usd, deadline_s)
+    return _Prepared(request, agent, tools, role, project_id, project, cap_nano_usd, deadline_s, parent)
+
+
+async def _read_parent(connection: AsyncConnection, principal: Principal, run_id: UUID) -> _Parent:
+    row = (await connection.execute(_READ_PARENT, {"tenant_id": principal.tenant_id, "run_id": run_id})).one_or_none()
+    if row is None or (not principal.sees_all and row.user_id != principal.user_id):
+        raise NotFound(f"there is no run {run_id}")
+    if row.user_id != principal.user_id:
+        raise RequestInvalid(
+            "parent_run_id: that run is another user's, and a child run is of its parent's user",
+            remedy="use a key of that user",
+        )
+    return _Parent(*row)
+
+
+async def _role(
+    connection: AsyncConnection, tenant_id: UUID, agent: AgentVersion, parent: _Parent | None
+) -> RoleVersion:
+    """Returns the role that a run is admitted with: the newest, or for a child the very version of its parent's."""
+    if parent is None:
+        return await newest_role(connection, tenant_id, agent.definition.role)
+    if agent.definition.role != parent.role_name:
+        # permissions can only shrink, and of two different roles nothing says yet which one may more
+        raise RequestInvalid(
+            f"agent: a child run has its parent's role, which is {parent.role_name}, and {agent.name} has "
+            f"{agent.definition.role}",
+            remedy="name an agent of that role, or start it without a parent",
+        )
+    return await role_version(connection, tenant_id, parent.role_name, parent.role_version)
+
+
+async def _lock_parent(connection: AsyncConnection, tenant_id: UUID, parent: _Parent) -> None:
+    goes_on: bool = (
+        await connection.execute(_LOCK_PARENT, {"tenant_id": tenant_id, "run_id": parent.run_id})
+    ).scalar_one()
+    if not goes_on:
+        raise Conflict(
+            f"run {parent.run_id} has ended or is about to, and has no more children", remedy="start a run of its own"
+        )
 
 
 def _scopes(principal: Principal, prepared: _Prepared) -> tuple[Scope, ...]:
     """Returns the scopes above a run whose caps apply to it; the same as its actions', without its own."""
-    return (
-        Scope("tenant", str(principal.tenant_id)),
-        Scope("project", str(prepared.project_id)),
-        Scope("user", str(principal.user_id)),
-        Scope("role", prepared.role.name),
-        Scope("user_project", f"{principal.user_id}/{prepared.project_id}"),
-    )
+    return scopes_above(principal.tenant_id, prepared.project_id, principal.user_id, prepared.role.name)
 
 
-async def _caps(connection: AsyncConnection, principal: Principal, prepared: _Prepared, run_id: UUID) -> list[CapView]:
-    """Returns the money caps above the run: locked only if something will be taken from them."""
-    tenant_id, scopes = principal.tenant_id, _scopes(principal, prepared)
-    if prepared.request.guaranteed:
-        caps, _ = await budget.lock_for_budget(connection, tenant_id, scopes, prepared.cap_nano_usd)
-        return caps
-    return await budget.read_applicable_caps(connection, tenant_id, scopes, [NANO_USD])
+async def _caps(connection: AsyncConnection, principal: Principal, prepared: _Prepared) -> list[CapView]:
+    """Returns the money caps that have to give what the run needs: locked only if something will be taken from them."""
+    scopes, parent = _scopes(principal, prepared), prepared.parent
+    if parent is not None:
+        # the budget of a child is a part of its parent's cap; what a funded parent has, the caps above have given already
+        scopes = (*(() if parent.funded else scopes), scope_of_run(parent.run_id))
+    if prepared.request.holds_budget:
+        return await budget.lock_for_budget(connection, principal.tenant_id, scopes)
+    return await budget.read_applicable_caps(connection, principal.tenant_id, scopes, [NANO_USD])
 
 
 async def _admit(
@@ -297,6 +380,7 @@ async def _admit(
                 "role_version": prepared.role.version,
                 "tools": orjson.dumps(pins(prepared.tools)).decode(),
                 "deadline_s": prepared.deadline_s,
+                "parent_run_id": request.parent_run_id,
             },
         )
     ).one()
@@ -305,7 +389,7 @@ async def _admit(
         await set_limit(
             connection,
             tenant_id,
-            Scope("run", str(run_id)),
+            scope_of_run(run_id),
             unit,
             limit_amount=amount,
             unlimited=False,
@@ -317,7 +401,7 @@ async def _admit(
         {"tenant_id": tenant_id, "run_id": run_id, "content": request.content, "user_id": principal.user_id},
     )
     hold_id: UUID | None = None
-    if request.guaranteed:
+    if request.holds_budget:
         hold_id = await budget.admit_budget(
             connection,
             tenant_id,
@@ -337,7 +421,8 @@ async def _admit(
         "project": prepared.project,
         "user": principal.user,
         "cap_nano_usd": prepared.cap_nano_usd,
-        "guaranteed": request.guaranteed,
+        "guaranteed": request.holds_budget,
+        "parent_run_id": str(request.parent_run_id) if request.parent_run_id else None,
         "decision_id": str(decision_id),
         "created_at": row.created_at.isoformat(),
         "deadline_at": row.deadline_at.isoformat(),
@@ -366,7 +451,8 @@ async def _record(
         "input_digest": hashlib.sha256(prepared.request.content.encode()).hexdigest(),
         "cap_nano_usd": str(prepared.cap_nano_usd),
         "floor_nano_usd": str(economics.floor_nano_usd),
-        "guaranteed": prepared.request.guaranteed,
+        "guaranteed": prepared.request.holds_budget,
+        "parent_run_id": str(prepared.parent.run_id) if prepared.parent else None,
         "deadline_s": prepared.deadline_s,
     }
     await record_event(

@@ -19,6 +19,10 @@ _INSERT_TENANT = text(
     "INSERT INTO tenants (tenant_id, slug, name, time_zone) VALUES (:tenant_id, :slug, :name, :time_zone)"
 )
 _LIST_TENANTS = text("SELECT tenant_id, slug, name, time_zone, created_at FROM list_tenants()")
+_READ_TENANT = text("SELECT tenant_id, slug, name, time_zone, created_at FROM tenants WHERE tenant_id = :tenant_id")
+_SET_TIME_ZONE = text("UPDATE tenants SET time_zone = :time_zone WHERE tenant_id = :tenant_id")
+# windows are reckoned by PostgreSQL, which takes also what is no name of a zone, such as `UTC+3`, and then means UTC-3
+_KNOWS_ZONE = text("SELECT EXISTS (SELECT 1 FROM pg_timezone_names WHERE name = :time_zone)")
 _INSERT_PROJECT = text("""
     INSERT INTO projects (tenant_id, project_id, slug) VALUES (:tenant_id, :id, :name)
     ON CONFLICT (tenant_id, slug) DO NOTHING RETURNING project_id
@@ -68,10 +72,7 @@ async def create_tenant(
         Conflict: The slug is taken.
         RequestInvalid: There is no such time zone.
     """
-    try:
-        ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise RequestInvalid(f"there is no time zone {time_zone!r}", remedy="use a name like Europe/Paris") from None
+    await _require_time_zone(connection, time_zone)
     try:
         async with connection.begin_nested():
             await connection.execute(
@@ -79,6 +80,31 @@ async def create_tenant(
             )
     except IntegrityError:
         raise Conflict(f"there is a tenant {slug!r} already", remedy="choose another slug") from None
+
+
+async def _require_time_zone(connection: AsyncConnection, time_zone: str) -> None:
+    try:
+        ZoneInfo(time_zone)
+        known: bool = (await connection.execute(_KNOWS_ZONE, {"time_zone": time_zone})).scalar_one()
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        known = False
+    if not known:
+        raise RequestInvalid(f"there is no time zone {time_zone!r}", remedy="use a name like Europe/Paris")
+
+
+async def read_tenant(connection: AsyncConnection, tenant_id: UUID) -> TenantView:
+    """Returns the tenant that the transaction is bound to."""
+    return TenantView(*(await connection.execute(_READ_TENANT, {"tenant_id": tenant_id})).one())
+
+
+async def set_time_zone(connection: AsyncConnection, tenant_id: UUID, time_zone: str) -> None:
+    """Lets windows of caps begin and end by another time zone, from the end of those that are in force on.
+
+    Raises:
+        RequestInvalid: There is no such time zone.
+    """
+    await _require_time_zone(connection, time_zone)
+    await connection.execute(_SET_TIME_ZONE, {"tenant_id": tenant_id, "time_zone": time_zone})
 
 
 async def list_tenants(engine: AsyncEngine) -> list[TenantView]:

@@ -137,7 +137,11 @@ def good() -> Evidence:
         ],
         holds=holds,
         tiny_holds=[hold(TINY, 1)],
-        caps=[Cap("c", "tenant", "t", "acme", "nano_usd", "total", False, 1_000, 100, 30, 0, 870)],
+        caps=[
+            Cap(
+                "c", "tenant", "t", "acme", "nano_usd", "total", None, None, True, False, 1_000, 100, 30, 0, 870, [], []
+            )
+        ],
         mails=[mail(number) for number in range(8)],
         refunds=[refund("A-1003", 3490), refund("A-1005", 2795), refund("A-1007", 5990), refund("A-1009", 48900)],
         accounts=["C-2211"],

@@ -30,15 +30,17 @@ $$;
 
 -- Windows of caps ----------------------------------------------------------------------------------------------------------
 
+-- Hours are sixty minutes; days and months are as long as the calendar of the zone says, over daylight-saving changes too. Where
+-- clocks go back over midnight, that midnight comes twice: the second one ends the day, and what is between them is of the day before.
 CREATE FUNCTION window_start(p_kind text, p_at timestamptz, p_zone text) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-    SELECT CASE p_kind WHEN 'total' THEN '-infinity' ELSE date_trunc(p_kind, p_at, p_zone) END
+    SELECT CASE WHEN p_kind = 'total' THEN '-infinity' WHEN date_trunc(p_kind, p_at, p_zone) <= p_at THEN date_trunc(p_kind, p_at, p_zone)
+        ELSE (date_trunc(p_kind, p_at AT TIME ZONE p_zone) - ('1 ' || p_kind)::interval) AT TIME ZONE p_zone END
 $$;
 
--- Hours are sixty minutes; days and months are as long as the calendar of the zone says, over daylight-saving changes too
 CREATE FUNCTION window_end(p_kind text, p_at timestamptz, p_zone text) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-    SELECT CASE p_kind WHEN 'total' THEN 'infinity' WHEN 'hour' THEN date_trunc('hour', p_at, p_zone) + interval '1 hour'
-        WHEN 'day' THEN ((p_at AT TIME ZONE p_zone)::date + 1)::timestamp AT TIME ZONE p_zone
-        WHEN 'month' THEN (date_trunc('month', p_at AT TIME ZONE p_zone) + interval '1 month') AT TIME ZONE p_zone END
+    SELECT CASE WHEN p_kind = 'total' THEN 'infinity' WHEN p_kind = 'hour' THEN date_trunc('hour', p_at, p_zone) + interval '1 hour'
+        WHEN date_trunc(p_kind, p_at, p_zone) > p_at THEN date_trunc(p_kind, p_at, p_zone)
+        ELSE (date_trunc(p_kind, p_at AT TIME ZONE p_zone) + ('1 ' || p_kind)::interval) AT TIME ZONE p_zone END
 $$;
 
 -- The next window of a cap whose newest has ended: the same limit, nothing used. The caller has locked that newest.
@@ -297,7 +299,7 @@ BEGIN
                     free := c_limit[short] - c_reserved[short] - c_committed[short] - c_debt[short];
                     verdict := 'deny'; code := 'budget.cap_exceeded';
                     retryable := c_limit[short] - c_committed[short] - c_debt[short] >= amount;
-                    message := 'the cap on ' || c_kind[short] || ' has ' || amount_text(c_unit[short], greatest(free, 0)) || ' left of '
+                    message := 'the cap on ' || c_kind[short] || coalesce(' per ' || substring(c_facts[short] FROM '"window":\["([a-z]+)"'), '') || ' has ' || amount_text(c_unit[short], greatest(free, 0)) || ' left of '
                         || amount_text(c_unit[short], c_limit[short]) || ', and this may take ' || amount_text(c_unit[short], amount);
                 ELSIF m.consumes IS NOT NULL AND NOT take_approval(m.tenant_id, m.run_id, m.step, m.consumes, m.decision_id) THEN
                     verdict := 'deny'; code := 'approval.consumed'; message := 'the approval was used already';
@@ -560,7 +562,8 @@ BEGIN
                     r_seq[r] := r_seq[r] + 1;
                     o_seq[h.ord] := r_seq[r];
                     t_run[told] := r; t_seq[told] := r_seq[r];
-                    t_data[told] := jsonb_build_object('cap_id', c_id[i], 'scope', c_kind[i], 'unit', c_unit[i], 'percent', threshold,
+                    t_data[told] := jsonb_build_object('cap_id', c_id[i], 'scope', c_kind[i], 'unit', c_unit[i],
+                        'window', coalesce(substring(c_facts[i] FROM '"window":\["([a-z]+)"'), 'total'), 'percent', threshold,
                         'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text);
                 END LOOP;
             END IF;
@@ -710,6 +713,16 @@ BEGIN
     RETURN answer.status = 'settled';
 END $$;
 
+-- Budgets of runs that have ended and have nothing open: a parent's, whose last child has returned its own
+CREATE FUNCTION due_returns(p_limit integer) RETURNS TABLE (tenant_id uuid, run_id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.tenant_id, h.run_id FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
+    WHERE h.settled_at IS NULL AND h.kind = 'run.budget' AND r.ended_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM caps c WHERE c.tenant_id = h.tenant_id AND c.scope_kind = 'run' AND c.scope_id = h.run_id::text
+            AND c.unit = 'nano_usd' AND c.reserved > 0)
+    LIMIT p_limit
+$$;
+
 -- Limits -------------------------------------------------------------------------------------------------------------------
 
 -- Sets a cap's limit, and makes the cap if need be. Raised, it pays off debt first; lowered, it stops new holds and never running ones:
@@ -717,15 +730,15 @@ END $$;
 CREATE FUNCTION set_limit(p_tenant_id uuid, p_kind text, p_scope_id text, p_unit text, p_window text, p_limit bigint, p_unlimited boolean,
     p_thresholds smallint[], p_actor text, p_reason text) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-DECLARE cap caps%ROWTYPE; zone text; paid bigint; used bigint;
+DECLARE cap caps%ROWTYPE; zone text; paid bigint; used bigint; at timestamptz := clock_timestamp();
 BEGIN
     PERFORM require_tenants(ARRAY[p_tenant_id]);
     IF NOT EXISTS (SELECT 1 FROM caps c WHERE c.newest AND c.tenant_id = p_tenant_id AND c.scope_kind = p_kind AND c.scope_id = p_scope_id
             AND c.unit = p_unit AND c.window_kind = p_window) THEN
         SELECT time_zone INTO STRICT zone FROM tenants WHERE tenant_id = p_tenant_id;
         INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, window_kind, starts_at, ends_at, unlimited, limit_amount, ceiling)
-        VALUES (p_tenant_id, new_id(), p_kind, p_scope_id, p_unit, p_window, window_start(p_window, clock_timestamp(), zone),
-            window_end(p_window, clock_timestamp(), zone), false, 0, 0)
+        VALUES (p_tenant_id, new_id(), p_kind, p_scope_id, p_unit, p_window, window_start(p_window, at, zone),
+            window_end(p_window, at, zone), false, 0, 0)
         ON CONFLICT (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest DO NOTHING;
     END IF;
     LOOP
@@ -739,9 +752,9 @@ BEGIN
     paid := CASE WHEN p_unlimited THEN cap.debt ELSE least(cap.debt, greatest(p_limit - used, 0)) END;
     UPDATE caps SET limit_amount = p_limit, unlimited = p_unlimited, ceiling = greatest(p_limit, used + paid), committed = committed + paid,
         debt = debt - paid, thresholds = coalesce(p_thresholds, thresholds),
-        -- what is not reached any more is told again when it is
-        threshold_passed = coalesce((SELECT max(t) FROM unnest(coalesce(p_thresholds, thresholds)) AS t WHERE NOT p_unlimited AND p_limit > 0
-            AND (cap.committed + cap.debt)::numeric * 100 >= p_limit::numeric * t), 0)
+        -- what is not reached any more is told again when it is; what a lower limit has reached is told with what is used next
+        threshold_passed = least(cap.threshold_passed, coalesce((SELECT max(t) FROM unnest(coalesce(p_thresholds, thresholds)) AS t
+            WHERE NOT p_unlimited AND p_limit > 0 AND (cap.committed + cap.debt)::numeric * 100 >= p_limit::numeric * t), 0))
     WHERE tenant_id = p_tenant_id AND cap_id = cap.cap_id;
     INSERT INTO journal (tenant_id, kind, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited, actor, reason)
     VALUES (p_tenant_id, 'limit', ARRAY[cap.cap_id], '{0}', ARRAY[paid], ARRAY[-paid], ARRAY[p_limit], ARRAY[p_unlimited], p_actor, p_reason);
@@ -866,14 +879,15 @@ BEGIN
     FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proname IN (
         'require_tenants', 'new_id', 'amount_text', 'window_start', 'window_end', 'roll_window', 'lock_caps', 'ledger_reserve', 'take_approval',
         'supersede_decisions', 'may_settle', 'ledger_settle', 'write_entries', 'lock_for_budget', 'take_budget', 'lock_for_return', 'return_budget',
-        'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'journal_strays', 'refuse_resettling') LOOP
+        'due_returns', 'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'journal_strays', 'refuse_resettling') LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO holdfast_definer', f);
     END LOOP;
 END $$;
 GRANT EXECUTE ON FUNCTION ledger_reserve TO holdfast_governor;
 GRANT EXECUTE ON FUNCTION ledger_settle, lock_for_return, return_budget TO holdfast_governor, holdfast_sweeper, holdfast_api;
-GRANT EXECUTE ON FUNCTION lock_for_budget, take_budget, set_limit TO holdfast_api;
+GRANT EXECUTE ON FUNCTION lock_for_budget, take_budget, set_limit, window_start, window_end TO holdfast_api;
+GRANT EXECUTE ON FUNCTION due_returns TO holdfast_sweeper;
 GRANT EXECUTE ON FUNCTION ledger_redeem TO holdfast_broker;
 GRANT EXECUTE ON FUNCTION begin_outward_all, store_outcome_all TO holdfast_executor;
 GRANT EXECUTE ON FUNCTION make_journal_partitions, journal_strays TO holdfast_sweeper;
@@ -883,8 +897,8 @@ DO $$
 DECLARE f regprocedure;
 BEGIN
     FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proname IN (
-        'ledger_reserve', 'ledger_settle', 'lock_for_budget', 'take_budget', 'lock_for_return', 'return_budget', 'set_limit', 'ledger_redeem',
-        'begin_outward', 'begin_outward_all', 'store_outcome_all') LOOP
+        'ledger_reserve', 'ledger_settle', 'lock_for_budget', 'take_budget', 'lock_for_return', 'return_budget', 'due_returns', 'set_limit',
+        'ledger_redeem', 'begin_outward', 'begin_outward_all', 'store_outcome_all') LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO holdfast_definer', f);
     END LOOP;
 END $$;

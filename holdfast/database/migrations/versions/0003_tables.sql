@@ -289,3 +289,4 @@ GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, journal_archives
 REVOKE UPDATE (superseded_at) ON decisions FROM holdfast_governor;
 GRANT SELECT ON stops TO holdfast_broker;
 GRANT INSERT, UPDATE (lifted_at, lifted_by) ON stops TO holdfast_api;
+GRANT UPDATE (time_zone) ON tenants TO holdfast_api;
