@@ -19,6 +19,7 @@ def _check(code: str, cause: str) -> Code:
 CODES: Final = (
     _check("cap.balance", "A cap's balances are not what its journal adds up to."),
     _check("cap.limit", "A cap's limit is not what its newest journal entry says."),
+    _check("cap.windows", "Windows of one cap overlap, or another than the last of them is in force."),
     _check("cap.ceiling", "A cap has more reserved and committed than its ceiling, or a ceiling that is too high."),
     _check("cap.reserved", "A cap has not reserved what its open holds come to."),
     _check("journal.overdrawn", "A journal entry reserved more than its cap had left."),

@@ -42,6 +42,14 @@ _CHECKS: Final[dict[str, TextClause]] = {
             ORDER BY cap_id, entry_id DESC) j USING (cap_id)
         WHERE c.tenant_id = :tenant_id AND (c.limit_amount, c.unlimited) IS DISTINCT FROM (j.limit_amount, j.unlimited)
     """),
+    "cap.windows": text("""
+        SELECT cap_id, CASE WHEN ends_at > next_starts_at
+            THEN format('its window ends %s, and the next one has begun %s', ends_at, next_starts_at)
+            ELSE 'of the windows of one cap, not the last but another is in force' END
+        FROM (SELECT *, lead(starts_at) OVER w AS next_starts_at, lead(cap_id) OVER w IS NULL AS is_last FROM caps
+            WHERE tenant_id = :tenant_id WINDOW w AS (PARTITION BY scope_kind, scope_id, unit, window_kind ORDER BY starts_at)) c
+        WHERE ends_at > next_starts_at OR newest <> is_last
+    """),
     "cap.ceiling": text("""
         SELECT cap_id, format('reserved %s and committed %s are over the ceiling %s', reserved, committed, ceiling)
         FROM caps WHERE tenant_id = :tenant_id AND NOT unlimited

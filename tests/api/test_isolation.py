@@ -35,7 +35,8 @@ NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
-    "list_projects", "list_tenants", "create_tenant", "list_credentials", "decode_payloads", "encode_payloads",
+    "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
+    "decode_payloads", "encode_payloads",
 }  # fmt: skip
 # Operations that go by a name, which every tenant has for itself.
 NAMED = {
@@ -56,12 +57,14 @@ async def things(tenant: Tenant) -> dict[str, str]:
     decision = await tenant.reserve(run_id)
     hold_id = await tenant.unknown_hold(await tenant.run())
     key_id = (await tenant.owner.get("/v1/me")).json()["key_id"]
+    cap_id = (await tenant.owner.get("/v1/caps")).json()["items"][0]["cap_id"]
     return {
         "run_id": run_id,
         "approval_id": str(decision.approval_id),
         "decision_id": str(decision.decision_id),
         "hold_id": hold_id,
         "key_id": key_id,
+        "cap_id": cap_id,
     }
 
 
@@ -77,7 +80,18 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
 ) -> None:
     mine = await things(tenant)
     stranger = await other.as_user("stranger", "owner", "admin", "developer", "approver", "auditor", "agent")
-    tables = ("runs", "run_inputs", "approvals", "approval_tokens", "holds", "api_keys", "timeline_events", "decisions")
+    tables = (
+        "caps",
+        "journal",
+        "runs",
+        "run_inputs",
+        "approvals",
+        "approval_tokens",
+        "holds",
+        "api_keys",
+        "timeline_events",
+        "decisions",
+    )
 
     async def state() -> list[Any]:
         queries = [f"SELECT t::text FROM {table} t WHERE tenant_id = $1 ORDER BY 1" for table in tables]
@@ -117,11 +131,15 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
     problem(await other.owner.post("/v1/runs", json=theirs), 404, "resource.not_found")
     body = {"scope": {"kind": "run", "name": await tenant.run()}, "limit_usd": "0", "reason": "x"}
     problem(await other.owner.put("/v1/caps", json=body), 404, "resource.not_found")
+    child = {"agent": "desk", "input": "x", "parent_run_id": await tenant.run()}
+    problem(await other.owner.post("/v1/runs", json=child), 404, "resource.not_found")
+    on_run = {"scope_kind": "run", "scope_name": body["scope"]["name"]}
+    problem(await other.owner.get("/v1/caps", params=on_run), 404, "resource.not_found")
 
 
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
-    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id")
+    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id")
     filled = path.format(name="desk", **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:
         answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))

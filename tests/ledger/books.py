@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from uuid import UUID
 
 import orjson
 
-from .world import Database, Tenant
+from .world import Database, Record, Tenant
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ async def check_books(tenant: Tenant, actual: dict[UUID, dict[str, int]]) -> dic
         assert moved == tuple(b - a for a, b in zip(before, after, strict=True)), dict(row)
         cap.past.append(cap.now())
     await _check_caps(database, tenant, caps)
+    await _check_windows(database, tenant)
     await _check_holds(database, tenant, legs, entries)
     await _check_decisions(database, tenant, caps)
     return caps
@@ -102,6 +104,18 @@ async def _check_caps(database: Database, tenant: Tenant, caps: dict[UUID, Cap])
         assert (row["limit_amount"], row["unlimited"]) == (cap.limit, cap.unlimited)
         if not cap.unlimited:
             assert row["ceiling"] == max(cap.limit, cap.reserved + cap.committed)
+
+
+async def _check_windows(database: Database, tenant: Tenant) -> None:
+    """Windows of one cap follow each other without an instant in two of them, and the last alone is in force."""
+    rows = await database.fetch("SELECT * FROM caps WHERE tenant_id = $1 ORDER BY starts_at", tenant.tenant_id)
+    of_cap: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for row in rows:
+        of_cap[row["scope_kind"], row["scope_id"], row["unit"], row["window_kind"]].append(row)
+    for windows in of_cap.values():
+        assert [row["newest"] for row in windows] == [*[False] * (len(windows) - 1), True]
+        for before, after in pairwise(windows):
+            assert before["ends_at"] <= after["starts_at"]
 
 
 async def _check_holds(
