@@ -129,11 +129,12 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
     problem(await other.owner.get("/v1/agents/only-ours"), 404, "resource.not_found")
     theirs = {"agent": "only-ours", "input": "x"}
     problem(await other.owner.post("/v1/runs", json=theirs), 404, "resource.not_found")
-    body = {"scope": {"kind": "run", "name": await tenant.run()}, "limit_usd": "0", "reason": "x"}
+    run_id = await tenant.run()
+    body = {"scope": {"kind": "run", "name": run_id}, "limit_usd": "0", "reason": "x"}
     problem(await other.owner.put("/v1/caps", json=body), 404, "resource.not_found")
-    child = {"agent": "desk", "input": "x", "parent_run_id": await tenant.run()}
+    child = {"agent": "desk", "input": "x", "parent_run_id": run_id}
     problem(await other.owner.post("/v1/runs", json=child), 404, "resource.not_found")
-    on_run = {"scope_kind": "run", "scope_name": body["scope"]["name"]}
+    on_run = {"scope_kind": "run", "scope_name": run_id}
     problem(await other.owner.get("/v1/caps", params=on_run), 404, "resource.not_found")
 
 

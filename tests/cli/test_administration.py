@@ -23,7 +23,7 @@ async def test_caps_show_what_is_used_held_and_free(desk: Desk) -> None:
     shown = (await desk.holdfast("caps")).stdout
     assert shown.split()[:6] == ["on", "counts", "limit", "used", "held", "free"]
     (row,) = [line for line in shown.splitlines() if line.startswith("user:carol")]
-    assert row.split() == ["user:carol", "tokens", "unlimited", "0", "0", "unlimited"]
+    assert row.split() == ["user:carol", "tokens", "unlimited", "0", "0", "unlimited", "never", "-"]
     decisions = await desk.answer("decisions", "--code", "cap.set", "--limit", "1")
     assert decisions[0]["kind"] == "config"
     run_id = await desk.start({"say": "hello"})
@@ -31,6 +31,50 @@ async def test_caps_show_what_is_used_held_and_free(desk: Desk) -> None:
     caps = {cap["unit"]: cap for cap in await desk.answer("caps", "--run", run_id)}
     assert caps["nano_usd"]["committed"] > 0
     assert caps["calls"]["committed"] == 1
+
+
+async def test_caps_of_a_day_show_when_they_reset_and_who_has_set_them(desk: Desk) -> None:
+    await asyncio.to_thread(desk.owner.create_user, "frida")
+    on = ("user_role:frida/helper", "calls")
+    daily = (*on, "--window", "day")
+    made = await desk.answer("caps", "set", *on, "20", "--window", "day", "--reason", "a pilot", "--threshold", "90")
+    assert (made["window"], made["in_force"], made["thresholds"]) == ("day", True, [90])
+    assert made["ends_at"] > made["starts_at"]
+    more = await desk.holdfast("caps", "set", *on, "unlimited", "--window", "day", "--reason", "the pilot is over")
+    assert more.stdout.startswith("the cap on user_role:frida/helper per day is unlimited, unlimited free until "), (
+        more.output
+    )
+    shown = (await desk.holdfast("caps")).stdout
+    (row,) = [line for line in shown.splitlines() if line.startswith("user_role:frida/helper")]
+    assert row.split()[1:5] == ["calls", "per", "day", "unlimited"]
+    assert made["ends_at"][:10] in row
+    newest, first = await desk.answer("caps", "history", *daily)
+    assert (newest["from_amount"], newest["to_amount"], newest["reason"]) == (20, None, "the pilot is over")
+    assert (first["made"], first["to_amount"], first["actor"][:5]) == (True, 20, "user:")
+    told = (await desk.holdfast("caps", "history", *daily)).stdout.splitlines()
+    assert told[0].split() == ["when", "who", "from", "to", "debt", "paid", "why"]
+    assert "the pilot is over" in told[1]
+    (window,) = await desk.answer("caps", "windows", *daily)
+    assert window["starts_at"] == made["starts_at"]
+    assert len((await desk.holdfast("caps", "windows", *daily)).stdout.splitlines()) == 2
+    for wrong in (("--window", "week"), ("--threshold", "101")):
+        assert (await desk.holdfast("caps", "set", *on, "1", *wrong, "--reason", "x")).exit_code == 2
+    missing = await desk.holdfast("caps", "history", *on)
+    assert (missing.exit_code, "there is no cap on user_role:frida/helper that counts calls" in missing.stderr) == (
+        1,
+        True,
+    )
+
+
+async def test_the_time_zone_of_windows_is_shown_and_set(desk: Desk) -> None:
+    assert (await desk.answer("caps", "zone"))["time_zone"] == "UTC"
+    for wrong in (["Europe/Berlin"], ["Mars/Base", "--reason", "x"], ["UTC+3", "--reason", "x"]):
+        assert (await desk.holdfast("caps", "zone", *wrong)).exit_code == 1
+    done = await desk.holdfast("caps", "zone", "Europe/Berlin", "--reason", "our customers")
+    assert done.stdout.endswith("follow Europe/Berlin\n"), done.output
+    assert (await desk.answer("caps", "zone", "UTC", "--reason", "and back"))["time_zone"] == "UTC"
+    (newest, *_) = await desk.answer("decisions", "--code", "tenant.time_zone", "--limit", "1")
+    assert newest["kind"] == "config"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +85,8 @@ async def test_caps_show_what_is_used_held_and_free(desk: Desk) -> None:
         ["user", "usd", "1"],
         ["user:nobody", "usd", "1"],
         ["tenant", "usd", "much"],
+        ["user_role:alice", "usd", "1"],
+        ["user_role:alice/nobody", "usd", "1"],
         ["tenant", "tokens", "1.5"],
         ["tenant", "tokens", "-1"],
     ],

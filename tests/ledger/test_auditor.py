@@ -90,6 +90,7 @@ async def test_right_books_have_nothing_to_name(database: Database, books: dict[
 BREAKS = {
     "cap.balance": "UPDATE caps SET committed = committed + 1 WHERE cap_id = '{money}'",
     "cap.limit": "UPDATE caps SET limit_amount = limit_amount + 1, ceiling = ceiling + 1 WHERE cap_id = '{money}'",
+    "cap.windows": "UPDATE caps SET newest = false WHERE cap_id = '{money}'",
     "cap.ceiling": "UPDATE caps SET ceiling = ceiling + 1 WHERE cap_id = '{money}'",
     "cap.reserved": "UPDATE caps SET reserved = reserved + 1 WHERE cap_id = '{money}'",
     "journal.overdrawn": "UPDATE journal SET limit_amounts = array_fill(15, ARRAY[2]) WHERE hold_id = '{voided}' AND kind = 'reserve'",
