@@ -20,10 +20,10 @@ _AT_A_TIME: Final = 20_000
 
 # What settling them would have added up to, run by run; the last run has fewer.
 _ROLL_UP: Final = """
-    INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens,
-                         cost_nano_usd)
-    SELECT r.tenant_id, r.day, n.run_id, r.kind, r.tool, r.model, r.project_id, r.user_id, r.agent, r.role, n.holds,
-        r.calls / r.holds * n.holds, r.tokens / r.holds * n.holds, r.cost_nano_usd / r.holds * n.holds
+    INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, simulated, holds, calls,
+                         tokens, cost_nano_usd)
+    SELECT r.tenant_id, r.day, n.run_id, r.kind, r.tool, r.model, r.project_id, r.user_id, r.agent, r.role, r.simulated,
+        n.holds, r.calls / r.holds * n.holds, r.tokens / r.holds * n.holds, r.cost_nano_usd / r.holds * n.holds
     FROM rollups r, (
         SELECT run_id, least($5, $4 - (ordinality - 1) * $5) AS holds FROM unnest($3::uuid[]) WITH ORDINALITY AS u (run_id)) n
     WHERE r.tenant_id = $1 AND r.run_id = $2

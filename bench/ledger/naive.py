@@ -170,17 +170,19 @@ _WRITE_SETTLEMENT = text("""
         FROM change WHERE caps.tenant_id = :tenant_id AND caps.cap_id = change.cap_id
     ), entry AS (
         INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
-                             unlimited, cost_nano_usd, tokens, calls, actor, reason)
+                             unlimited, cost_nano_usd, tokens, calls, simulated, day, actor, reason)
         VALUES (:tenant_id, 'commit', :hold_id, :run_id, CAST(:cap_ids AS uuid[]), CAST(:reserved AS bigint[]),
                 CAST(:committed AS bigint[]), CAST(:debt AS bigint[]), CAST(:limits AS bigint[]), CAST(:unlimited AS boolean[]),
-                CAST(:cost_nano_usd AS bigint), CAST(:tokens AS bigint), CAST(:calls AS bigint), CAST(:actor AS text),
-                CAST(:reason AS text))
+                CAST(:cost_nano_usd AS bigint), CAST(:tokens AS bigint), CAST(:calls AS bigint), EXISTS (
+                    SELECT 1 FROM outcomes o WHERE o.tenant_id = :tenant_id AND o.hold_id = :hold_id AND o.simulated),
+                (now() AT TIME ZONE CAST(:zone AS text))::date, CAST(:actor AS text), CAST(:reason AS text))
+        RETURNING day, simulated
     ), rollup AS (
-        INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens,
-                                    cost_nano_usd)
-        VALUES (:tenant_id, (now() AT TIME ZONE CAST(:zone AS text))::date, :run_id, :kind, :tool, :model, :project_id, :user_id,
-                :agent, :role, 1, CAST(:calls AS bigint), CAST(:tokens AS bigint), CAST(:cost_nano_usd AS bigint))
-        ON CONFLICT (tenant_id, day, run_id, kind, tool, model) DO UPDATE SET holds = old.holds + excluded.holds,
+        INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, simulated, holds, calls,
+                                    tokens, cost_nano_usd)
+        SELECT :tenant_id, entry.day, :run_id, :kind, :tool, :model, :project_id, :user_id, :agent, :role, entry.simulated, 1,
+            CAST(:calls AS bigint), CAST(:tokens AS bigint), CAST(:cost_nano_usd AS bigint) FROM entry
+        ON CONFLICT (tenant_id, day, run_id, kind, tool, model, simulated) DO UPDATE SET holds = old.holds + excluded.holds,
             calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
             cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd
     ), run AS (

@@ -14,6 +14,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from holdfast.actions.settling import worst_case
 from holdfast.database.engine import transaction
 from holdfast.errors import Conflict, NotFound, PermitInvalid, PermitUsed, RunUnknown, StopActive
 from holdfast.ledger import members, repository
@@ -240,7 +241,7 @@ async def resolve_unknown(
         raise Conflict(f"hold {hold_id} is {hold.state}: it {done}", remedy="only unknown holds can be resolved")
     cost = cost_nano_usd if cost_nano_usd is not None else (hold.max_cost_nano_usd if happened else 0)
     settled = happened or cost > 0
-    # what nobody measured, such as tokens, counts as held: never a silent refund (LAW 4)
+    # what nobody measured, such as tokens, counts at its worst: never a silent refund (LAW 4)
     held = await repository.held_by_unit(connection, tenant_id, hold_id) if settled else {}
     try:
         await settle_in(
@@ -252,7 +253,7 @@ async def resolve_unknown(
                 hold.outcome is not None,
                 hold.went_outward,
                 "committed" if settled else "voided",
-                {**held, NANO_USD: cost} if settled else {},
+                {**worst_case(hold), **held, NANO_USD: cost} if settled else {},
                 actor,
                 reason,
                 (

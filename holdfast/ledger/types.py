@@ -20,6 +20,10 @@ NANO_USD = "nano_usd"
 CALLS = "calls"
 TOKENS = "tokens"
 SLOTS = "slots"
+INPUT_TOKENS = "input_tokens"
+"""Of the tokens that a settlement says: what went in. No cap counts it; the rollups do."""
+CACHED_TOKENS = "cached_tokens"
+"""Of what went in: what the provider read from its cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ class Settlement:
         seen_outcome: Whether the caller saw an outcome.
         seen_outward: Whether the caller saw that the outward request had begun.
         to: The next state.
-        actual: What it really cost by unit; empty for `voided`, `expired` and `unknown`.
+        actual: What it really cost by unit, tokens with their parts; empty for `voided`, `expired` and `unknown`.
         actor: Who settles: `run`, `sweeper`, or a user.
         reason: Why, for the journal.
         events: For the timeline.

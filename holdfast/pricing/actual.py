@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from holdfast.pricing.estimate import Estimate, worst_input_rate_sum, worst_output_rate
 from holdfast.pricing.prices import priced_nano_usd
 from holdfast.providers.model import ModelOutcome, Usage
@@ -10,6 +12,26 @@ BYTES_PER_TOKEN_MAX = 128
 """No token of the public vocabularies stands for more bytes, so that much output cannot have been fewer tokens."""
 BLOCK_OVERHEAD_TOKENS = 64
 """Tokens that an answer and each of its tool calls may have besides their text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """The tokens that a call took.
+
+    Attributes:
+        input_tokens: What went in, from a cache or not.
+        cached_tokens: What of it was read from a cache.
+        output_tokens: What came out, reasoning included.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        """What caps that count tokens count."""
+        return self.input_tokens + self.output_tokens
 
 
 def _believed(usage: Usage, outcome: ModelOutcome) -> Usage:
@@ -73,15 +95,21 @@ def actual_llm_cost(outcome: ModelOutcome, estimate: Estimate) -> int | None:
     return _partial_cost_nano_usd(outcome, estimate)
 
 
-def actual_llm_tokens(outcome: ModelOutcome, estimate: Estimate) -> int | None:
-    """Returns the tokens a call took, for caps that count tokens; 0 and None as for its cost."""
+def actual_llm_tokens(outcome: ModelOutcome, estimate: Estimate) -> TokenCount | None:
+    """Returns the tokens a call took, for rollups and for caps that count tokens; none and None as for its cost."""
     if outcome.cost == "nothing":
-        return 0
+        return TokenCount()
     if outcome.cost == "unknown":
         return None
     usage = None if outcome.usage is None else _believed(outcome.usage, outcome)
-    if outcome.cost == "known" and usage is not None:
-        return usage.total_input_tokens + usage.output_tokens
-    reported_input = estimate.input_tokens_bound if usage is None else usage.total_input_tokens
-    reported_output = 0 if usage is None else usage.output_tokens
-    return reported_input + max(reported_output, _partial_output_tokens(outcome, estimate))
+    if usage is None:
+        return TokenCount(estimate.input_tokens_bound, 0, _partial_output_tokens(outcome, estimate))
+    output = usage.output_tokens
+    if outcome.cost != "known":
+        output = max(output, _partial_output_tokens(outcome, estimate))
+    return TokenCount(usage.total_input_tokens, usage.cache_read_tokens, output)
+
+
+def worst_llm_tokens(estimate: Estimate) -> TokenCount:
+    """Returns the most tokens that a call can have taken, for one that nobody can tell of."""
+    return TokenCount(estimate.input_tokens_bound, 0, estimate.output_tokens_bound)

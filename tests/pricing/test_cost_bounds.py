@@ -13,7 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.errors import RequestInvalid
-from holdfast.pricing.actual import BYTES_PER_TOKEN_MAX, actual_llm_cost, actual_llm_tokens
+from holdfast.pricing.actual import (
+    BLOCK_OVERHEAD_TOKENS,
+    BYTES_PER_TOKEN_MAX,
+    TokenCount,
+    actual_llm_cost,
+    actual_llm_tokens,
+    worst_llm_tokens,
+)
 from holdfast.pricing.bounds import input_tokens_bound, json_tokens_bound, text_tokens_bound
 from holdfast.pricing.estimate import Estimate, estimate_llm
 from holdfast.pricing.headroom import Headroom, affordable_max_tokens, fitted
@@ -126,7 +133,8 @@ def test_no_usage_within_the_bounds_costs_more_than_the_estimate(
         assert actual is not None
         assert tokens is not None
         assert 0 <= actual <= estimate.max_cost_nano_usd
-        assert 0 <= tokens <= estimate.max_tokens_total
+        assert 0 <= tokens.cached_tokens <= tokens.input_tokens <= estimate.input_tokens_bound
+        assert 0 <= tokens.output_tokens <= estimate.output_tokens_bound
         assert type(actual) is int
         assert actual >= price.cost_nano_usd(usage)  # what was reported is never counted for less
 
@@ -161,10 +169,10 @@ def test_what_is_reported_beyond_the_hold_is_counted_in_full(request: ModelReque
 def test_nothing_costs_nothing_and_unknown_is_not_guessed() -> None:
     price = price_of("anthropic", "claude-haiku-4-5", NOW)
     estimate = estimate_llm(ModelRequest("anthropic", "m", 100, "", [{"kind": "user", "text": "x"}], []), price)
-    for cost, expected in (("nothing", 0), ("unknown", None)):
+    for cost, expected, tokens in (("nothing", 0, TokenCount()), ("unknown", None, None)):
         result = outcome(Usage(5, 5), cost, 10)  # type: ignore[arg-type]  # the pairs' first members are costs
         assert actual_llm_cost(result, estimate) == expected
-        assert actual_llm_tokens(result, estimate) == expected
+        assert actual_llm_tokens(result, estimate) == tokens
 
 
 def test_a_count_of_output_is_not_believed_below_what_was_received() -> None:
@@ -172,7 +180,19 @@ def test_a_count_of_output_is_not_believed_below_what_was_received() -> None:
     estimate = estimate_llm(ModelRequest("anthropic", "m", 1_000, "", [{"kind": "user", "text": "x"}], []), price)
     lie = outcome(Usage(10, 0), "known", 1_280)
     assert actual_llm_cost(lie, estimate) == price.cost_nano_usd(Usage(10, 10))
-    assert actual_llm_tokens(lie, estimate) == 20
+    assert actual_llm_tokens(lie, estimate) == TokenCount(10, 0, 10)
+
+
+def test_tokens_are_told_apart_by_what_went_in_what_was_cached_and_what_came_out() -> None:
+    price = price_of("anthropic", "claude-haiku-4-5", NOW)
+    estimate = estimate_llm(ModelRequest("anthropic", "m", 1_000, "", [{"kind": "user", "text": "x"}], []), price)
+    told = outcome(Usage(10, 7, cache_read_tokens=100, cache_write_tokens=3), "known", 5)
+    tokens = actual_llm_tokens(told, estimate)
+    assert tokens == TokenCount(113, 100, 7)
+    assert tokens.total == 120
+    cut = actual_llm_tokens(outcome(None, "partial", 30), estimate)
+    assert cut == TokenCount(estimate.input_tokens_bound, 0, 30 + BLOCK_OVERHEAD_TOKENS)
+    assert worst_llm_tokens(estimate) == TokenCount(estimate.input_tokens_bound, 0, 1_000)
 
 
 @unhurried

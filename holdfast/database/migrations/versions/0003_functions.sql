@@ -460,6 +460,7 @@ DECLARE
     r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
+    o_input bigint[]; o_cached bigint[]; o_simulated boolean[];
     o_first integer[]; o_last integer[]; o_hold_kind text[]; o_tool text[]; o_model text[];
     l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer := 0;
     t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
@@ -534,6 +535,9 @@ BEGIN
         o_cost[h.ord] := coalesce(m.amounts[array_position(m.units, 'nano_usd')], 0);
         o_tokens[h.ord] := coalesce(m.amounts[array_position(m.units, 'tokens')], 0);
         o_calls[h.ord] := coalesce(m.amounts[array_position(m.units, 'calls')], 0);
+        o_input[h.ord] := coalesce(m.amounts[array_position(m.units, 'input_tokens')], 0);
+        o_cached[h.ord] := coalesce(m.amounts[array_position(m.units, 'cached_tokens')], 0);
+        o_simulated[h.ord] := h.simulated;
         FOR j IN 1 .. cardinality(h.leg_cap_ids) LOOP
             i := width_bucket(h.leg_cap_ids[j], c_id);
             held := h.leg_amounts[j];
@@ -581,11 +585,12 @@ BEGIN
     FROM unnest(p_members) WITH ORDINALITY AS t
     WHERE o_status[t.ordinality] = 'settled' AND g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id;
     INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
-        cost_nano_usd, tokens, calls, actor, reason)
+        cost_nano_usd, tokens, calls, input_tokens, cached_tokens, simulated, day, actor, reason)
     SELECT t.tenant_id, o_kind[t.ordinality], t.hold_id, r_id[o_run[t.ordinality]], coalesce(l_cap[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
         coalesce(l_reserved[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), coalesce(l_committed[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
         coalesce(l_debt[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), coalesce(l_limit[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
-        coalesce(l_unlimited[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), o_cost[t.ordinality], o_tokens[t.ordinality], o_calls[t.ordinality], t.actor, t.reason
+        coalesce(l_unlimited[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), o_cost[t.ordinality], o_tokens[t.ordinality], o_calls[t.ordinality],
+        o_input[t.ordinality], o_cached[t.ordinality], o_simulated[t.ordinality], (now() AT TIME ZONE r_zone[o_run[t.ordinality]])::date, t.actor, t.reason
     FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_kind[t.ordinality] IS NOT NULL ORDER BY t.hold_id;
     UPDATE runs ru SET timeline_seq = ru.timeline_seq + w.events, simulated = ru.simulated OR w.simulated
     FROM unnest(r_tenant, r_id, r_events, r_simulated) AS w (tenant_id, run_id, events, simulated)
@@ -600,14 +605,18 @@ BEGIN
         SELECT r_tenant[x.run], r_id[x.run], x.seq, new_id(), 'budget', 'cap.threshold', x.data
         FROM unnest(t_run, t_seq, t_data) AS x (run, seq, data);
     END IF;
-    INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens, cost_nano_usd)
+    INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, simulated, project_id, user_id, agent, role, holds, calls, tokens,
+        input_tokens, cached_tokens, cost_nano_usd)
     SELECT t.tenant_id, (now() AT TIME ZONE r_zone[o_run[t.ordinality]])::date AS day, r_id[o_run[t.ordinality]] AS run_id, o_hold_kind[t.ordinality] AS kind,
-        o_tool[t.ordinality] AS tool, o_model[t.ordinality] AS model, r_project[o_run[t.ordinality]], r_user[o_run[t.ordinality]], r_agent[o_run[t.ordinality]],
-        r_role[o_run[t.ordinality]], count(*), sum(o_calls[t.ordinality]), sum(o_tokens[t.ordinality]), sum(o_cost[t.ordinality])
+        o_tool[t.ordinality] AS tool, o_model[t.ordinality] AS model, o_simulated[t.ordinality] AS simulated, r_project[o_run[t.ordinality]], r_user[o_run[t.ordinality]], r_agent[o_run[t.ordinality]],
+        r_role[o_run[t.ordinality]], count(*), sum(o_calls[t.ordinality]), sum(o_tokens[t.ordinality]),
+        sum(o_input[t.ordinality]), sum(o_cached[t.ordinality]), sum(o_cost[t.ordinality])
     FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_kind[t.ordinality] = 'commit' AND o_hold_kind[t.ordinality] <> 'run.budget'
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-    ON CONFLICT (tenant_id, day, run_id, kind, tool, model) DO UPDATE SET holds = old.holds + excluded.holds,
-        calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens, cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd;
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    ON CONFLICT (tenant_id, day, run_id, kind, tool, model, simulated) DO UPDATE SET holds = old.holds + excluded.holds,
+        calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
+        input_tokens = old.input_tokens + excluded.input_tokens, cached_tokens = old.cached_tokens + excluded.cached_tokens,
+        cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd;
     FOR h IN
         SELECT DISTINCT t.tenant_id, r_id[o_run[t.ordinality]] AS run_id FROM unnest(p_members) WITH ORDINALITY AS t
         WHERE t.returns_budget AND o_status[t.ordinality] = 'settled' ORDER BY 2
@@ -868,7 +877,7 @@ GRANT UPDATE (state, cost_nano_usd, lease_hash, lease_expires_at, outward_at, un
     TO holdfast_definer;
 GRANT UPDATE (superseded_at) ON decisions TO holdfast_definer; -- a record is never rewritten
 GRANT UPDATE (consumed_by, expires_at) ON approvals TO holdfast_definer;
-GRANT UPDATE (holds, calls, tokens, cost_nano_usd) ON rollups TO holdfast_definer;
+GRANT UPDATE (holds, calls, tokens, input_tokens, cached_tokens, cost_nano_usd) ON rollups TO holdfast_definer;
 GRANT UPDATE (history_version, timeline_seq, status, simulated, budget_hold_id) ON runs TO holdfast_definer;
 GRANT SELECT, INSERT ON timeline_events, transcript_entries TO holdfast_definer;
 GRANT SELECT ON stops TO holdfast_definer;

@@ -59,6 +59,10 @@ CREATE TABLE journal (
     cost_nano_usd    bigint,                            -- of a settlement: what it came to, also where no cap counts it
     tokens           bigint,
     calls            bigint,
+    input_tokens     bigint,                            -- of the tokens: what went in; the rest came out
+    cached_tokens    bigint,                            -- of what went in: what the provider read from its cache
+    simulated        boolean,                           -- of a settlement: whether a simulated provider executed it
+    day              date,                              -- of a settlement: in the tenant's time zone as it was then
     actor            text NOT NULL,
     reason           text NOT NULL,
     PRIMARY KEY (tenant_id, entry_id, created_at),
@@ -228,27 +232,34 @@ CREATE TABLE rollups (
     user_id       uuid NOT NULL,
     agent         text NOT NULL,
     role          text NOT NULL,
+    simulated     boolean NOT NULL DEFAULT false,       -- executed by a simulated provider: nobody sends a bill for it
     holds         bigint NOT NULL DEFAULT 0,
     calls         bigint NOT NULL DEFAULT 0,
     tokens        bigint NOT NULL DEFAULT 0,
+    input_tokens  bigint NOT NULL DEFAULT 0,            -- of the tokens; the rest came out
+    cached_tokens bigint NOT NULL DEFAULT 0,            -- of what went in
     cost_nano_usd bigint NOT NULL DEFAULT 0,
-    PRIMARY KEY (tenant_id, day, run_id, kind, tool, model)
+    PRIMARY KEY (tenant_id, day, run_id, kind, tool, model, simulated)
 );
-INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds, calls, tokens, cost_nano_usd)
-SELECT h.tenant_id, (h.settled_at AT TIME ZONE t.time_zone)::date, h.run_id, h.kind, h.tool,
-    coalesce(h.estimate #>> '{prices_used,model}', ''), r.project_id, r.user_id, r.agent_name, r.role_name, count(*), sum(j.calls),
-    sum(j.tokens), sum(j.cost_nano_usd)
+CREATE INDEX rollups_run ON rollups (run_id);           -- what a run cost, however many days there are
+UPDATE journal j SET day = (j.created_at AT TIME ZONE t.time_zone)::date, input_tokens = 0, cached_tokens = 0,
+    simulated = coalesce((SELECT o.simulated FROM outcomes o WHERE o.tenant_id = j.tenant_id AND o.hold_id = j.hold_id), false)
+FROM tenants t WHERE t.tenant_id = j.tenant_id AND j.kind IN ('commit', 'void', 'expire');
+INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, simulated, project_id, user_id, agent, role, holds, calls, tokens, cost_nano_usd)
+SELECT h.tenant_id, j.day, h.run_id, h.kind, h.tool, coalesce(h.estimate #>> '{prices_used,model}', ''), j.simulated, r.project_id, r.user_id,
+    r.agent_name, r.role_name, count(*), sum(j.calls), sum(j.tokens), sum(j.cost_nano_usd)
 FROM journal j JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
-JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
+JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
 WHERE j.kind = 'commit' AND h.kind <> 'run.budget'
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10;
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11;
 
 -- Growth -------------------------------------------------------------------------------------------------------------------
 
 -- Rows that every decision changes leave room on their page, so that the new version stands beside the old one and no index is
--- touched (HOT): caps' balances, runs' counters, a hold's state up to its settlement.
+-- touched (HOT): caps' balances, runs' counters and rollups, a hold's state up to its settlement.
 ALTER TABLE caps SET (fillfactor = 50);
 ALTER TABLE runs SET (fillfactor = 70);
+ALTER TABLE rollups SET (fillfactor = 70);
 ALTER TABLE holds SET (fillfactor = 85);
 -- Every settled hold leaves a dead entry in the index of open ones, which sweepers read; a fifth of all holds ever taken, as the default
 -- has it, would be too many to wait for.
