@@ -25,7 +25,9 @@ from holdfast.database.roles import DATABASE
 from holdfast.errors import Conflict, PermitUsed, RunUnknown
 from holdfast.ledger.core import refusal_for
 from holdfast.ledger.types import (
+    CACHED_TOKENS,
     CALLS,
+    INPUT_TOKENS,
     NANO_USD,
     TOKENS,
     CapView,
@@ -170,20 +172,23 @@ _WRITE_SETTLEMENT = text("""
         FROM change WHERE caps.tenant_id = :tenant_id AND caps.cap_id = change.cap_id
     ), entry AS (
         INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
-                             unlimited, cost_nano_usd, tokens, calls, simulated, day, actor, reason)
+                             unlimited, cost_nano_usd, tokens, calls, input_tokens, cached_tokens, simulated, day, actor, reason)
         VALUES (:tenant_id, 'commit', :hold_id, :run_id, CAST(:cap_ids AS uuid[]), CAST(:reserved AS bigint[]),
                 CAST(:committed AS bigint[]), CAST(:debt AS bigint[]), CAST(:limits AS bigint[]), CAST(:unlimited AS boolean[]),
-                CAST(:cost_nano_usd AS bigint), CAST(:tokens AS bigint), CAST(:calls AS bigint), EXISTS (
+                CAST(:cost_nano_usd AS bigint), CAST(:tokens AS bigint), CAST(:calls AS bigint),
+                CAST(:input_tokens AS bigint), CAST(:cached_tokens AS bigint), EXISTS (
                     SELECT 1 FROM outcomes o WHERE o.tenant_id = :tenant_id AND o.hold_id = :hold_id AND o.simulated),
                 (now() AT TIME ZONE CAST(:zone AS text))::date, CAST(:actor AS text), CAST(:reason AS text))
-        RETURNING day, simulated
+        RETURNING day, simulated, input_tokens, cached_tokens
     ), rollup AS (
-        INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, simulated, holds, calls,
-                                    tokens, cost_nano_usd)
+        INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, simulated, holds,
+                                    calls, tokens, input_tokens, cached_tokens, cost_nano_usd)
         SELECT :tenant_id, entry.day, :run_id, :kind, :tool, :model, :project_id, :user_id, :agent, :role, entry.simulated, 1,
-            CAST(:calls AS bigint), CAST(:tokens AS bigint), CAST(:cost_nano_usd AS bigint) FROM entry
+            CAST(:calls AS bigint), CAST(:tokens AS bigint), entry.input_tokens, entry.cached_tokens,
+            CAST(:cost_nano_usd AS bigint) FROM entry
         ON CONFLICT (tenant_id, day, run_id, kind, tool, model, simulated) DO UPDATE SET holds = old.holds + excluded.holds,
             calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
+            input_tokens = old.input_tokens + excluded.input_tokens, cached_tokens = old.cached_tokens + excluded.cached_tokens,
             cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd
     ), run AS (
         UPDATE runs SET timeline_seq = timeline_seq + :event_count, simulated = simulated OR EXISTS (
@@ -305,6 +310,8 @@ async def _commit(
             "run_id": run.run_id,
             "cost_nano_usd": actual.get(NANO_USD, 0),
             "tokens": actual.get(TOKENS, 0),
+            "input_tokens": actual.get(INPUT_TOKENS, 0),
+            "cached_tokens": actual.get(CACHED_TOKENS, 0),
             "calls": actual.get(CALLS, 0),
             "actor": settlement.actor,
             "reason": settlement.reason,

@@ -68,7 +68,7 @@ def judge(hold: HoldView, *, deadline_passed: bool = False) -> Judgement:
     if hold.state != "unknown":
         return Judgement("unknown", {}, "it went outside, and nobody knows what came of it")
     if deadline_passed:
-        return Judgement("committed", worst_case(hold), "still unknown at its deadline: the worst case counts")
+        return Judgement("committed", _worst_case(hold), "still unknown at its deadline: the worst case counts")
     return Judgement(None, {}, "still unknown")
 
 
@@ -80,8 +80,7 @@ def _by_unit(tokens: TokenCount) -> dict[str, int]:
     return {TOKENS: tokens.total, INPUT_TOKENS: tokens.input_tokens, CACHED_TOKENS: tokens.cached_tokens}
 
 
-def worst_case(hold: HoldView) -> dict[str, int]:
-    """Returns by unit what an action can have come to at most: what counts where nobody can tell."""
+def _worst_case(hold: HoldView) -> dict[str, int]:
     estimate = _estimate(hold)
     tokens = {} if estimate is None else _by_unit(worst_llm_tokens(estimate))
     return {NANO_USD: hold.max_cost_nano_usd, CALLS: 1, **tokens}
@@ -115,7 +114,7 @@ def _actual(hold: HoldView) -> dict[str, int] | None:
         return {} if outcome.cost_class == "nothing" else {NANO_USD: hold.max_cost_nano_usd, CALLS: 1}
     model_outcome = _model_outcome(outcome)
     if model_outcome is None:
-        return None if outcome.cost_class == "unknown" else worst_case(hold)
+        return None if outcome.cost_class == "unknown" else _worst_case(hold)
     cost = actual_llm_cost(model_outcome, estimate)
     tokens = actual_llm_tokens(model_outcome, estimate)
     if cost is None or tokens is None:

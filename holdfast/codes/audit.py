@@ -26,7 +26,9 @@ CODES: Final = (
     _check("journal.leg", "A journal entry belongs to no leg of a hold."),
     _check("leg.journal", "A leg of a hold was not reserved and settled exactly once, with its amount."),
     _check("hold.cost", "A hold's cost is not what its caps were charged."),
-    _check("rollup.journal", "What a run spent on a day is booked otherwise than its settlements in the journal add up to."),
+    _check(
+        "rollup.journal", "What a run spent on a day is booked otherwise than its settlements in the journal add up to."
+    ),
     _check("hold.decision", "No decision that allows stands behind a hold."),
     _check("hold.outcome", "A hold is executed and has no outcome."),
     _check("decision.hold", "A decision allowed a hold that does not exist."),

@@ -101,27 +101,27 @@ _CHECKS: Final[dict[str, TextClause]] = {
     # what a retention has taken from the journal cannot be added up any more: days from the second after it are compared
     "rollup.journal": text("""
         WITH since AS (
-            SELECT (coalesce(max(through), '-infinity') AT TIME ZONE 'UTC')::date + 1 AS day FROM journal_sums WHERE tenant_id = :tenant_id
+            SELECT (coalesce(max(through), '-infinity') AT TIME ZONE 'UTC')::date + 1 AS day FROM journal_sums
+            WHERE tenant_id = :tenant_id
         ), booked AS (
             SELECT day, run_id, kind, tool, model, simulated, project_id, user_id, agent, role, holds, calls, tokens, input_tokens,
                 cached_tokens, cost_nano_usd FROM rollups WHERE tenant_id = :tenant_id AND day > (SELECT day FROM since)
         ), settled AS (
-            SELECT j.day, j.run_id, h.kind, h.tool, coalesce(h.estimate #>> '{prices_used,model}', '') AS model, j.simulated, r.project_id,
-                r.user_id, r.agent_name AS agent, r.role_name AS role, count(*) AS holds, sum(j.calls) AS calls, sum(j.tokens) AS tokens,
-                sum(coalesce(j.input_tokens, 0)) AS input_tokens, sum(coalesce(j.cached_tokens, 0)) AS cached_tokens,
-                sum(j.cost_nano_usd) AS cost_nano_usd
+            SELECT j.day, j.run_id, h.kind, h.tool, coalesce(h.estimate #>> '{prices_used,model}', '') AS model, j.simulated,
+                r.project_id, r.user_id, r.agent_name AS agent, r.role_name AS role, count(*) AS holds, sum(j.calls) AS calls,
+                sum(j.tokens) AS tokens, sum(coalesce(j.input_tokens, 0)) AS input_tokens,
+                sum(coalesce(j.cached_tokens, 0)) AS cached_tokens, sum(j.cost_nano_usd) AS cost_nano_usd
             FROM journal j JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
             LEFT JOIN runs r ON r.tenant_id = j.tenant_id AND r.run_id = j.run_id
             WHERE j.tenant_id = :tenant_id AND j.kind = 'commit' AND h.kind <> 'run.budget'
                 AND (j.day IS NULL OR j.day > (SELECT day FROM since))
             GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
         )
-        SELECT coalesce(b.run_id, j.run_id), format('on %s, %s %s %s: the rollup has %s holds, %s calls, %s tokens (%s in, %s cached) for '
-            '%s; the journal adds up to %s, %s, %s (%s, %s) for %s', coalesce(b.day, j.day), coalesce(b.kind, j.kind),
-            coalesce(b.tool, j.tool), coalesce(b.model, j.model), coalesce(b.holds, 0), coalesce(b.calls, 0), coalesce(b.tokens, 0),
-            coalesce(b.input_tokens, 0), coalesce(b.cached_tokens, 0), coalesce(b.cost_nano_usd, 0), coalesce(j.holds, 0),
-            coalesce(j.calls, 0), coalesce(j.tokens, 0), coalesce(j.input_tokens, 0), coalesce(j.cached_tokens, 0),
-            coalesce(j.cost_nano_usd, 0))
+        SELECT run_id, format('on %s, %s %s %s: the rollup has %s holds, %s calls, %s tokens (%s in, %s cached) for %s; '
+            'the journal adds up to %s, %s, %s (%s, %s) for %s', day, kind, tool, model,
+            coalesce(b.holds, 0), coalesce(b.calls, 0), coalesce(b.tokens, 0), coalesce(b.input_tokens, 0),
+            coalesce(b.cached_tokens, 0), coalesce(b.cost_nano_usd, 0), coalesce(j.holds, 0), coalesce(j.calls, 0),
+            coalesce(j.tokens, 0), coalesce(j.input_tokens, 0), coalesce(j.cached_tokens, 0), coalesce(j.cost_nano_usd, 0))
         FROM booked b FULL JOIN settled j USING (day, run_id, kind, tool, model, simulated, project_id, user_id, agent, role)
         WHERE (b.holds, b.calls, b.tokens, b.input_tokens, b.cached_tokens, b.cost_nano_usd)
             IS DISTINCT FROM (j.holds, j.calls, j.tokens, j.input_tokens, j.cached_tokens, j.cost_nano_usd)

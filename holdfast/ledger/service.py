@@ -14,15 +14,17 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from holdfast.actions.settling import worst_case
 from holdfast.database.engine import transaction
 from holdfast.errors import Conflict, NotFound, PermitInvalid, PermitUsed, RunUnknown, StopActive
 from holdfast.ledger import members, repository
 from holdfast.ledger.lanes import Lanes
 from holdfast.ledger.members import RedeemAnswer, ReserveAnswer, SettleAnswer
 from holdfast.ledger.types import (
+    CALLS,
+    INPUT_TOKENS,
     NANO_USD,
     SETTLED_STATES,
+    TOKENS,
     Decision,
     Event,
     FactsChanged,
@@ -208,6 +210,14 @@ async def set_limit(
     return cap_id
 
 
+def _bounds(hold: HoldView) -> dict[str, int]:
+    """Returns what the rollups count of an action that no cap may have counted: one call, and the tokens it can have taken."""
+    tokens_in, tokens_out = (hold.estimate.get(f"{way}_tokens_bound", 0) for way in ("input", "output"))
+    if not isinstance(tokens_in, int) or not isinstance(tokens_out, int):
+        return {CALLS: 1}
+    return {CALLS: 1, TOKENS: tokens_in + tokens_out, INPUT_TOKENS: tokens_in}
+
+
 async def resolve_unknown(
     connection: AsyncConnection,
     tenant_id: UUID,
@@ -253,7 +263,7 @@ async def resolve_unknown(
                 hold.outcome is not None,
                 hold.went_outward,
                 "committed" if settled else "voided",
-                {**worst_case(hold), **held, NANO_USD: cost} if settled else {},
+                {**_bounds(hold), **held, NANO_USD: cost} if settled else {},
                 actor,
                 reason,
                 (
