@@ -81,7 +81,7 @@ class Load:
         granted: Holds that were granted to them in all.
         settled: Holds that they settled in all.
         wrong: What they saw that must not be.
-        samples: What the first process saw of its own stack in the last round.
+        samples: What the first process has seen of its own stack.
     """
 
     side: Side

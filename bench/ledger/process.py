@@ -239,9 +239,10 @@ async def _main() -> None:
     parts, workers = await _prepare(job)
     rounds = _Rounds(parts, workers)
     answer({"ready": True})
+    sampler = Sampler(on=job.sample)
     while asked := await line():
         request = orjson.loads(asked)
-        with Sampler(on=job.sample) as sampler:
+        with sampler:
             done = await rounds.run(request["what"], workers=request["workers"], times=request["times"])
         answer({"round": asdict(done), "samples": sampler.lines()})
 

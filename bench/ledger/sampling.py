@@ -14,7 +14,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class Sampler:
-    """Counts, inside its block, which functions are on top of the stack and which anywhere on it."""
+    """Counts, inside its blocks, which functions are on top of the stack and which anywhere on it."""
 
     def __init__(self, *, on: bool) -> None:
         self._on = on
