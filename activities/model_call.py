@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,7 @@ OnDelta = Callable[[Delta], Awaitable[None]]
 OnPartial = Callable[[ModelOutcome], None]
 
 CONNECT_TIMEOUT_S = 10.0
+_TAKE_IN_S = 0.2
 _PORT_MAX = 65_535
 _OFFICIAL = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 _REQUEST_ID_HEADER = {"anthropic": "request-id", "openai": "x-request-id"}
@@ -246,7 +247,19 @@ async def _converse(call: _Call, on_delta: OnDelta) -> Failure | None:
                 if call.exchange.refused is not None:
                     raise call.exchange.refused from None
                 return call.failed(error)
-            await on_delta(delta)
+            try:
+                await on_delta(delta)
+            except BaseException:
+                await _take_in(deltas)
+                raise
+
+
+async def _take_in(deltas: AsyncGenerator[Delta, None]) -> None:
+    """Takes in what has arrived already, for whoever was too slow to read it: its provider has billed it (LAW 4)."""
+    with suppress(Exception):  # whatever ends this, the call is over already, and as much is known as could be read
+        async with asyncio.timeout(_TAKE_IN_S):
+            async for _ in deltas:
+                pass
 
 
 async def call_model(

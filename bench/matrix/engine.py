@@ -20,6 +20,7 @@ LARGE_CELLS: Final = 60
 """So many cells with 500 calls at once are drawn: each takes seconds, and there are thousands."""
 _BATCH_CALLS: Final = 1_200
 """About so many calls are under way at once, over all cells of a batch."""
+_TOLD_MAX: Final = 5
 _BATCH_CELLS: Final = 48
 _HOLDINGS: Final = {"1": 8, "50": 50, "500": 500}
 _COSTS: Final = {"500": 20.0, "50": 2.0}
@@ -66,6 +67,8 @@ async def play(
         for batch in _batches(cells):
             for name, findings in (await Batch(hall, batch).play()).items():
                 findings.wrong = [f"{name}: {one}" for one in findings.wrong]
+                for one in findings.wrong[:_TOLD_MAX]:
+                    tell(f"wrong: {one}")
                 total.add(findings)
             took = time.monotonic() - started
             if took - told > 5 or total.cells == len(cells):  # noqa: PLR2004 (seconds)

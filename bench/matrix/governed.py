@@ -47,8 +47,9 @@ _DEARER_HOLDS: Final = 4
 _LATE_MAX: Final = 24
 _PLENTY: Final = 10**13
 _COSTS: Final = {"500": 8.0, "50": 2.0}
-_PATIENCE_S: Final = 120.0
-_STANDING_S: Final = 20.0
+_TOLD_MAX: Final = 5
+_PATIENCE_S: Final = 300.0
+_STANDING_S: Final = 30.0
 _LOOK_S: Final = 0.1
 _PLACES: Final = {"before": "redeem.before:llm.call", "after": "outcome.after:llm.call"}
 _DURING: Final = {True: "execute.in_stream:llm.call", False: "execute.after_outward:llm.call"}
@@ -172,7 +173,10 @@ async def play(cells: Sequence[Cell], tell: Callable[[str], None]) -> Findings:
     async with open_theatre() as theatre:
         for group in _groups(cells):
             await theatre.staff(group[0].process_count)
-            total.add(await _Group(theatre, group).play())
+            findings = await _Group(theatre, group).play()
+            for wrong in findings.wrong[:_TOLD_MAX]:
+                tell(f"wrong: {wrong}")
+            total.add(findings)
             took = time.monotonic() - started
             tell(f"{total.cells} of {len(cells)} cells, {took:.0f} s, {theatre.kills} kills, {len(total.wrong)} wrong")
         total.kills = theatre.kills

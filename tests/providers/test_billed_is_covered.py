@@ -11,7 +11,7 @@ import pytest
 from holdfast.pricing.actual import actual_llm_cost
 from holdfast.pricing.estimate import estimate_llm
 from holdfast.pricing.prices import price_of
-from holdfast.providers.model import Usage, Wire
+from holdfast.providers.model import Delta, ModelOutcome, Usage, Wire
 
 from .simulated import WIRES, Simulated, call, request_for, script
 
@@ -64,3 +64,48 @@ async def test_the_settled_cost_covers_the_bill(simulated: Simulated, wire: Wire
         assert settled_nano_usd <= estimate.max_cost_nano_usd  # debt only where the provider bills over the bounds
     if fault.get("of") == "max_tokens":
         assert settled_nano_usd == billed_nano_usd
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("end", ["deadline", "cancellation", "error"])
+async def test_an_answer_that_came_and_was_not_read_in_time_is_paid_for(
+    simulated: Simulated, wire: Wire, end: str
+) -> None:
+    """Whoever reads slowly has not received less: the provider has sent all of it, and billed it."""
+    request = request_for(wire, script({"say": "much to read, word for word, " * 40}), max_tokens=4_000)
+    partial: list[ModelOutcome] = []
+    stands = asyncio.Event()
+
+    async def stand(_: Delta) -> None:
+        stands.set()
+        if end == "error":
+            while not (await asyncio.to_thread(simulated.calls))[0]["completed"]:
+                await asyncio.sleep(0.01)
+            raise ConnectionError("whoever shows it has gone")
+        await asyncio.Event().wait()
+
+    calling = asyncio.create_task(
+        call(
+            simulated,
+            request,
+            on_delta=stand,
+            on_partial=partial.append,
+            deadline_ms=2_000 if end == "deadline" else 60_000,
+        )
+    )
+    if end == "deadline":
+        outcome = await calling
+    else:
+        await stands.wait()
+        while not (await asyncio.to_thread(simulated.calls))[0]["completed"]:
+            await asyncio.sleep(0.01)
+        if end == "cancellation":
+            calling.cancel()
+        with pytest.raises(asyncio.CancelledError if end == "cancellation" else ConnectionError):
+            await calling
+        [outcome] = partial
+    price = price_of(wire, request.model, NOW)
+    [bill] = await asyncio.to_thread(simulated.calls)
+    billed_nano_usd = price.cost_nano_usd(Usage(**bill["usage"]))
+    assert outcome.text == "much to read, word for word, " * 40
+    assert actual_llm_cost(outcome, estimate_llm(request, price)) == billed_nano_usd
