@@ -279,6 +279,7 @@ async def test_what_the_listener_raises_is_passed_on_after_the_partial_outcome(
     async def fail(_delta: Delta) -> None:
         raise ConnectionError("no stream to publish to")
 
+    simulated.fault("hang", at="middle")
     with pytest.raises(ConnectionError):
         await call(simulated, request_for(wire), on_delta=fail, on_partial=partial.append)
     assert [outcome.cost for outcome in partial] == ["partial"]
