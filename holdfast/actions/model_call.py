@@ -37,11 +37,12 @@ _CONSENTED = text("""
     WHERE tenant_id = :tenant_id AND approval_id = :approval_id AND run_id = :run_id AND step = :step
 """)
 
-# Only what a provider did counts: a try that was handed back, or whose executor died, says nothing about the provider.
+# Only what a provider did counts: a try that was handed back, or whose executor died, says nothing about the provider. What was
+# superseded was never executed; saying so lets the index of keys serve.
 _FAILURES = text("""
     SELECT count(*) FROM holds h JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
-    WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.step = :step AND h.try < :try AND h.kind = 'llm.call'
-      AND NOT o.ok AND o.retryable AND starts_with(o.error_code, 'provider.')
+    WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.step = :step AND h.try < :try AND h.superseded_at IS NULL
+      AND h.kind = 'llm.call' AND NOT o.ok AND o.retryable AND starts_with(o.error_code, 'provider.')
 """)
 
 _GOES_ELSEWHERE = text("""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -12,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.governor import Governor
 from activities.reserve import Reserve
 from activities.run_state import RunState
+from holdfast import transcript
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts.gate import ActionRef, ReserveReply, ReserveRequest
 from holdfast.contracts.run import AdoptInputs
@@ -20,6 +23,7 @@ from holdfast.ledger.service import Ledger, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.permits import private_key
 from holdfast.timeline.stream import Publisher, connect_redis
+from holdfast_verdict.canonical import JsonValue, canonical_bytes
 from holdfast_verdict.decide import Rule
 
 from .captured import signing_key
@@ -121,37 +125,61 @@ async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bound(ri
     assert "hold.key_conflict" not in await run.codes()
 
 
+@asynccontextmanager
+async def governing(rig: Rig, run: Run) -> AsyncIterator[tuple[Governor, ActivityEnvironment]]:
+    """A governor in this process, and the surroundings of an activity that the run's workflow has called."""
+    redis = connect_redis(rig.stack.urls.redis)
+    engine, key = rig.engine("governor"), private_key(signing_key(rig))
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, workflow_id=str(run.run_id))
+    yield Governor(engine, Ledger(engine), RunReader(), Publisher(redis), key, 5_000, 8_000, 8_000), environment
+    await redis.aclose()
+
+
 async def test_many_who_ask_for_one_try_at_once_get_one_answer_whatever_is_left_meanwhile(
     rig: Rig, tenant: Tenant
 ) -> None:
     """Attempts that overtake each other, as when a local activity is given up and tried again, while the cap goes up and down."""
-    redis = connect_redis(rig.stack.urls.redis)
-    engine = rig.engine("governor")
-    key = private_key(signing_key(rig))
-    governor = Governor(engine, Ledger(engine), RunReader(), Publisher(redis), key, 5_000, 8_000, 8_000)
     run = await tenant.admit(task(say("done")), max_tokens=None, tools=())
-    environment = ActivityEnvironment()
-    environment.info = replace(environment.info, workflow_id=str(run.run_id))
-    head = await environment.run(RunState(governor).adopt_inputs, AdoptInputs(head="", first=1, last=1))
-    asked = ReserveRequest(step=1, try_number=1, action=ActionRef(kind="llm.call", head=head.head))
-
-    async def ask() -> ReserveReply:
-        return cast(ReserveReply, await environment.run(Reserve(governor).reserve, asked))
 
     async def move_the_cap() -> None:
         for amount in (90, 50, 80, 40, 70, 30, 60, 20):
             await limit(tenant, amount * 1_000_000)
 
-    moving = asyncio.create_task(move_the_cap())
-    replies = await asyncio.gather(*(ask() for _ in range(24)))
-    await moving
-    replies.append(await ask())
-    # the sweeper starts the run, perhaps already: then its hold is past `held`, and the answer is the same hold all the same
-    assert {reply.verdict for reply in replies} <= {"allow", "replayed"}
+    async with governing(rig, run) as (governor, environment):
+        head = await environment.run(RunState(governor).adopt_inputs, AdoptInputs(head="", first=1, last=1))
+        asked = ReserveRequest(step=1, try_number=1, action=ActionRef(kind="llm.call", head=head.head))
+
+        async def ask() -> ReserveReply:
+            return cast(ReserveReply, await environment.run(Reserve(governor).reserve, asked))
+
+        moving = asyncio.create_task(move_the_cap())
+        replies = await asyncio.gather(*(ask() for _ in range(24)))
+        await moving
+        replies.append(await ask())
+    # The sweeper starts the run, perhaps already: then its hold is past `held`, and the answer is the same hold all the same.
+    # If the cap fell between the look at it and the decision, the one answer is a refusal, and a new try would ask for less.
+    refused = {(reply.verdict, reply.retryable) for reply in replies} == {("deny", True)}
+    assert refused or {reply.verdict for reply in replies} <= {"allow", "replayed"}
     assert len({(reply.decision_id, reply.hold_id) for reply in replies}) == 1
     assert await run.ended(within_s=120) == "succeeded"
     assert await run.states() == ["committed"]
-    await redis.aclose()
+
+
+async def test_a_call_with_anything_but_text_is_denied_and_never_held_for_without_it(rig: Rig, tenant: Tenant) -> None:
+    run = await tenant.admit(task(say("done")), max_tokens=None)
+    image: JsonValue = {
+        "kind": "user",
+        "text": [{"type": "image", "source": {"type": "url", "url": "https://a.example/b.png"}}],
+    }
+    async with governing(rig, run) as (governor, environment):
+        async with transaction(governor.engine, tenant.tenant_id) as connection:
+            head = await transcript.write(connection, tenant.tenant_id, run.run_id, None, canonical_bytes(image))
+        asked = ReserveRequest(step=99, try_number=1, action=ActionRef(kind="llm.call", head=head.hex()))
+        reply = cast(ReserveReply, await environment.run(Reserve(governor).reserve, asked))
+    assert (reply.verdict, reply.hold_id, reply.permit, reply.retryable) == ("deny", "", "", False)
+    assert [reason.code for reason in reply.reasons] == ["content.unsupported"]
+    assert await run.ended(within_s=120) == "succeeded"  # the sweeper starts it
 
 
 async def test_a_reset_run_buys_nothing_again_though_the_bound_would_be_another_now(rig: Rig, tenant: Tenant) -> None:
