@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from activities.execution import Execution
 from activities.lease import Lease
 from holdfast.actions.build import llm_action
-from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, Unavailable
+from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, StopActive, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.ledger.executions import Executions
 from holdfast.permits import Permit
@@ -56,10 +56,11 @@ class RedeemReply(BaseModel):
     tool: ToolForm | None = None
 
 
-_REFUSALS: dict[str, type[PermitInvalid | CredentialMissing]] = {
+_REFUSALS: dict[str, type[PermitInvalid | CredentialMissing | StopActive]] = {
     PermitInvalid.code: PermitInvalid,
     PermitUsed.code: PermitUsed,
     CredentialMissing.code: CredentialMissing,
+    StopActive.code: StopActive,
 }
 
 
@@ -86,6 +87,7 @@ class BrokerClient:
         Raises:
             PermitInvalid: The broker refuses, or what it answers is not what the permit was signed over.
             CredentialMissing: The tenant's vault lacks what the action needs.
+            StopActive: An emergency stop is on.
             Unavailable: The broker does not answer.
         """
         await failpoint("redeem.before", permit.kind if permit else "")

@@ -18,6 +18,7 @@ from cli import (
     replay,
     run,
     runs,
+    stops,
     tenants,
     vault,
 )
@@ -46,6 +47,7 @@ for noun in (
     estimate,
     decisions,
     holds,
+    stops,
     project,
     keys,
     tenants,

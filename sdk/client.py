@@ -34,6 +34,9 @@ from sdk.types import (
     RunInput,
     ScopeKind,
     SentInput,
+    StandingStop,
+    Stop,
+    StopKind,
     StoredVersion,
     Tenant,
     Tool,
@@ -220,7 +223,7 @@ class Holdfast:
         )
         return read_answer(ApprovalToken, answer)
 
-    # Caps, holds, decisions ---------------------------------------------------------------------------------------------
+    # Caps, holds, stops, decisions --------------------------------------------------------------------------------------
 
     def caps(
         self, *, run_id: str | None = None, scope_kind: ScopeKind | None = None, scope_name: str = ""
@@ -304,6 +307,32 @@ class Holdfast:
         body = {"happened": happened, "cost_usd": cost_usd, "reason": reason}
         path = f"/v1/holds/{hold_id}/resolve"
         return read_answer(Hold, self._transport.request("POST", path, body=body, idempotency_key=idempotency_key))
+
+    def stop(
+        self, scope_kind: StopKind, scope_name: str = "", *, reason: str, idempotency_key: str | None = None
+    ) -> StandingStop:
+        """Stops a tenant, agent, role or tool: nothing of it begins to go outside any more, whatever permits were given before.
+
+        If a stop is on there already, that one is returned, unchanged.
+
+        Args:
+            scope_kind: What is stopped.
+            scope_name: Which one; nothing for the tenant.
+            reason: Why; quoted wherever something is refused, also to the model.
+            idempotency_key: The same key sets one stop.
+        """
+        body = {"scope": {"kind": scope_kind, "name": scope_name}, "reason": reason}
+        answer = self._transport.request("POST", "/v1/stops", body=body, idempotency_key=idempotency_key)
+        return read_answer(StandingStop, answer)
+
+    def stops(self, *, lifted: bool = False, count: int | None = None) -> list[Stop]:
+        """Returns the stops that are on, newest first; with `lifted` also those that were."""
+        return self._list(Stop, "/v1/stops", {"all": "true" if lifted else None}, count)
+
+    def lift_stop(self, stop_id: str, *, reason: str, idempotency_key: str | None = None) -> Stop:
+        """Lifts a stop. Lifting again changes nothing."""
+        path, body = f"/v1/stops/{stop_id}/lift", {"reason": reason}
+        return read_answer(Stop, self._transport.request("POST", path, body=body, idempotency_key=idempotency_key))
 
     def decisions(
         self,

@@ -18,6 +18,7 @@ RunStatus = Literal[
 Verdict = Literal["approved", "denied"]
 ScopeKind = Literal["tenant", "project", "user", "run", "role", "user_project", "user_role", "project_role"]
 Window = Literal["total", "hour", "day", "month"]
+StopKind = Literal["tenant", "agent", "role", "tool"]
 Unit = Literal["nano_usd", "tokens", "calls", "slots"]
 Json = dict[str, Any]
 """A JSON object. Any: what stands in it is its reader's to check."""
@@ -348,6 +349,40 @@ class Estimate:
     run_cap_nano_usd: int
     run_affords: bool
     caps: list[CapShare]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """An emergency stop; it is on until it is lifted.
+
+    Attributes:
+        scope_name: Name of the agent, role or tool; empty for the tenant.
+        actor: Who set it.
+        lifted_at: None while it is on.
+    """
+
+    stop_id: str
+    scope_kind: StopKind
+    scope_name: str
+    reason: str
+    actor: str
+    created_at: datetime
+    lifted_at: datetime | None
+    lifted_by: str
+    lift_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StandingStop(Stop):
+    """A stop that was set.
+
+    Attributes:
+        was_on: Whether it was on already: then nothing is changed, and the reason is the one of then.
+        outside: Actions of its scope that had gone outside and are not back: no stop calls them back.
+    """
+
+    was_on: bool
+    outside: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ CODES: Final = (
         "stop.active",
         (Place.API, Place.DECISION, Place.RUN),
         "An emergency stop is on for the tenant, or for the agent, role or tool of the action.",
-        "Lift the stop when its reason, which the sentence quotes, is gone.",
+        "When its reason, which the sentence quotes, is gone: `holdfast stops` names it, `holdfast stops lift STOP` lifts it. Runs "
+        "that it ended are started anew.",
         status=403,
         verdict="deny",
     ),

@@ -26,6 +26,8 @@ CODES: Final = (
         "tenant.time_zone",
         "A tenant's time zone was set: windows of its caps begin and end by it from the end of those in force on.",
     ),
+    changed("stop.set", "An emergency stop was set: nothing of its scope begins any more."),
+    changed("stop.lifted", "An emergency stop was lifted."),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

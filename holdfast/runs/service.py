@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
-from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid
+from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid, StopActive
 from holdfast.ids import new_id
 from holdfast.ledger import budget
 from holdfast.ledger.scopes import scope_of_run, scopes_above
 from holdfast.ledger.service import set_limit
+from holdfast.ledger.stops import stop_on_run
 from holdfast.ledger.types import CALLS, NANO_USD, CapView, Event, Scope
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
@@ -188,6 +189,7 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
     Raises:
         BudgetInsufficient: Nothing useful could be afforded, or there is no money cap on the tenant.
         PriceUnknown: The agent's model has no known price.
+        StopActive: An emergency stop is on the tenant, the agent or its role.
         NotFound: There is no such agent or project.
         RequestInvalid: The request asks for more than the agent's limits, or than the parent run may give.
         Conflict: The parent run takes no more children.
@@ -215,6 +217,8 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
             guaranteed=request.holds_budget,
             funded=prepared.parent_funded,
         )
+        stop = await stop_on_run(connection, principal.tenant_id, prepared.agent.name, prepared.role.name)
+        economics = _unless_stopped(economics, stop)
         if economics.affordable:
             admitted = await _admit(connection, principal, prepared, economics, caps, run_id, decision_id)
             if claim is not None:
@@ -223,6 +227,8 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
         await _record(connection, principal, prepared, economics, decision_id)
     if economics.code == PriceUnknown.code:
         raise PriceUnknown(economics.message)
+    if economics.code == StopActive.code:
+        raise StopActive(economics.message, remedy="start it when the stop is lifted: `holdfast stops` names it")
     raise BudgetInsufficient(economics.message, remedy="raise the cap, or ask for less")
 
 
@@ -238,6 +244,7 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
         prepared = await _prepare(connection, principal, request)
         scopes = _scopes(principal, prepared)
         caps = await budget.read_applicable_caps(connection, tenant_id, scopes, UNITS)
+        stop = await stop_on_run(connection, tenant_id, prepared.agent.name, prepared.role.name)
         at: datetime = (await connection.execute(_NOW)).scalar_one()
     definition, tools = prepared.agent.definition, toolset(prepared.tools)
     money = [cap for cap in caps if cap.unit == NANO_USD]
@@ -245,6 +252,7 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
     economics = await asyncio.to_thread(
         judge, definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed
     )
+    economics = _unless_stopped(economics, stop)
     left = headroom_before(caps, cap_nano_usd)
     try:
         calls = await asyncio.to_thread(
@@ -337,6 +345,15 @@ async def _lock_parent(connection: AsyncConnection, tenant_id: UUID, parent: _Pa
         raise Conflict(
             f"run {parent.run_id} has ended or is about to, and has no more children", remedy="start a run of its own"
         )
+
+
+def _unless_stopped(economics: Economics, stop: str | None) -> Economics:
+    """Refuses what could be afforded, but could do nothing: its first call would be denied."""
+    return (
+        economics
+        if stop is None
+        else replace(economics, code=StopActive.code, message=f"an emergency stop is on: {stop}")
+    )
 
 
 def _scopes(principal: Principal, prepared: _Prepared) -> tuple[Scope, ...]:

@@ -28,12 +28,14 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "decide_approval": {"verdict": "approved"},
     "create_approval_token": {"verdict": "approved"},
     "resolve_hold": {"happened": False, "reason": "because"},
+    "lift_stop": {"reason": "because"},
 }
 
 # Operations that take no id of a thing: what they list and make is of the caller's tenant, which the tests below look at.
 NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
+    "set_stop", "list_stops",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads",
@@ -58,6 +60,8 @@ async def things(tenant: Tenant) -> dict[str, str]:
     hold_id = await tenant.unknown_hold(await tenant.run())
     key_id = (await tenant.owner.get("/v1/me")).json()["key_id"]
     cap_id = (await tenant.owner.get("/v1/caps")).json()["items"][0]["cap_id"]
+    body = {"scope": {"kind": "tool", "name": "mail.send"}, "reason": "because"}
+    stop_id = (await tenant.owner.post("/v1/stops", json=body)).json()["stop_id"]
     return {
         "run_id": run_id,
         "approval_id": str(decision.approval_id),
@@ -65,6 +69,7 @@ async def things(tenant: Tenant) -> dict[str, str]:
         "hold_id": hold_id,
         "key_id": key_id,
         "cap_id": cap_id,
+        "stop_id": stop_id,
     }
 
 
@@ -91,6 +96,7 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         "api_keys",
         "timeline_events",
         "decisions",
+        "stops",
     )
 
     async def state() -> list[Any]:
@@ -112,7 +118,16 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
 async def test_lists_show_only_what_is_ones_own(tenant: Tenant, other: Tenant) -> None:
     mine = await things(tenant)
     theirs = await things(other)
-    for path in ("/v1/runs", "/v1/approvals", "/v1/decisions", "/v1/holds", "/v1/keys", "/v1/users", "/v1/caps"):
+    for path in (
+        "/v1/runs",
+        "/v1/approvals",
+        "/v1/decisions",
+        "/v1/holds",
+        "/v1/keys",
+        "/v1/users",
+        "/v1/caps",
+        "/v1/stops",
+    ):
         for params in ({}, {"run": theirs["run_id"]}):
             answer = await tenant.owner.get(path, params=params)
             assert answer.status_code == 200
@@ -140,7 +155,7 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
-    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id")
+    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id")
     filled = path.format(name="desk", **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:
         answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))

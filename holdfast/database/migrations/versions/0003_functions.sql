@@ -830,6 +830,8 @@ CREATE OR REPLACE FUNCTION begin_outward(p_hold_id uuid, p_lease_token bytea) RE
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE remaining_ms bigint;
 BEGIN
+    -- whoever sets a stop waits here, right before its commit, for what is just going outside; whatever comes later sees the stop
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended(h.tenant_id::text, 2)) FROM holds h WHERE h.hold_id = p_hold_id;
     -- compare and set on state, fencing token and lease in one statement: a frozen executor that wakes late fails here (LAW 1)
     -- (asked again by the same holder after a lost answer, it answers again)
     UPDATE holds h SET outward_at = coalesce(h.outward_at, clock_timestamp())

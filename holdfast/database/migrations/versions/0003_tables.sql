@@ -205,15 +205,16 @@ END $$;
 -- Emergency stops ----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE stops (
-    tenant_id  uuid NOT NULL REFERENCES tenants,
-    stop_id    uuid NOT NULL,
-    scope_kind text NOT NULL CHECK (scope_kind IN ('tenant', 'agent', 'role', 'tool')),
-    scope_name text NOT NULL,                           -- empty for the tenant
-    reason     text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
-    actor      text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    lifted_at  timestamptz,
-    lifted_by  text NOT NULL DEFAULT '',
+    tenant_id   uuid NOT NULL REFERENCES tenants,
+    stop_id     uuid NOT NULL,
+    scope_kind  text NOT NULL CHECK (scope_kind IN ('tenant', 'agent', 'role', 'tool')),
+    scope_name  text NOT NULL,                          -- empty for the tenant
+    reason      text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
+    actor       text NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    lifted_at   timestamptz,
+    lifted_by   text NOT NULL DEFAULT '',
+    lift_reason text NOT NULL DEFAULT '' CHECK (length(lift_reason) <= 500),
     PRIMARY KEY (tenant_id, stop_id),
     CHECK ((scope_kind = 'tenant') = (scope_name = ''))
 );
@@ -299,5 +300,5 @@ GRANT SELECT ON hold_legs, journal, journal_legs, journal_sums, journal_archives
     TO holdfast_api, holdfast_governor, holdfast_sweeper, holdfast_auditor;
 REVOKE UPDATE (superseded_at) ON decisions FROM holdfast_governor;
 GRANT SELECT ON stops TO holdfast_broker;
-GRANT INSERT, UPDATE (lifted_at, lifted_by) ON stops TO holdfast_api;
 GRANT UPDATE (time_zone) ON tenants TO holdfast_api;
+GRANT INSERT, UPDATE (lifted_at, lifted_by, lift_reason) ON stops TO holdfast_api;
