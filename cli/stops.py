@@ -45,9 +45,8 @@ def stop(
     kind, name = _scope(tenant=tenant, agent=agent, role=role, tool=tool)
     if kind == "tenant" and not yes and sys.stdin.isatty():
         who = session.client.me().tenant
-        typer.confirm(
-            f"Stop every agent of the tenant {who}? Runs that are refused something end as failed.", abort=True
-        )
+        question = f"Stop every agent of the tenant {who}? Runs that are refused something end as failed."
+        typer.confirm(question, abort=True, err=True)
     made = session.client.stop(kind, name, reason=reason)
     session.show(made, lambda: _told(made))
 
