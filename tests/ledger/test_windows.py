@@ -198,8 +198,10 @@ async def cap_of(
 async def end_windows(tenant: Tenant) -> None:
     """Lets every window that is in force have ended a moment ago, as if time had passed."""
     await tenant.database.execute(
-        """UPDATE caps SET ends_at = clock_timestamp() - interval '1 microsecond'
-           WHERE tenant_id = $1 AND newest AND window_kind <> 'total'""",
+        """WITH mine AS (SELECT cap_id FROM caps WHERE tenant_id = $1 AND newest AND window_kind <> 'total'
+               ORDER BY cap_id FOR NO KEY UPDATE)  -- in the one lock order
+           UPDATE caps c SET ends_at = clock_timestamp() - interval '1 microsecond' FROM mine
+           WHERE c.tenant_id = $1 AND c.cap_id = mine.cap_id AND c.newest""",
         tenant.tenant_id,
     )
 
@@ -293,6 +295,42 @@ async def test_fifty_over_a_rollover_get_one_new_window_and_its_limit(
     finally:
         for engine in engines:
             await engine.dispose()
+    await check_books(tenant, {})
+
+
+async def test_six_processes_under_windows_that_keep_ending_lose_nothing(database: Database, tenant: Tenant) -> None:
+    """Whoever waited for a window that somebody else has ended meanwhile has to wait for the new one, too."""
+    # no cap for ever among them: that would let one go after another
+    scopes = tuple(scope for scope in tenant.scopes if scope.kind != "tenant")
+    engines = [create_engine(database.urls["holdfast_governor"], process=f"six-{n}") for n in range(6)]
+    working = True
+
+    async def work(ledger: Ledger) -> None:
+        for run in await tenant.runs(40):
+            await ledger.reserve(await tenant.reservation(run, amounts={"calls": 1}, scopes=scopes))
+
+    async def keep_ending() -> None:
+        while working:
+            await end_windows(tenant)
+            await asyncio.sleep(0.01)
+
+    for kind in ("user", "role", "project"):
+        async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+            await service.set_limit(
+                connection, tenant.tenant_id, tenant.scope(kind), "calls", limit_amount=10**6, unlimited=False,
+                window="day", actor="user:test", reason="test",
+            )  # fmt: skip
+    ending = asyncio.create_task(keep_ending())
+    try:
+        await asyncio.gather(*(work(Ledger(engine)) for engine in engines))
+    finally:
+        working = False
+        await ending
+        for engine in engines:
+            await engine.dispose()
+    used = [window for window in await windows(tenant) if window["unit"] == "calls"]
+    assert sum(window["reserved"] for window in used) == 3 * 6 * 40
+    assert len(used) > 3 * 3
     await check_books(tenant, {})
 
 
