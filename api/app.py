@@ -28,6 +28,7 @@ from api import (
     holds,
     keys,
     runs,
+    spend,
     stops,
     tenants,
     tools,
@@ -50,7 +51,7 @@ Bodies are JSON of at most 1 MiB, nested at most 64 deep, without unknown or dou
 Another tenant's things look as if they were not there. `503` comes with `Retry-After`: nothing was decided or executed.
 """
 
-_NOUNS = (runs, estimate, events, approvals, agents, tools, caps, holds, stops, decisions, keys, tenants, vault)
+_NOUNS = (runs, estimate, events, approvals, agents, tools, caps, holds, spend, stops, decisions, keys, tenants, vault)
 _FLUSH_INTERVAL_S = 1.0
 _REGISTER_INTERVAL_S = 5.0
 

@@ -23,6 +23,8 @@ from holdfast.timeline.stream import Publisher, connect_redis
 _BROKER_TIMEOUT_S = 10.0
 STREAMS_MAX = 500
 """Event streams that one process serves at a time."""
+EXPORTS_MAX = 4
+"""Exports that one process writes at a time; each takes a connection to the database for as long as its client reads."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Context:
     Attributes:
         stopping: Set when the process shall end, so that open streams end as well.
         streams: Event streams that are open now.
+        exports: Exports that are being written now.
     """
 
     settings: ApiSettings
@@ -44,6 +47,7 @@ class Context:
     failures: FailureLog
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     streams: int = 0
+    exports: int = 0
 
     @classmethod
     async def open(cls, settings: ApiSettings) -> Context:

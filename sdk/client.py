@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -34,6 +35,8 @@ from sdk.types import (
     RunInput,
     ScopeKind,
     SentInput,
+    Spend,
+    Spent,
     StandingStop,
     Stop,
     StopKind,
@@ -52,6 +55,7 @@ ItemT = TypeVar("ItemT")
 
 _PAGE_MAX = 200
 _WAIT_MARGIN_S = 15.0
+_EXPORT_SILENCE_S = 60.0
 
 
 class Holdfast:
@@ -403,6 +407,62 @@ class Holdfast:
         body = {"rules": [dict(rule) for rule in rules], "max_tokens_default": max_tokens_default}
         answer = self._transport.request("PUT", f"/v1/roles/{name}", body=body)
         return read_answer(StoredVersion, answer)
+
+    # Spend --------------------------------------------------------------------------------------------------------------
+
+    def spend(
+        self,
+        group_by: Sequence[str] = (),
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        dearest_first: bool = False,
+        count: int | None = None,
+        **equal: str | bool,
+    ) -> Spend:
+        """Returns what was spent, all groups of it if no count is given.
+
+        Args:
+            group_by: Some of tenant, project, user, run, agent, role, model, tool, kind, day, simulated, in this order.
+            first_day: In the tenant's time zone.
+            last_day: It counts, too.
+            dearest_first: In order of cost; else of the groups.
+            count: Most groups.
+            equal: What to count only, such as `agent="helper"`; by any of the dimensions but the day.
+        """
+        query = self._spend_query(group_by, first_day, last_day, equal)
+        query["sort"] = "cost" if dearest_first else "group"
+        groups: list[Spent] = []
+        cursor: str | None = None
+        while True:
+            size = _PAGE_MAX if count is None else max(min(_PAGE_MAX, count - len(groups)), 1)
+            page = self._transport.request("GET", "/v1/spend", query={**query, "limit": size, "cursor": cursor})
+            groups += [read_answer(Spent, item) for item in page["items"]]
+            cursor = page["next_cursor"]
+            if cursor is None or (count is not None and len(groups) >= count):
+                break
+        total = read_answer(Spent, {"group": {}, **page["total"]})
+        return Spend(page["group_by"], page["time_zone"], total, groups[:count])
+
+    def spend_csv(
+        self,
+        group_by: Sequence[str] = (),
+        *,
+        first_day: date | None = None,
+        last_day: date | None = None,
+        **equal: str | bool,
+    ) -> Iterator[str]:
+        """Yields the same as CSV, piece by piece as it comes; the arguments are `spend`'s."""
+        query = {**self._spend_query(group_by, first_day, last_day, equal), "format": "csv"}
+        with self._transport.stream("/v1/spend", query=query, headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+            if response is not None:
+                yield from response.iter_text()
+
+    @staticmethod
+    def _spend_query(
+        group_by: Sequence[str], first_day: date | None, last_day: date | None, equal: Mapping[str, str | bool]
+    ) -> dict[str, object]:
+        return {"group_by": ",".join(group_by), "from": first_day, "to": last_day, **equal}
 
     # Vault --------------------------------------------------------------------------------------------------------------
 

@@ -299,6 +299,41 @@ class CapChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """What committed holds came to.
+
+    Attributes:
+        group: A value for each dimension that was grouped by; none for a total.
+        simulated_nano_usd: The part of the cost that a simulated provider caused: nobody bills it.
+    """
+
+    group: dict[str, str]
+    holds: int
+    calls: int
+    tokens: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_nano_usd: int
+    simulated_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What was spent, in groups.
+
+    Attributes:
+        time_zone: The tenant's: in it a day begins and ends.
+        total: Of all groups, also of those that were not asked for.
+    """
+
+    group_by: list[str]
+    time_zone: str
+    total: Spent
+    groups: list[Spent]
+
+
+@dataclass(frozen=True, slots=True)
 class CapShare:
     """What a run's first call would take from one cap, in its unit.
 

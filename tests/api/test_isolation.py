@@ -35,7 +35,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
-    "set_stop", "list_stops",
+    "get_spend", "set_stop", "list_stops",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads",
@@ -126,6 +126,7 @@ async def test_lists_show_only_what_is_ones_own(tenant: Tenant, other: Tenant) -
         "/v1/keys",
         "/v1/users",
         "/v1/caps",
+        "/v1/spend?group_by=tenant,run",
         "/v1/stops",
     ):
         for params in ({}, {"run": theirs["run_id"]}):

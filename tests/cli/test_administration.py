@@ -201,3 +201,47 @@ async def test_an_estimate_is_what_the_first_call_then_holds(desk: Desk) -> None
     assert "affords it" in shown
     small = await desk.holdfast("estimate", text, "--agent", "helper", "--budget", "0.001")
     assert (small.exit_code, "does not" in small.stdout, "it would NOT be admitted" in small.stdout) == (9, True, True)
+
+
+async def test_spend_is_shown_by_agent_and_model_with_a_total(desk: Desk) -> None:
+    run_id = await desk.start({"say": "hello"})
+    assert await desk.ended(run_id) == "succeeded"
+    shown = await desk.holdfast("spend", "--run", run_id)
+    assert shown.exit_code == 0, shown.output
+    heading, row, total, simulated = shown.stdout.splitlines()
+    assert heading.split() == ["agent", "model", "calls", "tokens", "in", "cached", "tokens", "out", "cost"]
+    assert row.split()[:3] == ["helper", "claude-haiku-4-5", "1"]
+    assert total.split() == ["total", *row.split()[2:]]
+    cost = row.split()[-1]
+    assert simulated == f"{cost} of it is simulated: nobody bills it"
+    found = await desk.answer("spend", "--run", run_id, "--by", "day,kind", "--since", "2d", "--simulated")
+    (group,) = found["groups"]
+    assert group["group"]["kind"] == "llm.call"
+    assert group["tokens"] == group["input_tokens"] + group["output_tokens"] > 0
+    assert found["total"]["cost_nano_usd"] == group["cost_nano_usd"] == group["simulated_nano_usd"] > 0
+    caps = {cap["unit"]: cap for cap in await desk.answer("caps", "--run", run_id)}
+    assert caps["nano_usd"]["committed"] == group["cost_nano_usd"]
+    table = (await desk.holdfast("spend", "--run", run_id, "--by", "agent", "--csv")).stdout
+    assert (
+        table.splitlines()[0] == "agent,holds,calls,tokens,input_tokens,cached_tokens,cost_nano_usd,simulated_nano_usd"
+    )
+    assert table.splitlines()[1].startswith("helper,1,1,")
+    assert (await desk.holdfast("spend", "--run", run_id, "--real")).stdout == "nothing was spent\n"
+    assert (await desk.holdfast("spend", "--to", "2020-01-01")).stdout == "nothing was spent\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["--by", "moon"], 1),
+        (["--since", "1h"], 1),
+        (["--from", "yesterday"], 1),
+        (["--project", "nobody-has-this"], 1),
+        (["--since", "7d", "--from", "2026-01-01"], 2),
+        (["--csv", "--json"], 2),
+    ],
+)
+async def test_what_spend_cannot_show_is_said(desk: Desk, arguments: list[str], exit_code: int) -> None:
+    done = await desk.holdfast("spend", *arguments)
+    assert (done.exit_code, done.stdout) == (exit_code, ""), done.output
+    assert done.stderr

@@ -43,6 +43,7 @@ COMMANDS = [
     ["pause"],
     ["resume"],
     ["estimate"],
+    ["spend"],
     ["caps"],
     ["caps", "set"],
     ["decisions"],
