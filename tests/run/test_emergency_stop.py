@@ -79,6 +79,18 @@ async def test_a_permit_that_was_given_before_is_refused_and_the_run_ends(
     assert len(rig.mails(f"other {kind}")) == (0 if kind == "tenant" else 1)
 
 
+async def test_a_run_without_another_try_says_why_it_ended(rig: Rig, tenant: Tenant, owner: Holdfast) -> None:
+    """Nobody decides anew here: the code is the one that the broker gave and the executor passed on."""
+    place = "redeem.before:llm.call"
+    rig.points.park(place)
+    run = await tenant.start(task(say("done")), max_tries=1)
+    await rig.points.until_parked(place)
+    await stop(owner)
+    rig.points.release(place)
+    assert await run.ended() == STOPPED, await run.story()
+    assert await rig.model_calls() == []
+
+
 async def test_a_permit_redeemed_before_lets_nothing_out(rig: Rig, tenant: Tenant, owner: Holdfast) -> None:
     place = "execute.before_outward:tool.call"
     rig.points.park(place)
