@@ -28,6 +28,7 @@ MADE = {
     "user": "u",
     "cap_nano_usd": 1,
     "guaranteed": False,
+    "parent_run_id": None,
     "decision_id": "d",
     "created_at": "2026-06-01T10:00:00Z",
     "deadline_at": "2026-06-01T10:00:00Z",
