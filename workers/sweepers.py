@@ -18,19 +18,18 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.run_state import end_run
-from holdfast.actions.settling import judge
 from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.budget import return_budget
-from holdfast.ledger.service import Ledger
-from holdfast.ledger.types import NANO_USD, Event, FactsChanged, Settlement
 from holdfast.runs import signals
 from holdfast.runs.start import RPC_TIMEOUT, start_run
 from holdfast.settings import GovernorSettings
 from holdfast.timeline.stream import Publisher
 from workers import temporal
+from workers.hold_sweeper import HoldSweeper
+from workers.journal_tender import JournalTender
 
 log = structlog.get_logger("sweepers")
 
@@ -43,7 +42,6 @@ _LOOK_AT_RUNS_EVERY = 5
 _AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
-_DUE_HOLDS = text("SELECT * FROM due_holds(:count, CAST(:unknown_deadline AS interval))")
 _DUE_RETURNS = text("SELECT * FROM due_returns(:count)")
 _DUE_STARTS = text("SELECT * FROM due_starts(:count)")
 _DUE_SIGNALS = text("SELECT * FROM due_signals(:count)")
@@ -65,7 +63,7 @@ _ENDED_AS = {
 def _ids_of(row: Row[Any]) -> dict[str, str]:  # rows of text() carry no types
     """Returns the ids that every line about this row names."""
     found = row._mapping
-    return {name: str(found[name]) for name in ("tenant_id", "run_id", "hold_id") if name in found}
+    return {name: str(found[name]) for name in ("tenant_id", "run_id") if name in found}
 
 
 class Sweepers:
@@ -73,11 +71,11 @@ class Sweepers:
 
     def __init__(self, engine: AsyncEngine, client: Client, publisher: Publisher, settings: GovernorSettings) -> None:
         self._engine = engine
-        self._ledger = Ledger(engine)
+        self._holds = HoldSweeper(engine, client, publisher, timedelta(milliseconds=settings.unknown_deadline_ms))
+        self._tender = JournalTender(engine)
         self._client = client
         self._publisher = publisher
         self._interval_s = settings.sweep_interval_ms / 1000
-        self._unknown_deadline = timedelta(milliseconds=settings.unknown_deadline_ms)
         self._stopping = asyncio.Event()
         self._after = PLATFORM_TENANT_ID
 
@@ -119,7 +117,8 @@ class Sweepers:
             return
 
     async def _sweep(self, *, look_at_runs: bool) -> None:
-        await self._each(self._settle, _DUE_HOLDS, count=_BATCH_MAX, unknown_deadline=self._unknown_deadline)
+        await self._tender.tend()
+        await self._holds.sweep()
         await self._each(self._return_budget, _DUE_RETURNS, count=_BATCH_MAX)
         await self._each(self._start, _DUE_STARTS, count=_BATCH_MAX)
         await self._each(self._signal, _DUE_SIGNALS, count=_BATCH_MAX)
@@ -148,55 +147,6 @@ class Sweepers:
                 # it stays due, and this line repeats until somebody looks at it
                 log.exception("sweepers.failed", work=work.__name__, **_ids_of(row))
         return rows
-
-    async def _settle(self, row: Row[Any]) -> None:  # rows of text() carry no types
-        hold = await self._ledger.read_hold(row.tenant_id, row.hold_id)
-        if hold is None:
-            return
-        # an unknown hold is due for one of two reasons: its outcome came after all, or nobody waits for it any longer
-        lost = hold.outcome is None or hold.outcome.cost_class == "unknown"
-        judgement = judge(hold, deadline_passed=hold.state == "unknown" and lost)
-        if judgement.to is None:
-            return
-        expired = hold.state == "held" and not row.run_ended
-        cost = judgement.actual.get(NANO_USD, 0)
-        event = Event(
-            "budget",
-            "hold.unknown" if judgement.to == "unknown" else "hold.settled",
-            {
-                "step": hold.key.step,
-                "try": hold.key.try_number,
-                "hold_id": str(hold.hold_id),
-                "kind": hold.kind,
-                "tool": hold.tool,
-                "state": "expired" if expired else judgement.to,
-                "held_nano_usd": hold.max_cost_nano_usd,
-                "cost_nano_usd": cost,
-                "reason": judgement.reason,
-            },
-        )
-        settlement = Settlement(
-            tenant_id=row.tenant_id,
-            hold_id=hold.hold_id,
-            seen_state=hold.state,
-            seen_outcome=hold.outcome is not None,
-            seen_outward=hold.went_outward,
-            to="expired" if expired else judgement.to,
-            actual=judgement.actual,
-            actor="sweeper",
-            reason=judgement.reason,
-            events=(event,),
-            returns_budget=True,
-        )
-        try:
-            seq = await self._ledger.settle(settlement)
-        except FactsChanged:
-            return  # somebody else moved it; if it is still due, the next sweep sees it
-        log.info("hold.swept", state=settlement.to, reason=judgement.reason)
-        await self._publisher.poke(row.tenant_id, row.run_id, seq)
-        if hold.state == "unknown" and not row.run_ended:
-            # best effort: a run that waits for this looks by itself after a while
-            await signals.deliver_resolution(self._client, row.run_id, hold.hold_id)
 
     async def _return_budget(self, row: Row[Any]) -> None:  # rows of text() carry no types
         """Returns the budget of a run that ended while children of it were open, when the last of them has returned its own."""

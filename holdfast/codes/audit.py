@@ -32,5 +32,8 @@ CODES: Final = (
     _check("hold.decision", "No decision that allows stands behind a hold."),
     _check("hold.outcome", "A hold is executed and has no outcome."),
     _check("decision.hold", "A decision allowed a hold that does not exist."),
+    _check("archive.file", "The file of an archived month is not the one that was written."),
+    _check("archive.sums", "What is kept of archived months is not what their files add up to."),
+    _check("archive.hold", "An entry of an archived month is not what its hold says."),
     _check("decision.hash", "A decision's record does not hash to its record hash."),
 )

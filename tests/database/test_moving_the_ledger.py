@@ -31,7 +31,7 @@ _FACTS = "SELECT cap_id, hold_id, kind, reserved_delta, committed_delta, debt_de
 
 
 @contextmanager
-def _until(revision: str) -> Iterator[Path]:
+def until_revision(revision: str) -> Iterator[Path]:
     """Yields a folder with the migrations up to one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "versions"
@@ -46,7 +46,7 @@ def _until(revision: str) -> Iterator[Path]:
 async def old(database: Database) -> AsyncIterator[Database]:
     """A database of schema 0002, with nothing in it."""
     async with empty_database(database) as empty:
-        with _until("0002") as folder:
+        with until_revision("0002") as folder:
             await migrate_schema(empty, folder)
         yield empty
 
@@ -173,7 +173,7 @@ async def _return_budget(books: OldBooks, run_id: UUID) -> None:
 async def test_killed_in_the_middle_nothing_has_moved_and_a_second_run_ends_it(old: Database) -> None:
     [each] = await _books(old, 100, tenants=1)
     before = await old.fetch("SELECT * FROM journal ORDER BY entry_id")
-    with _until("0003") as folder:
+    with until_revision("0003") as folder:
         tables = folder / "0003_tables.sql"
         tables.write_text(tables.read_text(encoding="utf-8") + "\nSELECT pg_sleep(60);\n", encoding="utf-8")
         await killed_in(old, folder, "wait_event = 'PgSleep'")

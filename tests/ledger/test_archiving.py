@@ -1,0 +1,225 @@
+"""Old months leave the journal, and every balance can still be proved; nothing is lost, whenever it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from holdfast.errors import ConfigurationInvalid, Conflict
+from holdfast.ledger.archive import Archived, archive
+from holdfast.ledger.archive_proof import prove
+from holdfast.ledger.auditor import audit
+from tests.database.old_books import OldBooks
+from tests.database.schemas import empty_database, migrate_schema
+from tests.database.test_moving_the_ledger import until_revision
+from tests.stack.places import ROOT
+
+from .world import Database, new_tenant, until
+
+MONTH = datetime.now(UTC).date().replace(day=1)
+BEGINS = datetime(MONTH.year, MONTH.month, 1, tzinfo=UTC)
+_STANDING = "SELECT cap_id, reserved, committed, debt, limit_amount FROM caps ORDER BY cap_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Two tenants with books of some months, and a folder for files."""
+
+    database: Database
+    books: tuple[OldBooks, ...]
+    folder: Path
+
+    async def archive(self) -> list[Archived]:
+        return await archive(self.database.urls["holdfast_owner"], MONTH, self.folder, lambda _: None)
+
+    async def wrong(self, *, files: bool = True) -> set[str]:
+        engine = self.database.engine("auditor")
+        found = list((await audit(engine)).discrepancies)
+        if files:
+            found += await prove(engine, sorted(self.folder.glob("*.gz")), lambda _: None)
+        return {one.check for one in found}
+
+    async def settle_all(self) -> None:
+        for books in self.books:
+            tenant = books.tenant
+            for row in await self.database.fetch(
+                """SELECT hold_id FROM holds WHERE tenant_id = $1 AND settled_at IS NULL
+                   ORDER BY kind = 'run.budget'""",
+                tenant.tenant_id,
+            ):
+                hold = await tenant.hold(row["hold_id"])
+                paid = hold.state in ("executed", "unknown") or hold.kind == "run.budget"
+                await tenant.settle(hold.hold_id, *(("committed", {"nano_usd": 1}) if paid else ("voided",)))
+
+
+@pytest.fixture
+async def desk(database: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with empty_database(database) as own:
+        with until_revision("0002") as folder:
+            await migrate_schema(own, folder)
+        books = (OldBooks(await new_tenant(own), 7), OldBooks(await new_tenant(own), 8))
+        for each in books:
+            await each.play(120)
+            await each.write()
+        await migrate_schema(own)
+        yield Desk(own, books, tmp_path)
+
+
+async def test_months_go_into_files_and_the_books_can_be_proved_without_and_with_them(desk: Desk) -> None:
+    await desk.settle_all()
+    before = await desk.database.fetch(_STANDING)
+    entries = await desk.database.value("SELECT count(*) FROM journal")
+    done = await desk.archive()
+    assert [one.month for one in done] == sorted(one.month for one in done)
+    assert len(done) >= 3
+    left = await desk.database.value("SELECT count(*) FROM journal")
+    assert left + sum(one.entries for one in done) == entries
+    assert await desk.database.value("SELECT count(*) FROM journal WHERE created_at < $1", BEGINS) == 0
+    assert await desk.database.fetch(_STANDING) == before
+    assert await desk.wrong() == set()
+    # the second click does nothing
+    assert await desk.archive() == []
+    # and the ledger goes on
+    tenant = desk.books[0].tenant
+    await tenant.cap("tenant", 10**9)
+    for kind, unit in (("user", "nano_usd"), ("project", "tokens"), ("role", "calls"), ("tenant", "slots")):
+        await tenant.cap(kind, 10**9, unit=unit)
+    await tenant.settle((await tenant.held()).hold_id, "voided")
+    assert await desk.wrong() == set()
+
+
+async def test_what_is_wrong_with_sums_or_files_is_named(desk: Desk) -> None:
+    await desk.settle_all()
+    done = await desk.archive()
+    cap = await desk.database.value("SELECT cap_id FROM journal_sums WHERE committed > 0 LIMIT 1")
+    await desk.database.execute("UPDATE journal_sums SET committed = committed + 1 WHERE cap_id = $1", cap)
+    assert await desk.wrong() == {"cap.balance", "archive.sums"}
+    await desk.database.execute("UPDATE journal_sums SET committed = committed - 1 WHERE cap_id = $1", cap)
+    hold = await desk.database.value(
+        "SELECT hold_id FROM holds WHERE settled_at < $1 AND cardinality(leg_cap_ids) > 0 LIMIT 1",
+        BEGINS,
+    )
+    async with desk.database.superuser.acquire() as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute("UPDATE holds SET leg_amounts[1] = leg_amounts[1] + 1 WHERE hold_id = $1", hold)
+        assert await desk.wrong() == {"archive.hold"}, "only the files know it"
+        await connection.execute("UPDATE holds SET leg_amounts[1] = leg_amounts[1] - 1 WHERE hold_id = $1", hold)
+        await connection.execute("SET session_replication_role = DEFAULT")
+    file = done[0].file
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole)  # every line twice: gzip reads members one after another
+    assert "archive.file" in await desk.wrong()
+    with pytest.raises(Conflict, match="is not as it was"):
+        await desk.archive()
+    file.unlink()
+    with pytest.raises(ConfigurationInvalid, match="is not among those given"):
+        await desk.wrong()
+    file.write_bytes(whole)
+    assert await desk.wrong() == set()
+
+
+async def test_a_month_with_open_holds_stays(desk: Desk) -> None:
+    entries = await desk.database.value("SELECT count(*) FROM journal")
+    with pytest.raises(Conflict, match="holds that are still open"):
+        await desk.archive()
+    assert await desk.database.value("SELECT count(*) FROM journal") == entries
+    assert list(desk.folder.glob("*.gz")) == []
+    assert await desk.wrong() == set()
+
+
+async def test_a_month_that_is_not_over_cannot_be_archived(desk: Desk) -> None:
+    following = MONTH.replace(year=MONTH.year + 1)
+    with pytest.raises(ConfigurationInvalid, match="has not begun"):
+        await archive(desk.database.urls["holdfast_owner"], following, desk.folder, lambda _: None)
+
+
+async def test_killed_before_its_commit_nothing_is_lost_and_a_second_run_ends_it(desk: Desk) -> None:
+    await desk.settle_all()
+    entries = await desk.database.value("SELECT count(*) FROM journal")
+    reader = await asyncpg.connect(desk.database.superuser_url)
+    await reader.execute("BEGIN; SELECT count(*) FROM journal")  # it cannot detach the month, with its file written
+    process = await _command(desk, "archive", "--before", f"{MONTH:%Y-%m}", "--to", str(desk.folder), role="owner")
+    first = desk.folder
+    await until(lambda: asyncio.sleep(0.01, list(first.glob("*.gz"))), timeout_s=60)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await reader.execute("COMMIT")
+    await reader.close()
+    await desk.database.execute(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'holdfast-archive'"
+    )
+    assert await desk.database.value("SELECT count(*) FROM journal") == entries
+    assert await desk.wrong(files=False) == set()
+    assert (
+        sum(one.entries for one in await desk.archive()) + await desk.database.value("SELECT count(*) FROM journal")
+        == entries
+    )
+    assert await desk.wrong() == set()
+
+
+async def _command(desk: Desk, *words: str, role: str) -> asyncio.subprocess.Process:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
+    environment[f"HOLDFAST_{role.upper()}_DATABASE_URL"] = desk.database.urls[f"holdfast_{role}"]
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli.main", "ledger", *words, env=environment, cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def test_the_commands_say_what_they_did(desk: Desk) -> None:
+    await desk.settle_all()
+    process = await _command(
+        desk, "archive", "--before", f"{MONTH:%Y-%m}", "--to", str(desk.folder), "--json", role="owner"
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err
+    files = [one["file"] for one in json.loads(out)]
+    named = [word for file in files for word in ("--archive", file)]
+    process = await _command(desk, "verify", "--json", *named, role="auditor")
+    out, err = await process.communicate()
+    assert (process.returncode, json.loads(out)["ok"]) == (0, True), err
+    async with desk.database.superuser.acquire() as connection:
+        await connection.execute("UPDATE caps SET reserved = reserved + 1 WHERE unit = 'slots'")
+    process = await _command(desk, "verify", role="auditor")
+    out, err = await process.communicate()
+    assert process.returncode == 1
+    assert "cap.balance" in out.decode()
+    process = await _command(desk, "verify", *named[:2], role="auditor")
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert "is not among those given" in err.decode()
+
+
+async def test_verifying_waits_for_no_lock_of_those_who_work(desk: Desk) -> None:
+    working = await asyncpg.connect(desk.database.superuser_url)
+    await working.execute("BEGIN; SELECT 1 FROM caps FOR NO KEY UPDATE; UPDATE holds SET settled_by = settled_by")
+    try:
+        async with asyncio.timeout(60):
+            assert await desk.wrong() == set()
+    finally:
+        await working.close()
+
+
+async def test_entries_of_a_month_that_nobody_made_are_seen_and_moved_when_it_is(desk: Desk) -> None:
+    await desk.database.execute("ALTER TABLE journal DETACH PARTITION " + (name := f"journal_{MONTH:%Y_%m}"))
+    await desk.database.execute(f"INSERT INTO journal_rest SELECT * FROM {name}; DROP TABLE {name}")
+    sweeper = await desk.database.connect("sweeper")
+    strays = await sweeper.fetch("SELECT * FROM journal_strays()")
+    assert [row["month"].date() for row in strays] == [MONTH]
+    assert await sweeper.fetchval("SELECT make_journal_partitions($1, 1)", strays[0]["month"]) == 1
+    assert await sweeper.fetch("SELECT * FROM journal_strays()") == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await sweeper.execute("DROP TABLE " + name)
+    await sweeper.close()
+    assert await desk.database.value(f"SELECT count(*) FROM {name}") == strays[0]["entries"]
+    assert await desk.wrong() == set()
