@@ -26,9 +26,8 @@ from holdfast.timeline.stream import Publisher
 log = structlog.get_logger("sweepers")
 
 BATCH_MAX: Final = 500
-_AT_ONCE: Final = 128
-"""Holds in hand at a time: what waits for the ledger meanwhile is its next batch."""
 _READS_AT_ONCE: Final = 4
+_TOLD_AT_ONCE: Final = 16
 _DUE_HOLDS = text("SELECT * FROM due_holds(:count, CAST(:unknown_deadline AS interval))")
 
 
@@ -48,8 +47,8 @@ class HoldSweeper:
         self._client = client
         self._publisher = publisher
         self._unknown_deadline = unknown_deadline
-        self._in_hand = asyncio.Semaphore(_AT_ONCE)
         self._reading = asyncio.Semaphore(_READS_AT_ONCE)
+        self._telling = asyncio.Semaphore(_TOLD_AT_ONCE)
 
     async def sweep(self) -> Counter[str]:
         """Settles all that is due, and says in one line how many went where.
@@ -62,7 +61,10 @@ class HoldSweeper:
             async with tenantless(self._engine) as connection:
                 parameters = {"count": BATCH_MAX, "unknown_deadline": self._unknown_deadline}
                 rows = list(await connection.execute(_DUE_HOLDS, parameters))
-            results = await asyncio.gather(*(self._one(row) for row in rows), return_exceptions=True)
+            # read first, then settled all at once: what waits for the ledger while it works is its next batch
+            holds = await asyncio.gather(*(self._read(row) for row in rows))
+            work = (self._one(row, hold) for row, hold in zip(rows, holds, strict=True))
+            results = await asyncio.gather(*work, return_exceptions=True)
             went = Counter(result for result in results if isinstance(result, str))
             done += went
             if broken := [result for result in results if isinstance(result, BaseException)]:
@@ -77,39 +79,41 @@ class HoldSweeper:
         if done:
             log.info("holds.swept", **done, took_ms=int((time.monotonic() - began) * 1000))
 
-    async def _one(self, row: Row[Any]) -> str:  # rows of text() carry no types
-        ids = {"tenant_id": str(row.tenant_id), "run_id": str(row.run_id), "hold_id": str(row.hold_id)}
-        async with self._in_hand:
-            try:
-                with structlog.contextvars.bound_contextvars(**ids):
-                    return await self._settle(row)
-            except (Unavailable, OSError):
-                raise
-            except Exception as error:
-                if isinstance(error, DBAPIError) and error.connection_invalidated:
-                    raise
-                # it stays due, and this line repeats until somebody looks at it
-                log.exception("sweepers.failed", work="settle", **ids)
-                return "failed"
-
-    async def _settle(self, row: Row[Any]) -> str:  # rows of text() carry no types
+    async def _read(self, row: Row[Any]) -> HoldView | None:  # rows of text() carry no types
         async with self._reading:
-            hold = await self.ledger.read_hold(row.tenant_id, row.hold_id)
-        settlement = None if hold is None else _settlement(hold, run_ended=row.run_ended)
-        if hold is None or settlement is None:
+            return await self.ledger.read_hold(row.tenant_id, row.hold_id)
+
+    async def _one(self, row: Row[Any], hold: HoldView | None) -> str:  # rows of text() carry no types
+        ids = {"tenant_id": str(row.tenant_id), "run_id": str(row.run_id), "hold_id": str(row.hold_id)}
+        try:
+            with structlog.contextvars.bound_contextvars(**ids):
+                return "left" if hold is None else await self._settle(row, hold)
+        except (Unavailable, OSError):
+            raise
+        except Exception as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise
+            # it stays due, and this line repeats until somebody looks at it
+            log.exception("sweepers.failed", work="settle", **ids)
+            return "failed"
+
+    async def _settle(self, row: Row[Any], hold: HoldView) -> str:  # rows of text() carry no types
+        settlement = _settlement(hold, run_ended=row.run_ended)
+        if settlement is None:
             return "left"
         try:
             seq = await self.ledger.settle(settlement)
         except FactsChanged:
             return "changed"  # somebody else moved it; if it is still due, the next sweep sees it
         log.info("hold.swept", state=settlement.to, reason=settlement.reason)
-        await self._publisher.poke(row.tenant_id, row.run_id, seq)
-        if hold.state == "unknown" and not row.run_ended:
-            try:
-                await signals.deliver_resolution(self._client, row.run_id, hold.hold_id)
-            except RPCError as error:
-                # best effort: a run that waits for this looks by itself after a while
-                log.warning("sweepers.temporal_away", work="settle", status=error.status.name)
+        async with self._telling:
+            await self._publisher.poke(row.tenant_id, row.run_id, seq)
+            if hold.state == "unknown" and not row.run_ended:
+                try:
+                    await signals.deliver_resolution(self._client, row.run_id, hold.hold_id)
+                except RPCError as error:
+                    # best effort: a run that waits for this looks by itself after a while
+                    log.warning("sweepers.temporal_away", work="settle", status=error.status.name)
         return settlement.to
 
 
