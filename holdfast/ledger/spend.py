@@ -21,15 +21,15 @@ from holdfast_verdict.canonical import JsonValue
 
 # What may be grouped by, and the column it is; whatever of a statement is not a parameter comes from here
 DIMENSIONS: Final[Mapping[str, str]] = {
-    "tenant": "t.slug",
-    "project": "p.slug",
-    "user": "u.name",
+    "tenant": "t.slug::text",
+    "project": "p.slug::text",
+    "user": "u.name::text",
     "run": "r.run_id::text",
-    "agent": "r.agent",
-    "role": "r.role",
-    "model": "r.model",
-    "tool": "r.tool",
-    "kind": "r.kind",
+    "agent": "r.agent::text",
+    "role": "r.role::text",
+    "model": "r.model::text",
+    "tool": "r.tool::text",
+    "kind": "r.kind::text",
     "day": "r.day::text",
     "simulated": "CASE WHEN r.simulated THEN 'true' ELSE 'false' END",
 }
