@@ -16,8 +16,10 @@ from activities.run_state import end_run
 from holdfast.database.engine import tenantless, transaction
 from holdfast.ledger.auditor import audit
 from holdfast.ledger.budget import return_budget
+from holdfast.settings import GovernorSettings
+from workers.sweepers import Sweepers
 
-from .world import AGENT, RULES, Tenant, World, problem
+from .world import AGENT, RULES, Tenant, World, problem, until
 
 USD = 10**9
 
@@ -201,3 +203,24 @@ async def test_a_parent_that_is_stopping_has_no_more_children(tenant: Tenant, wo
     await world.execute("UPDATE runs SET deadline_at = now() WHERE run_id = $1", UUID(late))
     problem(await child(tenant, late), 409, "resource.conflict")
     problem(await child(tenant, "0199f3a0-0000-7000-8000-000000000000"), 404, "resource.not_found")
+
+
+async def test_the_sweeper_returns_what_waited_for_children(tenant: Tenant, world: World) -> None:
+    parent = await tenant.run(cap_usd="1", guaranteed=True)
+    run_id = await admitted(tenant, parent)
+    await end(tenant, world, parent)
+    await end(tenant, world, run_id)
+    assert await money(tenant) == (USD, 0, 0)
+    timing = GovernorSettings.model_construct(sweep_interval_ms=50, unknown_deadline_ms=86_400_000)
+    sweepers = Sweepers(world.engine("sweeper"), world.temporal, world.api.parts.publisher, timing)
+    sweeping = asyncio.create_task(sweepers.run())
+
+    async def returned() -> bool:
+        return await money(tenant) == (0, 0, 0)
+
+    try:
+        await until(returned)
+    finally:
+        sweepers.stop()
+        await sweeping
+    await books_are_right(tenant, world)
