@@ -123,7 +123,7 @@ async def _url_of(role: str, given: str | None, data_dir: Path | None, superuser
 
     folder = DataFolder(data_dir or default_path())
     check_folder(folder, superuser_url)
-    async with opened(folder, superuser_url, note) as source:
+    async with opened(folder, superuser_url, lambda _: note("the stack is stopped; starting its PostgreSQL")) as source:
         passwords = load_or_create(folder.secrets, data_exists=True).database_passwords
         yield url_for(source.database_url, role, passwords[role])
 
