@@ -210,3 +210,18 @@ async def test_an_export_is_written_piece_by_piece_and_bounded_in_number(world: 
         parts.exports = 0
     problem(refused, 503, "service.unavailable")
     assert "retry-after" in refused.headers
+
+
+async def test_a_guaranteed_budget_is_not_counted_beside_what_its_run_did_with_it(world: World, tenant: Tenant) -> None:
+    run_id = await tenant.run(guaranteed=True, cap_usd="1")
+    hold = await tenant.unknown_hold(run_id, nano_usd=1_000_000)
+    await tenant.end(run_id)
+    body = {"happened": True, "cost_usd": "0.0005", "reason": "seen on the bill"}
+    assert (await tenant.owner.post(f"/v1/holds/{hold}/resolve", json=body)).status_code == 200
+    settled = "SELECT cost_nano_usd FROM journal WHERE run_id = $1 AND kind = 'commit'"
+    assert [row[0] for row in await world.fetch(settled, UUID(run_id))] == [500_000, 500_000], (
+        "the budget is settled, too"
+    )
+    found = await spend(tenant, group_by="kind")
+    assert [(item["group"]["kind"], item["cost_nano_usd"]) for item in found["items"]] == [("tool.call", 500_000)]
+    assert found["total"]["cost_nano_usd"] == 500_000
