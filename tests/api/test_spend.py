@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import socket
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+import api.spend
 from api.context import EXPORTS_MAX
 from holdfast.ids import new_id
 
-from .world import Tenant, World, problem
+from .world import Tenant, World, problem, until
 
 _ROW = """
     INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, simulated, holds, calls, tokens,
@@ -210,6 +213,38 @@ async def test_an_export_is_written_piece_by_piece_and_bounded_in_number(world: 
         parts.exports = 0
     problem(refused, 503, "service.unavailable")
     assert "retry-after" in refused.headers
+
+
+async def test_a_client_that_takes_nothing_of_an_export_is_dropped(
+    world: World, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.spend, "WRITE_TIMEOUT_S", 0.3)
+    await world.execute(
+        """INSERT INTO rollups (tenant_id, day, run_id, kind, tool, model, project_id, user_id, agent, role, holds)
+           SELECT tenant_id, '2026-01-01', run_id, 'llm.call', '', repeat('m', 400) || n, project_id, user_id, 'desk', 'helper', 1
+           FROM runs, generate_series(1, 30000) AS n WHERE run_id = $1""",
+        UUID(await tenant.run()),
+    )
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    with slow:
+        slow.connect(("127.0.0.1", world.api.server.port))
+        request = f"GET /v1/spend?group_by=model&format=csv HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tenant.keys['owner']}\r\n\r\n"
+        slow.sendall(request.encode())
+        parts, exporting = world.api.parts, False
+
+        async def dropped() -> bool:
+            nonlocal exporting
+            exporting = exporting or parts.exports == 1
+            return exporting and parts.exports == 0
+
+        await until(dropped)
+        received = bytearray()
+        slow.settimeout(10)
+        while piece := await asyncio.to_thread(slow.recv, 65_536):
+            received += piece
+    assert received.count(b"\r\n") < 30_000
+    assert not received.endswith(b"\r\n0\r\n\r\n"), "what was cut must not look whole"
 
 
 async def test_a_guaranteed_budget_is_not_counted_beside_what_its_run_did_with_it(world: World, tenant: Tenant) -> None:
