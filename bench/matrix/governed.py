@@ -77,10 +77,9 @@ def cover() -> list[Cell]:
 def quick() -> list[Cell]:
     """Returns a few cells, some with an executor that is killed in the middle of its streams, some without."""
     return [
-        Cell("1", "1", "absent", "rest", "whole", "four", "retry", "alive", "quiet"),
-        Cell("50", "1", "given", "exact", "whole", "error", "fallback", "alive", "lowered"),
+        Cell("1", "1", "absent", "rest", "whole", "four", "retry", "alive", "rollover"),
         Cell("1", "1", "given", "exact", "whole", "equal", "once", "during", "quiet"),
-        Cell("50", "1", "absent", "rest", "middle", "nousage", "fallback", "during", "quiet"),
+        Cell("50", "1", "given", "rest", "middle", "nousage", "retry", "during", "lowered"),
     ]
 
 
