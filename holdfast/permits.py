@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -50,6 +50,9 @@ class Permit:
     record_hash: str
 
 
+_FIELDS = tuple(Permit.__slots__)
+
+
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -61,7 +64,8 @@ def _decode(text: str) -> bytes:
 def sign(permit: Permit, key: Ed25519PrivateKey) -> str:
     """Returns the signed permit. The same permit gives the same text."""
     # the cost goes as text: canonical JSON has integers up to 2^53 only
-    payload = canonical_bytes({**asdict(permit), "max_cost_nano_usd": str(permit.max_cost_nano_usd)})
+    fields = {name: getattr(permit, name) for name in _FIELDS}
+    payload = canonical_bytes({**fields, "max_cost_nano_usd": str(permit.max_cost_nano_usd)})
     return f"{_encode(payload)}.{_encode(key.sign(_CONTEXT + payload))}"
 
 

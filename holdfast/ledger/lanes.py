@@ -1,7 +1,7 @@
 """Group commit: what comes while a batch is under way is the next batch. One statement, one transaction, one wait for the disk.
 
 There is no timer: an operation that finds its lane idle goes at once, alone. One batch is under way in a lane at a time, so batches are
-as large as the load makes them. A tenant always takes the same lane; a batch may carry many tenants.
+as large as the load makes them; of many that wait, a part goes. A tenant always takes the same lane; a batch may carry many tenants.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ QUEUE_MAX: Final = 10_000
 """What waits in one lane at most; whoever comes then is told so, and nothing of theirs is kept."""
 LANES: Final = 2
 _TRIES_MAX: Final = 3
+_PARTS: Final = 3
+_PART_MIN: Final = 32
 _AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _NOT_NOW: Final = (TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 
@@ -101,7 +103,9 @@ class Lanes(Generic[MemberT, AnswerT]):
         try:
             while lane.waiting:
                 batch: list[tuple[MemberT, asyncio.Future[AnswerT]]] = []
-                while lane.waiting and len(batch) < self._batch_max:
+                # not all at once: while PostgreSQL does one part, this process answers the one before and prepares the next
+                size = min(max(len(lane.waiting) // _PARTS, _PART_MIN), self._batch_max)
+                while lane.waiting and len(batch) < size:
                     member, future = lane.waiting.popleft()
                     if not future.done():  # cancelled meanwhile: nobody wants it any more
                         batch.append((member, future))

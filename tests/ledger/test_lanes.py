@@ -53,13 +53,27 @@ async def test_one_goes_at_once_and_those_who_come_meanwhile_go_together(databas
     lanes = Lanes(database.engine("governor"), slow, lanes=1)
     first = asyncio.create_task(lanes.submit(UUID(int=0), 0))
     await _begun(slow)
-    others = [asyncio.create_task(lanes.submit(UUID(int=number), number)) for number in range(1, 50)]
+    others = [asyncio.create_task(lanes.submit(UUID(int=number), number)) for number in range(1, 30)]
     await asyncio.sleep(0)
     assert slow.batches == [[0]], "it did not wait for company"
     slow.go.set()
-    assert await asyncio.gather(first, *others) == [number * 2 for number in range(50)]
-    assert slow.batches == [[0], list(range(1, 50))]
-    assert (lanes.figures.batches, lanes.figures.members) == (2, 50)
+    assert await asyncio.gather(first, *others) == [number * 2 for number in range(30)]
+    assert slow.batches == [[0], list(range(1, 30))]
+    assert (lanes.figures.batches, lanes.figures.members) == (2, 30)
+
+
+async def test_where_many_wait_a_part_of_them_goes_so_that_client_and_server_work_at_once(
+    database: Database, slow: Slow
+) -> None:
+    lanes = Lanes(database.engine("governor"), slow, lanes=1)
+    tasks = [asyncio.create_task(lanes.submit(UUID(int=0), 0))]
+    await _begun(slow)
+    tasks += [asyncio.create_task(lanes.submit(UUID(int=0), number)) for number in range(1, 301)]
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert await asyncio.gather(*tasks) == [number * 2 for number in range(301)]
+    assert [len(batch) for batch in slow.batches][:3] == [1, 100, 66]
+    assert [member for batch in slow.batches for member in batch] == list(range(301)), "in order of arrival"
 
 
 async def test_a_batch_has_a_bound(database: Database, slow: Slow) -> None:

@@ -129,6 +129,11 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What a member does to its caps, one element a cap. One of these a member, for a slice of an array of all legs would copy all of it.
+CREATE TYPE ledger_legs AS (
+    cap_ids uuid[], reserved bigint[], committed bigint[], debts bigint[], limits bigint[], unlimited boolean[]
+);
+
 -- Reserve ------------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE reserve_member AS (
@@ -163,11 +168,11 @@ DECLARE
     -- answers
     o_status text[]; o_verdict text[]; o_code text[]; o_message text[]; o_retryable boolean[]; o_expires timestamptz[]; o_part_b bytea[];
     o_hash bytea[]; o_superseded uuid[]; o_seq bigint[]; o_named uuid[] := '{}'; o_standing text[]; o_counts boolean[]; o_events integer[];
-    o_alarm boolean[]; o_first integer[]; o_last integer[];
-    -- legs of all members, one after another
-    l_cap uuid[]; l_amount bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer := 0;
+    o_alarm boolean[]; o_legs ledger_legs[];
+    -- legs of the member that is being decided, and the places of their caps
+    l_cap uuid[]; l_amount bigint[]; l_limit bigint[]; l_unlimited boolean[]; l_place integer[]; legs integer; none bigint[];
     verdict text; code text; message text; retryable boolean; alarm boolean; allowed boolean;
-    legs_text text; has_cap boolean; short integer; amount bigint; free bigint; i integer; first_leg integer; u integer;
+    legs_text text; has_cap boolean; short integer; amount bigint; free bigint; i integer; u integer;
     needed text; part_b bytea; events integer;
 BEGIN
     PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
@@ -217,7 +222,7 @@ BEGIN
         o_status[n] := 'decided'; o_verdict[n] := NULL; o_code[n] := ''; o_message[n] := NULL; o_retryable[n] := false;
         o_expires[n] := now_at + m.hold_ms * interval '1 millisecond';
         o_part_b[n] := NULL; o_hash[n] := NULL; o_superseded[n] := NULL; o_seq[n] := 0; o_standing[n] := NULL;
-        o_counts[n] := false; o_events[n] := 0; o_alarm[n] := false; o_first[n] := legs + 1; o_last[n] := legs;
+        o_counts[n] := false; o_events[n] := 0; o_alarm[n] := false; o_legs[n] := NULL;
         r := coalesce(width_bucket(m.run_id, r_id), 0);
         -- INVARIANT (LAW 5): another member of this batch may have brought the run of another tenant in
         IF r = 0 OR r_id[r] <> m.run_id OR r_tenant[r] <> m.tenant_id THEN
@@ -244,7 +249,7 @@ BEGIN
         END IF;
 
         verdict := m.verdict; code := m.code; message := NULL; retryable := false; alarm := false;
-        legs_text := ''; first_leg := legs + 1; short := NULL; has_cap := false;
+        legs_text := ''; legs := 0; l_cap := '{}'; l_amount := '{}'; l_limit := '{}'; l_unlimited := '{}'; l_place := '{}'; short := NULL; has_cap := false;
         IF r_ended[r] THEN
             verdict := 'deny'; code := 'run.ended'; message := 'the run has ended'; alarm := true;
         ELSIF old_decision IS NOT NULL AND old_state <> 'held' THEN
@@ -282,7 +287,7 @@ BEGIN
                         || CASE WHEN c_unlimited[i] THEN 'null' ELSE '"' || c_limit[i] || '"' END || ',"reserved":"' || c_reserved[i] || '",'
                         || c_facts[i];
                     legs := legs + 1;
-                    l_cap[legs] := c_id[i]; l_amount[legs] := amount; l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
+                    l_place[legs] := i; l_cap[legs] := c_id[i]; l_amount[legs] := amount; l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
                 END LOOP;
             END LOOP;
             IF verdict = 'allow' THEN
@@ -309,12 +314,13 @@ BEGIN
         END IF;
         allowed := verdict = 'allow';
         IF allowed THEN
-            FOR leg IN first_leg .. legs LOOP
-                i := array_position(c_id, l_cap[leg]);
+            FOR leg IN 1 .. legs LOOP
+                i := l_place[leg];
                 c_reserved[i] := c_reserved[i] + l_amount[leg];
                 c_changed[i] := true;
             END LOOP;
-            o_first[n] := first_leg; o_last[n] := legs;
+            none := array_fill(0::bigint, ARRAY[legs]);
+            o_legs[n] := ROW(l_cap, l_amount, none, none, l_limit, l_unlimited)::ledger_legs;
         END IF;
         -- canonical bytes: keys in order, no spaces; see holdfast_verdict.record.part_b
         part_b := convert_to('{"decision_id":"' || m.decision_id || '","hold_id":' || CASE WHEN allowed THEN '"' || m.hold_id || '"' ELSE 'null' END
@@ -341,14 +347,13 @@ BEGIN
         estimate, lease_ms, expires_at, leg_cap_ids, leg_amounts)
     SELECT t.tenant_id, t.hold_id, t.run_id, t.step, t.try, t.kind, t.tool, t.idempotent, t.digest, t.action, t.decision_id,
         coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.estimate::jsonb, t.lease_ms, o_expires[t.ordinality],
-        coalesce(l_cap[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), coalesce(l_amount[o_first[t.ordinality] : o_last[t.ordinality]], '{}')
+        (o_legs[t.ordinality]).cap_ids, (o_legs[t.ordinality]).reserved
     FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'allow';
     INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
         actor, reason)
-    SELECT t.tenant_id, 'reserve', t.hold_id, t.run_id, l_cap[o_first[t.ordinality] : o_last[t.ordinality]], l_amount[o_first[t.ordinality] : o_last[t.ordinality]],
-        array_fill(0::bigint, ARRAY[o_last[t.ordinality] - o_first[t.ordinality] + 1]), array_fill(0::bigint, ARRAY[o_last[t.ordinality] - o_first[t.ordinality] + 1]),
-        l_limit[o_first[t.ordinality] : o_last[t.ordinality]], l_unlimited[o_first[t.ordinality] : o_last[t.ordinality]], 'run', t.kind
-    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'allow' AND o_last[t.ordinality] >= o_first[t.ordinality] ORDER BY t.ordinality;
+    SELECT t.tenant_id, 'reserve', t.hold_id, t.run_id, l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, 'run', t.kind
+    FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l
+    WHERE o_verdict[t.ordinality] = 'allow' AND cardinality(l.cap_ids) > 0 ORDER BY t.ordinality;
     INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd, requester_id, expires_at)
     SELECT t.tenant_id, t.approval_id, t.run_id, t.step, t.binding, t.action, t.approval_rule, t.approver_role,
         coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.requester_id, t.approval_expires_at
@@ -461,8 +466,8 @@ DECLARE
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
     o_input bigint[]; o_cached bigint[]; o_simulated boolean[];
-    o_first integer[]; o_last integer[]; o_hold_kind text[]; o_tool text[]; o_model text[];
-    l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer := 0;
+    o_legs ledger_legs[]; o_hold_kind text[]; o_tool text[]; o_model text[];
+    l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer;
     t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
     last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; threshold smallint;
 BEGIN
@@ -524,7 +529,7 @@ BEGIN
         r := width_bucket(h.run_id, r_id);
         o_status[h.ord] := 'settled'; o_run[h.ord] := r;
         o_hold_kind[h.ord] := h.kind; o_tool[h.ord] := h.tool; o_model[h.ord] := h.model;
-        o_first[h.ord] := legs + 1; o_last[h.ord] := legs;
+        legs := 0; l_cap := '{}'; l_reserved := '{}'; l_committed := '{}'; l_debt := '{}'; l_limit := '{}'; l_unlimited := '{}';
         r_simulated[r] := r_simulated[r] OR h.simulated;
         o_before[h.ord] := r_seq[r];
         r_events[r] := r_events[r] + cardinality(m.event_ids);
@@ -572,7 +577,7 @@ BEGIN
                 END LOOP;
             END IF;
         END LOOP;
-        o_last[h.ord] := legs;
+        o_legs[h.ord] := ROW(l_cap, l_reserved, l_committed, l_debt, l_limit, l_unlimited)::ledger_legs;
     END LOOP;
 
     UPDATE caps c SET reserved = w.reserved, committed = w.committed, debt = w.debt, ceiling = w.ceiling, threshold_passed = w.passed
@@ -586,12 +591,9 @@ BEGIN
     WHERE o_status[t.ordinality] = 'settled' AND g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id;
     INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
         cost_nano_usd, tokens, calls, input_tokens, cached_tokens, simulated, day, actor, reason)
-    SELECT t.tenant_id, o_kind[t.ordinality], t.hold_id, r_id[o_run[t.ordinality]], coalesce(l_cap[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
-        coalesce(l_reserved[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), coalesce(l_committed[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
-        coalesce(l_debt[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), coalesce(l_limit[o_first[t.ordinality] : o_last[t.ordinality]], '{}'),
-        coalesce(l_unlimited[o_first[t.ordinality] : o_last[t.ordinality]], '{}'), o_cost[t.ordinality], o_tokens[t.ordinality], o_calls[t.ordinality],
+    SELECT t.tenant_id, o_kind[t.ordinality], t.hold_id, r_id[o_run[t.ordinality]], l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, o_cost[t.ordinality], o_tokens[t.ordinality], o_calls[t.ordinality],
         o_input[t.ordinality], o_cached[t.ordinality], o_simulated[t.ordinality], (now() AT TIME ZONE r_zone[o_run[t.ordinality]])::date, t.actor, t.reason
-    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_kind[t.ordinality] IS NOT NULL ORDER BY t.hold_id;
+    FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l WHERE o_kind[t.ordinality] IS NOT NULL ORDER BY t.hold_id;
     UPDATE runs ru SET timeline_seq = ru.timeline_seq + w.events, simulated = ru.simulated OR w.simulated
     FROM unnest(r_tenant, r_id, r_events, r_simulated) AS w (tenant_id, run_id, events, simulated)
     WHERE (w.events > 0 OR w.simulated) AND ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id;
