@@ -15,11 +15,20 @@ down_revision = "0002"
 oldest_program = "0003"
 """Holds and journal have another form from here on: what wrote the old one has to be stopped first."""
 
+_SCRIPTS = (
+    "0003_tables.sql",
+    "0003_caps.sql",
+    "0003_reserve.sql",
+    "0003_settle.sql",
+    "0003_execute.sql",
+    "0003_rights.sql",
+)
+
 
 def upgrade() -> None:
     """Moves holds and journal into their new form, and makes the functions and the rights for them."""
     here = Path(__file__).parent
-    scripts = [(here / name).read_text(encoding="utf-8") for name in ("0003_tables.sql", "0003_functions.sql")]
+    scripts = [(here / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output("\n".join(scripts))

@@ -1,5 +1,5 @@
 -- The ledger's tables as its set-based functions use them. A hold carries its legs, the journal has one row a transition, in
--- partitions by month; caps have windows; stops and rollups are new. What was written before moves over; see 0003_functions.sql.
+-- partitions by month; caps have windows; stops and rollups are new. What was written before moves over; see the scripts beside this one.
 
 -- Nobody of an older version may work from here on: what it would write meanwhile would be lost.
 LOCK TABLE tenants, runs, caps, holds, hold_legs, journal IN ACCESS EXCLUSIVE MODE;

@@ -1,0 +1,173 @@
+-- The ledger's functions, the only writers of caps, holds and journal. Each takes many members at once and is one statement, so one
+-- transaction and one wait for the disk; no lock is ever held while a caller thinks, hangs or is frozen.
+--
+-- INVARIANT (lock order): caps by id, then runs by id, then holds by id, then approvals. No lock is stronger than FOR NO KEY UPDATE.
+-- INVARIANT (LAW 5): they look across tenants, for a batch carries many; so every row is found by tenant and id together, and
+-- inside a transaction that is bound to a tenant, no other tenant's member is accepted. Where an id is unique by itself, the tenant is
+-- compared by IS NOT DISTINCT FROM: no index has that, so that a planner without statistics does not walk through all of a tenant. LATERAL with OFFSET 0
+-- keeps it, in the same way, from walking through a partial index.
+
+CREATE FUNCTION require_tenants(p_tenant_ids uuid[]) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF current_tenant() IS NOT NULL AND EXISTS (SELECT 1 FROM unnest(p_tenant_ids) AS t WHERE t IS DISTINCT FROM current_tenant()) THEN
+        RAISE EXCEPTION 'this transaction belongs to another tenant' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+END $$;
+
+-- UUIDv7 (RFC 9562), as ids are made elsewhere: 48 bits of milliseconds, version, 12 random bits, variant, 62 random bits
+CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT encode(set_byte(overlay(uuid_send(gen_random_uuid())
+        PLACING substring(int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6),
+        6, (get_byte(uuid_send(gen_random_uuid()), 6) & 15) | 112), 'hex')::uuid
+$$;
+
+-- An amount as people read it; `holdfast.money.format_usd` writes money the same way
+CREATE FUNCTION amount_text(p_unit text, p_amount bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_unit <> 'nano_usd' THEN p_amount || ' ' || p_unit
+        ELSE CASE WHEN p_amount < 0 THEN '-' ELSE '' END || '$' || abs(p_amount) / 1000000000 || '.'
+            || rpad(rtrim(lpad((abs(p_amount) % 1000000000)::text, 9, '0'), '0'), 4, '0') END
+$$;
+
+-- Windows of caps ----------------------------------------------------------------------------------------------------------
+
+-- Hours are sixty minutes; days and months are as long as the calendar of the zone says, over daylight-saving changes too. Where
+-- clocks go back over midnight, that midnight comes twice: the second one ends the day, and what is between them is of the day before.
+CREATE FUNCTION window_start(p_kind text, p_at timestamptz, p_zone text) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_kind = 'total' THEN '-infinity' WHEN date_trunc(p_kind, p_at, p_zone) <= p_at THEN date_trunc(p_kind, p_at, p_zone)
+        ELSE (date_trunc(p_kind, p_at AT TIME ZONE p_zone) - ('1 ' || p_kind)::interval) AT TIME ZONE p_zone END
+$$;
+
+CREATE FUNCTION window_end(p_kind text, p_at timestamptz, p_zone text) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN p_kind = 'total' THEN 'infinity' WHEN p_kind = 'hour' THEN date_trunc('hour', p_at, p_zone) + interval '1 hour'
+        WHEN date_trunc(p_kind, p_at, p_zone) > p_at THEN date_trunc(p_kind, p_at, p_zone)
+        ELSE (date_trunc(p_kind, p_at AT TIME ZONE p_zone) + ('1 ' || p_kind)::interval) AT TIME ZONE p_zone END
+$$;
+
+-- The next window of a cap whose newest has ended: the same limit, nothing used. The caller has locked that newest.
+CREATE FUNCTION roll_window(p_tenant_id uuid, p_cap_id uuid, p_at timestamptz) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE made uuid := new_id(); zone text; old caps%ROWTYPE;
+BEGIN
+    UPDATE caps SET newest = false WHERE tenant_id = p_tenant_id AND cap_id = p_cap_id AND newest RETURNING * INTO STRICT old;
+    SELECT time_zone INTO STRICT zone FROM tenants WHERE tenant_id = p_tenant_id;
+    INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, window_kind, starts_at, ends_at, unlimited, limit_amount, ceiling, thresholds)
+    VALUES (p_tenant_id, made, old.scope_kind, old.scope_id, old.unit, old.window_kind,
+        -- no instant belongs to two windows, also when the tenant has moved to another zone
+        greatest(window_start(old.window_kind, p_at, zone), old.ends_at), window_end(old.window_kind, p_at, zone),
+        old.unlimited, old.limit_amount, old.limit_amount, old.thresholds);
+    INSERT INTO journal (tenant_id, kind, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited, actor, reason)
+    VALUES (p_tenant_id, 'limit', ARRAY[made], '{0}', '{0}', '{0}', ARRAY[old.limit_amount], ARRAY[old.unlimited], 'ledger',
+        'a new window has begun');
+    RETURN made;
+END $$;
+
+CREATE TYPE ledger_scope AS (tenant_id uuid, kind text, scope_id text);
+
+-- Locks the caps in force on any of the scopes, in any of the units, and caps that are named besides; sorted by id. Returns them as
+-- arrays, by the scope's place (0: named only) and then by id; first and last say where each scope's caps stand in them.
+CREATE FUNCTION lock_caps(p_scopes ledger_scope[], p_units text[], p_named uuid[], p_named_tenants uuid[],
+    OUT cap_ids uuid[], OUT tenant_ids uuid[], OUT units text[], OUT kinds text[], OUT limits bigint[], OUT unlimited boolean[],
+    OUT ceilings bigint[], OUT reserved bigint[], OUT committed bigint[], OUT debts bigint[], OUT thresholds text[], OUT passed smallint[],
+    OUT facts text[], OUT first integer[], OUT last integer[])
+LANGUAGE plpgsql AS $$
+DECLARE at timestamptz; locked bigint; in_force boolean; ords integer[]; ends timestamptz[]; rolled boolean; o integer; rounds integer := 0;
+BEGIN
+    LOOP
+        rounds := rounds + 1;
+        IF rounds > 100 THEN -- each round waits for somebody who made a window or a cap; so many there are not
+            RAISE EXCEPTION 'the caps of these scopes do not come to rest' USING ERRCODE = 'serialization_failure';
+        END IF;
+        SELECT count(*), coalesce(bool_and(l.newest OR l.named), true) INTO locked, in_force FROM (
+            SELECT c.newest, w.named FROM (
+                SELECT u.tenant_id, u.cap_id, bool_or(u.named) AS named FROM (
+                    SELECT c.tenant_id, c.cap_id, false AS named FROM unnest(p_scopes) AS s, LATERAL (SELECT k.* FROM caps k
+                WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
+                    WHERE c.unit = ANY(p_units)
+                    UNION ALL SELECT n.tenant_id, n.cap_id, true FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) u
+                GROUP BY 1, 2) w
+            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
+        CONTINUE WHEN NOT in_force; -- somebody has begun a new window meanwhile
+        SELECT array_agg(f.ord ORDER BY f.ord, f.cap_id), array_agg(f.cap_id ORDER BY f.ord, f.cap_id),
+            array_agg(f.tenant_id ORDER BY f.ord, f.cap_id), array_agg(f.unit ORDER BY f.ord, f.cap_id),
+            array_agg(f.scope_kind ORDER BY f.ord, f.cap_id), array_agg(f.limit_amount ORDER BY f.ord, f.cap_id),
+            array_agg(f.unlimited ORDER BY f.ord, f.cap_id), array_agg(f.ceiling ORDER BY f.ord, f.cap_id),
+            array_agg(f.reserved ORDER BY f.ord, f.cap_id), array_agg(f.committed ORDER BY f.ord, f.cap_id),
+            array_agg(f.debt ORDER BY f.ord, f.cap_id), array_agg(f.thresholds::text ORDER BY f.ord, f.cap_id),
+            array_agg(f.threshold_passed ORDER BY f.ord, f.cap_id),
+            array_agg('"scope":[' || to_json(f.scope_kind) || ',' || to_json(f.scope_id) || '],"unit":' || to_json(f.unit) || CASE
+                WHEN f.window_kind = 'total' THEN '}' ELSE ',"window":["' || f.window_kind || '",'
+                    || floor(extract(epoch FROM f.starts_at) * 1000)::bigint || ','
+                    || floor(extract(epoch FROM f.ends_at) * 1000)::bigint || ']}' END ORDER BY f.ord, f.cap_id),
+            array_agg(f.ends_at ORDER BY f.ord, f.cap_id)
+        INTO ords, cap_ids, tenant_ids, units, kinds, limits, unlimited, ceilings, reserved, committed, debts, thresholds, passed, facts, ends
+        FROM (
+            SELECT s.ord::integer AS ord, c.* FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (SELECT k.* FROM caps k
+                WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
+            WHERE c.unit = ANY(p_units)
+            UNION ALL
+            SELECT 0, c.* FROM (SELECT DISTINCT * FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) n
+            JOIN caps c ON c.tenant_id = n.tenant_id AND c.cap_id = n.cap_id
+            WHERE NOT (c.newest AND c.unit = ANY(p_units) AND EXISTS (SELECT 1 FROM unnest(p_scopes) AS s
+                WHERE s.tenant_id = c.tenant_id AND s.kind = c.scope_kind AND s.scope_id = c.scope_id))) f;
+        CONTINUE WHEN locked <> coalesce(cardinality(cap_ids), 0); -- somebody has made a cap meanwhile
+        at := clock_timestamp();
+        rolled := false;
+        FOR i IN 1 .. locked LOOP
+            IF ords[i] > 0 AND ends[i] <= at THEN
+                PERFORM roll_window(tenant_ids[i], cap_ids[i], at);
+                rolled := true;
+            END IF;
+        END LOOP;
+        EXIT WHEN NOT rolled;
+    END LOOP;
+    first := array_fill(1, ARRAY[coalesce(cardinality(p_scopes), 0)]);
+    last := array_fill(0, ARRAY[coalesce(cardinality(p_scopes), 0)]);
+    FOR i IN 1 .. locked LOOP
+        o := ords[i];
+        CONTINUE WHEN o = 0;
+        IF last[o] = 0 THEN first[o] := i; END IF;
+        last[o] := i;
+    END LOOP;
+END $$;
+
+-- What a member does to its caps, one element a cap. One of these a member, for a slice of an array of all legs would copy all of it.
+CREATE TYPE ledger_legs AS (
+    cap_ids uuid[], reserved bigint[], committed bigint[], debts bigint[], limits bigint[], unlimited boolean[]
+);
+
+-- Limits -------------------------------------------------------------------------------------------------------------------
+
+-- Sets a cap's limit, and makes the cap if need be. Raised, it pays off debt first; lowered, it stops new holds and never running ones:
+-- then the ceiling is what is used already, and shrinks as holds settle.
+CREATE FUNCTION set_limit(p_tenant_id uuid, p_kind text, p_scope_id text, p_unit text, p_window text, p_limit bigint, p_unlimited boolean,
+    p_thresholds smallint[], p_actor text, p_reason text) RETURNS uuid
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE cap caps%ROWTYPE; zone text; paid bigint; used bigint; at timestamptz := clock_timestamp();
+BEGIN
+    PERFORM require_tenants(ARRAY[p_tenant_id]);
+    IF NOT EXISTS (SELECT 1 FROM caps c WHERE c.newest AND c.tenant_id = p_tenant_id AND c.scope_kind = p_kind AND c.scope_id = p_scope_id
+            AND c.unit = p_unit AND c.window_kind = p_window) THEN
+        SELECT time_zone INTO STRICT zone FROM tenants WHERE tenant_id = p_tenant_id;
+        INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, window_kind, starts_at, ends_at, unlimited, limit_amount, ceiling)
+        VALUES (p_tenant_id, new_id(), p_kind, p_scope_id, p_unit, p_window, window_start(p_window, at, zone),
+            window_end(p_window, at, zone), false, 0, 0)
+        ON CONFLICT (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest DO NOTHING;
+    END IF;
+    LOOP
+        SELECT * INTO cap FROM caps c WHERE c.newest AND c.tenant_id = p_tenant_id AND c.scope_kind = p_kind AND c.scope_id = p_scope_id
+            AND c.unit = p_unit AND c.window_kind = p_window FOR NO KEY UPDATE;
+        CONTINUE WHEN NOT FOUND; -- somebody has begun a new window meanwhile
+        EXIT WHEN cap.ends_at > clock_timestamp();
+        PERFORM roll_window(p_tenant_id, cap.cap_id, clock_timestamp());
+    END LOOP;
+    used := cap.reserved + cap.committed;
+    paid := CASE WHEN p_unlimited THEN cap.debt ELSE least(cap.debt, greatest(p_limit - used, 0)) END;
+    UPDATE caps SET limit_amount = p_limit, unlimited = p_unlimited, ceiling = greatest(p_limit, used + paid), committed = committed + paid,
+        debt = debt - paid, thresholds = coalesce(p_thresholds, thresholds),
+        -- what is not reached any more is told again when it is; what a lower limit has reached is told with what is used next
+        threshold_passed = least(cap.threshold_passed, coalesce((SELECT max(t) FROM unnest(coalesce(p_thresholds, thresholds)) AS t
+            WHERE NOT p_unlimited AND p_limit > 0 AND (cap.committed + cap.debt)::numeric * 100 >= p_limit::numeric * t), 0))
+    WHERE tenant_id = p_tenant_id AND cap_id = cap.cap_id;
+    INSERT INTO journal (tenant_id, kind, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited, actor, reason)
+    VALUES (p_tenant_id, 'limit', ARRAY[cap.cap_id], '{0}', ARRAY[paid], ARRAY[-paid], ARRAY[p_limit], ARRAY[p_unlimited], p_actor, p_reason);
+    RETURN cap.cap_id;
+END $$;

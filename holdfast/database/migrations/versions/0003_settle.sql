@@ -1,0 +1,298 @@
+-- Settling holds, and with the last one of a run its budget. What every function here keeps to stands at the head of 0003_caps.sql.
+
+CREATE TYPE settle_member AS (
+    tenant_id uuid, hold_id uuid, seen_state text, seen_outcome boolean, seen_outward boolean, to_state text, units text[], amounts bigint[],
+    actor text, reason text, event_ids uuid[], channels text[], types text[], data text[], parents bytea[], entry_ids bytea[],
+    contents bytea[], returns_budget boolean
+);
+
+-- status: settled; changed = the hold is not as the caller saw it; conflict = it may not go that way; no_entry = the transcript has
+-- no entry to go on from
+CREATE TYPE settle_answer AS (ord integer, status text, state text, seq bigint);
+
+CREATE FUNCTION may_settle(p_kind text, p_from text, p_to text, p_outward boolean) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE p_from WHEN 'held' THEN p_to IN ('voided', 'expired') OR (p_kind = 'run.budget' AND p_to = 'committed')
+        -- LAW 4: what went outside did not cost nothing only because nobody knows what it cost
+        WHEN 'executing' THEN p_to = 'unknown' OR (p_to = 'voided' AND NOT p_outward)
+        WHEN 'executed' THEN p_to IN ('committed', 'voided', 'unknown')
+        WHEN 'unknown' THEN p_to IN ('committed', 'voided') ELSE false END
+$$;
+
+CREATE FUNCTION ledger_settle(p_members settle_member[]) RETURNS SETOF settle_answer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+    m settle_member; h record; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
+    c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_facts text[]; c_changed boolean[];
+    r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
+    r_agent text[]; r_role text[]; r_zone text[];
+    o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
+    o_input bigint[]; o_cached bigint[]; o_simulated boolean[];
+    o_legs ledger_legs[]; o_hold_kind text[]; o_tool text[]; o_model text[];
+    l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer;
+    t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
+    last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; threshold smallint;
+BEGIN
+    PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
+    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.thresholds, l.passed, l.facts
+    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_facts
+    FROM (SELECT array_agg(x.cap_id) AS ids, array_agg(x.tenant_id) AS tenants FROM (
+        SELECT g.tenant_id, leg AS cap_id FROM unnest(p_members) AS t
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
+        UNION
+        -- whoever may be the last to settle of a run that has ended returns its budget in the same transaction
+        SELECT b.tenant_id, leg FROM unnest(p_members) AS t
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        JOIN runs ru ON ru.run_id = g.run_id AND ru.tenant_id IS NOT DISTINCT FROM g.tenant_id
+        JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id, unnest(b.leg_cap_ids) AS leg
+        WHERE t.returns_budget) x) ids, lock_caps('{}', '{}', ids.ids, ids.tenants) AS l;
+    c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
+
+    SELECT array_agg(l.run_id), array_agg(l.tenant_id), array_agg(l.timeline_seq), array_agg(l.project_id), array_agg(l.user_id),
+        array_agg(l.agent_name), array_agg(l.role_name), array_agg(l.time_zone)
+    INTO r_id, r_tenant, r_seq, r_project, r_user, r_agent, r_role, r_zone
+    FROM (SELECT ru.*, z.time_zone FROM (
+            SELECT DISTINCT g.tenant_id, g.run_id FROM unnest(p_members) AS t
+            JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id) w
+          JOIN runs ru ON ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id JOIN tenants z ON z.tenant_id = w.tenant_id
+          ORDER BY ru.run_id FOR NO KEY UPDATE OF ru) l;
+    r_events := array_fill(0, ARRAY[coalesce(cardinality(r_id), 0)]);
+    r_simulated := array_fill(false, ARRAY[coalesce(cardinality(r_id), 0)]);
+    o_status := array_fill('changed'::text, ARRAY[n]); -- a hold that is not there cannot be as anybody saw it
+    o_seq := array_fill(0::bigint, ARRAY[n]);
+
+    -- first the locks, then a look: an outcome that was stored while they were waited for is not to be missed (LAW 4)
+    PERFORM 1 FROM (
+        SELECT g.hold_id FROM unnest(p_members) AS t
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        ORDER BY g.hold_id FOR NO KEY UPDATE OF g) l;
+    FOR h IN
+        SELECT t.ordinality::integer AS ord, g.tenant_id, g.hold_id, g.run_id, g.kind, g.tool, g.state, g.outward_at IS NOT NULL AS outward,
+            g.leg_cap_ids, g.leg_amounts, o.hold_id IS NOT NULL AS has_outcome, coalesce(o.simulated, false) AS simulated,
+            coalesce(g.estimate #>> '{prices_used,model}', '') AS model
+        FROM unnest(p_members) WITH ORDINALITY AS t
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
+        LEFT JOIN outcomes o ON o.tenant_id = g.tenant_id AND o.hold_id = g.hold_id
+        ORDER BY g.hold_id, t.ordinality
+    LOOP
+        m := p_members[h.ord];
+        CONTINUE WHEN h.hold_id = last_hold OR (h.state, h.has_outcome, h.outward) <> (m.seen_state, m.seen_outcome, m.seen_outward);
+        IF NOT may_settle(h.kind, h.state, m.to_state, h.outward) OR (m.to_state <> 'committed' AND cardinality(m.amounts) > 0)
+                OR 0 > ANY (m.amounts) THEN
+            o_status[h.ord] := 'conflict';
+            o_state[h.ord] := h.state;
+            CONTINUE;
+        END IF;
+        IF NOT write_entries(h.tenant_id, h.run_id, m.parents, m.entry_ids, m.contents) THEN
+            o_status[h.ord] := 'no_entry';
+            CONTINUE;
+        END IF;
+        last_hold := h.hold_id;
+        r := width_bucket(h.run_id, r_id);
+        o_status[h.ord] := 'settled'; o_run[h.ord] := r;
+        o_hold_kind[h.ord] := h.kind; o_tool[h.ord] := h.tool; o_model[h.ord] := h.model;
+        legs := 0; l_cap := '{}'; l_reserved := '{}'; l_committed := '{}'; l_debt := '{}'; l_limit := '{}'; l_unlimited := '{}';
+        r_simulated[r] := r_simulated[r] OR h.simulated;
+        o_before[h.ord] := r_seq[r];
+        r_events[r] := r_events[r] + cardinality(m.event_ids);
+        r_seq[r] := r_seq[r] + cardinality(m.event_ids);
+        o_seq[h.ord] := r_seq[r];
+        CONTINUE WHEN m.to_state = 'unknown';
+        o_kind[h.ord] := CASE m.to_state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' ELSE 'expire' END;
+        o_cost[h.ord] := coalesce(m.amounts[array_position(m.units, 'nano_usd')], 0);
+        o_tokens[h.ord] := coalesce(m.amounts[array_position(m.units, 'tokens')], 0);
+        o_calls[h.ord] := coalesce(m.amounts[array_position(m.units, 'calls')], 0);
+        o_input[h.ord] := coalesce(m.amounts[array_position(m.units, 'input_tokens')], 0);
+        o_cached[h.ord] := coalesce(m.amounts[array_position(m.units, 'cached_tokens')], 0);
+        o_simulated[h.ord] := h.simulated;
+        FOR j IN 1 .. cardinality(h.leg_cap_ids) LOOP
+            i := width_bucket(h.leg_cap_ids[j], c_id);
+            held := h.leg_amounts[j];
+            u := array_position(m.units, c_unit[i]);
+            actual := CASE WHEN u IS NULL OR c_unit[i] = 'slots' THEN 0 ELSE m.amounts[u] END;
+            -- up to the hold it is committed, and the rest returns; what exceeds it takes free headroom first; what is left is debt (LAW 3)
+            within := least(actual, held);
+            excess := actual - within;
+            fits := CASE WHEN c_unlimited[i] THEN excess
+                ELSE least(excess, greatest(c_limit[i] - c_reserved[i] - c_committed[i] - c_debt[i] + held - within, 0)) END;
+            c_reserved[i] := c_reserved[i] - held;
+            c_committed[i] := c_committed[i] + within + fits;
+            c_debt[i] := c_debt[i] + excess - fits;
+            -- it only ever shrinks here, so that the CHECK against it still means something
+            c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
+            c_changed[i] := true;
+            legs := legs + 1;
+            l_cap[legs] := c_id[i]; l_reserved[legs] := -held; l_committed[legs] := within + fits; l_debt[legs] := excess - fits;
+            l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
+            IF actual > 0 AND NOT c_unlimited[i] AND c_limit[i] > 0 THEN
+                FOREACH threshold IN ARRAY c_thresholds[i]::smallint[] LOOP
+                    CONTINUE WHEN threshold <= c_passed[i] OR (c_committed[i] + c_debt[i])::numeric * 100 < c_limit[i]::numeric * threshold;
+                    c_passed[i] := threshold;
+                    told := told + 1;
+                    r_events[r] := r_events[r] + 1;
+                    r_seq[r] := r_seq[r] + 1;
+                    o_seq[h.ord] := r_seq[r];
+                    t_run[told] := r; t_seq[told] := r_seq[r];
+                    t_data[told] := jsonb_build_object('cap_id', c_id[i], 'scope', c_kind[i], 'unit', c_unit[i],
+                        'window', coalesce(substring(c_facts[i] FROM '"window":\["([a-z]+)"'), 'total'), 'percent', threshold,
+                        'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text);
+                END LOOP;
+            END IF;
+        END LOOP;
+        o_legs[h.ord] := ROW(l_cap, l_reserved, l_committed, l_debt, l_limit, l_unlimited)::ledger_legs;
+    END LOOP;
+
+    UPDATE caps c SET reserved = w.reserved, committed = w.committed, debt = w.debt, ceiling = w.ceiling, threshold_passed = w.passed
+    FROM unnest(c_tenant, c_id, c_reserved, c_committed, c_debt, c_ceiling, c_passed, c_changed)
+        AS w (tenant_id, cap_id, reserved, committed, debt, ceiling, passed, changed)
+    WHERE w.changed AND c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id;
+    UPDATE holds g SET state = t.to_state, cost_nano_usd = o_cost[t.ordinality], settled_by = t.actor,
+        settled_at = CASE WHEN t.to_state <> 'unknown' THEN now() END,
+        unknown_at = CASE WHEN t.to_state = 'unknown' THEN now() ELSE g.unknown_at END
+    FROM unnest(p_members) WITH ORDINALITY AS t
+    WHERE o_status[t.ordinality] = 'settled' AND g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id;
+    INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
+        cost_nano_usd, tokens, calls, input_tokens, cached_tokens, simulated, day, actor, reason)
+    SELECT t.tenant_id, o_kind[t.ordinality], t.hold_id, r_id[o_run[t.ordinality]], l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, o_cost[t.ordinality], o_tokens[t.ordinality], o_calls[t.ordinality],
+        o_input[t.ordinality], o_cached[t.ordinality], o_simulated[t.ordinality], (now() AT TIME ZONE r_zone[o_run[t.ordinality]])::date, t.actor, t.reason
+    FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l WHERE o_kind[t.ordinality] IS NOT NULL ORDER BY t.hold_id;
+    UPDATE runs ru SET timeline_seq = ru.timeline_seq + w.events, simulated = ru.simulated OR w.simulated
+    FROM unnest(r_tenant, r_id, r_events, r_simulated) AS w (tenant_id, run_id, events, simulated)
+    WHERE (w.events > 0 OR w.simulated) AND ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id;
+    INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+    SELECT t.tenant_id, r_id[o_run[t.ordinality]], o_before[t.ordinality] + e.ord, e.event_id, e.channel, e.type, e.data::jsonb
+    FROM unnest(p_members) WITH ORDINALITY AS t,
+        unnest(t.event_ids, t.channels, t.types, t.data) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
+    WHERE o_status[t.ordinality] = 'settled';
+    IF told > 0 THEN
+        INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+        SELECT r_tenant[x.run], r_id[x.run], x.seq, new_id(), 'budget', 'cap.threshold', x.data
+        FROM unnest(t_run, t_seq, t_data) AS x (run, seq, data);
+    END IF;
+    INSERT INTO rollups AS old (tenant_id, day, run_id, kind, tool, model, simulated, project_id, user_id, agent, role, holds, calls, tokens,
+        input_tokens, cached_tokens, cost_nano_usd)
+    SELECT t.tenant_id, (now() AT TIME ZONE r_zone[o_run[t.ordinality]])::date AS day, r_id[o_run[t.ordinality]] AS run_id, o_hold_kind[t.ordinality] AS kind,
+        o_tool[t.ordinality] AS tool, o_model[t.ordinality] AS model, o_simulated[t.ordinality] AS simulated, r_project[o_run[t.ordinality]], r_user[o_run[t.ordinality]], r_agent[o_run[t.ordinality]],
+        r_role[o_run[t.ordinality]], count(*), sum(o_calls[t.ordinality]), sum(o_tokens[t.ordinality]),
+        sum(o_input[t.ordinality]), sum(o_cached[t.ordinality]), sum(o_cost[t.ordinality])
+    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_kind[t.ordinality] = 'commit' AND o_hold_kind[t.ordinality] <> 'run.budget'
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+    ON CONFLICT (tenant_id, day, run_id, kind, tool, model, simulated) DO UPDATE SET holds = old.holds + excluded.holds,
+        calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
+        input_tokens = old.input_tokens + excluded.input_tokens, cached_tokens = old.cached_tokens + excluded.cached_tokens,
+        cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd;
+    FOR h IN
+        SELECT DISTINCT t.tenant_id, r_id[o_run[t.ordinality]] AS run_id FROM unnest(p_members) WITH ORDINALITY AS t
+        WHERE t.returns_budget AND o_status[t.ordinality] = 'settled' ORDER BY 2
+    LOOP
+        PERFORM return_budget(h.tenant_id, h.run_id);
+    END LOOP;
+    RETURN QUERY SELECT a::integer, o_status[a], o_state[a], o_seq[a] FROM generate_series(1, n) AS a;
+END $$;
+
+-- Appends transcript entries, each after its parent; false if there is no such parent. Written before, they are written no more (LAW 9).
+CREATE FUNCTION write_entries(p_tenant_id uuid, p_run_id uuid, p_parents bytea[], p_entry_ids bytea[], p_contents bytea[]) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE place integer;
+BEGIN
+    FOR e IN 1 .. coalesce(cardinality(p_entry_ids), 0) LOOP
+        place := 1;
+        IF p_parents[e] IS NOT NULL THEN
+            SELECT depth + 1 INTO place FROM transcript_entries
+            WHERE tenant_id = p_tenant_id AND run_id = p_run_id AND entry_id = p_parents[e];
+            IF NOT FOUND THEN RETURN false; END IF;
+        END IF;
+        INSERT INTO transcript_entries (tenant_id, run_id, entry_id, parent_id, depth, content)
+        VALUES (p_tenant_id, p_run_id, p_entry_ids[e], p_parents[e], place, p_contents[e]) ON CONFLICT DO NOTHING;
+    END LOOP;
+    RETURN true;
+END $$;
+
+-- Budgets of runs ----------------------------------------------------------------------------------------------------------
+
+-- Locks the money caps in force on the scopes above a run, and says how they stand: before anything of the run is locked.
+CREATE FUNCTION lock_for_budget(p_scopes ledger_scope[]) RETURNS TABLE (cap_id uuid, scope_kind text, scope_id text, unit text,
+    window_kind text, starts_at timestamptz, ends_at timestamptz, unlimited boolean, limit_amount bigint, ceiling bigint, reserved bigint,
+    committed bigint, debt bigint) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE ids uuid[];
+BEGIN
+    PERFORM require_tenants(ARRAY(SELECT s.tenant_id FROM unnest(p_scopes) AS s));
+    SELECT l.cap_ids INTO ids FROM lock_caps(p_scopes, '{nano_usd}', '{}', '{}') AS l;
+    RETURN QUERY SELECT c.cap_id, c.scope_kind, c.scope_id, c.unit, c.window_kind, c.starts_at, c.ends_at, c.unlimited, c.limit_amount,
+        c.ceiling, c.reserved, c.committed, c.debt FROM caps c WHERE c.tenant_id = (p_scopes[1]).tenant_id AND c.cap_id = ANY(ids) ORDER BY 1;
+END $$;
+
+-- Takes a run's guaranteed budget from caps that the caller has locked: step 0, try 0 of the run. Should they not have that much
+-- left, the trigger on caps refuses (LAW 3).
+CREATE FUNCTION take_budget(p_tenant_id uuid, p_run_id uuid, p_hold_id uuid, p_decision_id uuid, p_cap_ids uuid[], p_amount_nano_usd bigint,
+    p_action bytea, p_digest bytea, p_life_ms bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE ids uuid[]; amounts bigint[]; limits bigint[]; unlimiteds boolean[];
+BEGIN
+    PERFORM require_tenants(ARRAY[p_tenant_id]);
+    SELECT array_agg(c.cap_id ORDER BY c.cap_id), array_agg(p_amount_nano_usd), array_agg(c.limit_amount ORDER BY c.cap_id),
+        array_agg(c.unlimited ORDER BY c.cap_id)
+    INTO ids, amounts, limits, unlimiteds FROM (
+        SELECT * FROM caps k WHERE k.tenant_id = p_tenant_id AND k.cap_id = ANY(p_cap_ids) AND k.unit = 'nano_usd'
+        ORDER BY k.cap_id FOR NO KEY UPDATE) c;
+    IF coalesce(cardinality(ids), 0) <> cardinality(p_cap_ids) OR cardinality(p_cap_ids) = 0 THEN
+        RAISE EXCEPTION 'a budget is taken from money caps that are there' USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    UPDATE caps SET reserved = reserved + p_amount_nano_usd WHERE tenant_id = p_tenant_id AND cap_id = ANY(ids);
+    INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, idempotent, digest, action, decision_id, max_cost_nano_usd, estimate,
+        lease_ms, expires_at, leg_cap_ids, leg_amounts)
+    VALUES (p_tenant_id, p_hold_id, p_run_id, 0, 0, 'run.budget', false, p_digest, p_action, p_decision_id, p_amount_nano_usd, '{}', 1,
+        now() + p_life_ms * interval '1 millisecond', ids, amounts);
+    INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited, actor, reason)
+    VALUES (p_tenant_id, 'reserve', p_hold_id, p_run_id, ids, amounts, array_fill(0::bigint, ARRAY[cardinality(ids)]),
+        array_fill(0::bigint, ARRAY[cardinality(ids)]), limits, unlimiteds, 'run', 'run.budget');
+    UPDATE runs SET budget_hold_id = p_hold_id WHERE tenant_id = p_tenant_id AND run_id = p_run_id;
+END $$;
+
+-- Locks, in the one order, whatever ending a run may touch of caps: its own and those that its budget was taken from.
+CREATE FUNCTION lock_for_return(p_tenant_id uuid, p_run_id uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM require_tenants(ARRAY[p_tenant_id]);
+    PERFORM 1 FROM (
+        SELECT c.cap_id FROM caps c WHERE c.tenant_id = p_tenant_id AND (
+            (c.scope_kind = 'run' AND c.scope_id = p_run_id::text)
+            OR c.cap_id IN (SELECT unnest(b.leg_cap_ids) FROM runs ru JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id
+                WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id))
+        ORDER BY c.cap_id FOR NO KEY UPDATE) l;
+END $$;
+
+-- Settles a guaranteed budget once its run has ended and has nothing open: what it spent is committed above, the rest returns. As long
+-- as a hold of the run is open it stays; returned before, the caps above would forget what that hold may still cost (LAW 4).
+-- True if the run holds no budget any more. The caller has locked the caps; see lock_for_return.
+CREATE FUNCTION return_budget(p_tenant_id uuid, p_run_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE budget record; spent bigint; answer settle_answer;
+BEGIN
+    PERFORM require_tenants(ARRAY[p_tenant_id]);
+    SELECT h.hold_id, h.state, ru.ended_at IS NOT NULL AS ended INTO budget FROM runs ru
+    JOIN holds h ON h.hold_id = ru.budget_hold_id AND h.tenant_id IS NOT DISTINCT FROM ru.tenant_id WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id;
+    IF NOT FOUND OR budget.state <> 'held' THEN RETURN true; END IF;
+    IF NOT budget.ended OR EXISTS (SELECT 1 FROM caps c WHERE c.tenant_id = p_tenant_id AND c.scope_kind = 'run'
+            AND c.scope_id = p_run_id::text AND c.unit = 'nano_usd' AND c.reserved > 0) THEN
+        RETURN false;
+    END IF;
+    SELECT coalesce(sum(c.committed + c.debt), 0) INTO spent FROM caps c
+    WHERE c.tenant_id = p_tenant_id AND c.scope_kind = 'run' AND c.scope_id = p_run_id::text AND c.unit = 'nano_usd' AND c.window_kind = 'total';
+    SELECT * INTO answer FROM ledger_settle(ARRAY[ROW(p_tenant_id, budget.hold_id, 'held', false, false, 'committed', '{nano_usd}',
+        ARRAY[spent], 'run', 'the run has ended: its budget is settled at what it spent', ARRAY[new_id()], '{budget}', '{budget.returned}',
+        ARRAY[jsonb_build_object('hold_id', budget.hold_id, 'spent_nano_usd', spent)::text], '{}', '{}', '{}', false)::settle_member]);
+    RETURN answer.status = 'settled';
+END $$;
+
+-- Budgets of runs that have ended and have nothing open: a parent's, whose last child has returned its own
+CREATE FUNCTION due_returns(p_limit integer) RETURNS TABLE (tenant_id uuid, run_id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT h.tenant_id, h.run_id FROM holds h JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
+    WHERE h.settled_at IS NULL AND h.kind = 'run.budget' AND r.ended_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM caps c WHERE c.tenant_id = h.tenant_id AND c.scope_kind = 'run' AND c.scope_id = h.run_id::text
+            AND c.unit = 'nano_usd' AND c.reserved > 0)
+    LIMIT p_limit
+$$;
