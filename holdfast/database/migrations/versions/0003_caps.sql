@@ -25,7 +25,8 @@ $$;
 CREATE FUNCTION amount_text(p_unit text, p_amount bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN p_unit <> 'nano_usd' THEN p_amount || ' ' || p_unit
         ELSE CASE WHEN p_amount < 0 THEN '-' ELSE '' END || '$' || abs(p_amount) / 1000000000 || '.'
-            || rpad(rtrim(lpad((abs(p_amount) % 1000000000)::text, 9, '0'), '0'), 4, '0') END
+            -- nine decimals, of which four stay whatever they are
+            || regexp_replace(lpad((abs(p_amount) % 1000000000)::text, 9, '0'), '^([0-9]{4}[0-9]*?)0*$', '\1') END
 $$;
 
 -- Windows of caps ----------------------------------------------------------------------------------------------------------
