@@ -576,7 +576,7 @@ async def standing_in(
                 "provider": shared,
             },
         ) as stack,
-        httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False) as provider,
+        httpx.AsyncClient(base_url=stack.urls.provider, trust_env=False, timeout=60) as provider,
         asyncpg.create_pool(stack.superuser_url, min_size=1, max_size=4) as database,
     ):
         client = await Client.connect(

@@ -174,7 +174,7 @@ async def test_the_broker_says_what_it_refuses(rig: Rig, tenant: Tenant, owner: 
         "workflow_id": str(run.run_id),
         "activity_type": "execute_tool_call",
     }
-    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False) as broker:
+    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False, timeout=60) as broker:
         answer = await broker.post("/redeem", json=body)
     assert (answer.status_code, answer.json()["code"]) == (403, "stop.active")
     assert REASON in answer.json()["detail"]

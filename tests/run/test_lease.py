@@ -29,7 +29,7 @@ async def stolen_lease(rig: Rig, tenant: Tenant, subject: str) -> tuple[Run, UUI
     rig.points.park(PLACE)
     run = await tenant.start(task(mail(subject), say("done")))
     await rig.points.until_parked(PLACE)
-    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False) as broker:
+    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False, timeout=60) as broker:
         body = {
             "permit": await permit_of(rig, run, "step-2-try-1"),
             "workflow_id": str(run.run_id),

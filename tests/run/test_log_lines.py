@@ -169,7 +169,7 @@ async def bad_requests(rig: Rig, tenant: Tenant, words: Words) -> str:
     agent = (await tenant.admit("nothing")).tenant.runs[-1]
     name = await rig.value("SELECT agent_name FROM runs WHERE run_id = $1", agent.run_id)
     await agent.start()
-    async with httpx.AsyncClient(base_url=rig.stack.urls.api, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=rig.stack.urls.api, trust_env=False, timeout=60) as client:
         client.headers["authorization"] = f"Bearer {key}"
         bad: list[Any] = [
             {"agent": name, "input": words.new("refused-prompt"), words.new("field"): 1},

@@ -123,7 +123,7 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
         "another kind": signed(rig, permit, kind="llm.call"),
         "expired": signed(rig, permit, expires_at_ms=1),
     }
-    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False) as broker:
+    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False, timeout=60) as broker:
 
         async def redeem(token: str, activity: str = TOOL) -> httpx.Response:
             body = {"permit": token, "workflow_id": str(run.run_id), "activity_type": activity}

@@ -69,7 +69,7 @@ async def test_rule_3_settling_believes_no_executor_that_stores_rubbish(rig: Rig
     rig.points.park(place)
     run = await tenant.start(task(say("done")))
     await rig.points.until_parked(place)
-    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False) as broker:
+    async with httpx.AsyncClient(base_url=rig.stack.urls.broker, trust_env=False, timeout=60) as broker:
         body = {
             "permit": await permit_of(rig, run, "step-1-try-1"),
             "workflow_id": str(run.run_id),
