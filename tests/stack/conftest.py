@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,15 @@ def open_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
     folder.chmod(0o755)
     yield folder
-    shutil.rmtree(folder)
+    for last in (*[False] * 40, True):
+        try:
+            shutil.rmtree(folder)
+        except OSError:  # a server that was killed may still be tidying up in there
+            if last:
+                raise
+            time.sleep(0.25)
+        else:
+            return
 
 
 @pytest.fixture
