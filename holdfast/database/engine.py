@@ -72,7 +72,7 @@ async def transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[Asy
         try:
             yield connection
         except asyncpg.InternalClientError as error:
-            await _throw_away(connection, raw)
+            await throw_away(connection, raw)
             raise DatabaseAway("the connection to PostgreSQL was lost") from error
         except BaseException:
             await _roll_back(connection, raw)
@@ -81,7 +81,7 @@ async def transaction(engine: AsyncEngine, tenant_id: UUID) -> AsyncIterator[Asy
             with _translated():
                 ended = await raw.execute("COMMIT")
         except BaseException:
-            await _throw_away(connection, raw)
+            await throw_away(connection, raw)
             raise
         if ended != "COMMIT":  # so PostgreSQL ends a transaction in which a statement had failed
             raise HoldfastError("a statement failed in a transaction whose block went on; all of it was rolled back")
@@ -94,19 +94,19 @@ async def _begin(connection: AsyncConnection, statement: str) -> asyncpg.Connect
         try:
             await raw.execute(statement)
         except LOST as error:
-            await _throw_away(connection, raw)
+            await throw_away(connection, raw)
             if last:
                 raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error
         except BaseException:
             # INVARIANT (LAW 5): cancelled here, a transaction may be open, with its tenant: nobody else gets this connection
-            await _throw_away(connection, raw)
+            await throw_away(connection, raw)
             raise
         else:
             return raw
     raise AssertionError  # the loop returns or raises
 
 
-async def _throw_away(connection: AsyncConnection, raw: asyncpg.Connection) -> None:
+async def throw_away(connection: AsyncConnection, raw: asyncpg.Connection) -> None:
     """Ends a connection whose state nobody knows; PostgreSQL rolls back what it left open."""
     raw.terminate()
     await connection.invalidate()
@@ -117,7 +117,7 @@ async def _roll_back(connection: AsyncConnection, raw: asyncpg.Connection) -> No
     try:
         await asyncio.shield(raw.execute("ROLLBACK"))
     except (*LOST, asyncpg.PostgresError, asyncio.CancelledError):
-        await _throw_away(connection, raw)
+        await throw_away(connection, raw)
 
 
 @contextmanager

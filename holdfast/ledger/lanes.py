@@ -15,10 +15,11 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.database.engine import LOST, DatabaseAway
-from holdfast.errors import LedgerBusy
+from holdfast.database.engine import LOST, DatabaseAway, throw_away
+from holdfast.errors import LedgerBusy, Unavailable
 
 _log = structlog.get_logger("ledger")
 
@@ -30,7 +31,8 @@ _TRIES_MAX: Final = 3
 _PARTS: Final = 3
 _PART_MIN: Final = 32
 _AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-_NOT_NOW: Final = (TimeoutError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
+# SQLAlchemy only connects here: its errors are of servers that start or stop, and of a pool that has no connection left
+_NOT_NOW: Final = (TimeoutError, SQLAlchemyError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
 
 MemberT = TypeVar("MemberT")
 AnswerT = TypeVar("AnswerT")
@@ -86,7 +88,7 @@ class Lanes(Generic[MemberT, AnswerT]):
         Raises:
             LedgerBusy: Too many wait already.
             DatabaseAway: PostgreSQL is away, or went away in the middle: what became of the member is not known.
-            asyncpg.PostgresError: PostgreSQL refuses this very member.
+            asyncpg.PostgresError: PostgreSQL refuses this very member, or it has no form on the wire.
         """
         lane = self._lanes[key.int % len(self._lanes)]
         if len(lane.waiting) >= self._queue_max:
@@ -100,9 +102,10 @@ class Lanes(Generic[MemberT, AnswerT]):
         return await future
 
     async def _work(self, lane: _Lane[MemberT, AnswerT]) -> None:
+        batch: list[tuple[MemberT, asyncio.Future[AnswerT]]] = []
         try:
             while lane.waiting:
-                batch: list[tuple[MemberT, asyncio.Future[AnswerT]]] = []
+                batch = []
                 # not all at once: while PostgreSQL does one part, this process answers the one before and prepares the next
                 size = min(max(len(lane.waiting) // _PARTS, _PART_MIN), self._batch_max)
                 while lane.waiting and len(batch) < size:
@@ -114,15 +117,17 @@ class Lanes(Generic[MemberT, AnswerT]):
         finally:
             lane.worker = None
             # only if this very task was cancelled, with its process: nobody is left waiting for ever
-            for _, future in lane.waiting:
+            for _, future in (*batch, *lane.waiting):
                 future.cancel()
             lane.waiting.clear()
 
     async def _commit(self, batch: Sequence[tuple[MemberT, asyncio.Future[AnswerT]]]) -> None:
-        """Does a batch; if PostgreSQL refuses it, each member on its own, so that a bad one harms nobody else."""
+        """Does a batch; if it is refused, here or by PostgreSQL, each member on its own, so that a bad one harms nobody else."""
         try:
             answers = await self._ask([member for member, _ in batch])
-        except asyncpg.PostgresError as error:
+        except Unavailable as error:
+            _fail(batch, error)  # it is not the members' fault, and would be so for each of them
+        except Exception as error:  # noqa: BLE001 (whoever waits is told, whatever it was)
             if len(batch) == 1:
                 _fail(batch, error)
                 return
@@ -130,12 +135,6 @@ class Lanes(Generic[MemberT, AnswerT]):
             for one in batch:
                 self.figures.alone += 1
                 await self._commit([one])
-        except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
-            raise
-        except Exception as error:  # noqa: BLE001 (whoever waits is told, whatever it was)
-            _fail(batch, error)
         else:
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
@@ -171,8 +170,7 @@ class Lanes(Generic[MemberT, AnswerT]):
                 except BaseException as error:
                     if isinstance(error, LOST) or not isinstance(error, asyncpg.PostgresError):
                         # its state is not known: nobody else gets it, and PostgreSQL rolls back what it left open
-                        raw.terminate()
-                        await connection.invalidate()
+                        await throw_away(connection, raw)
                     raise
         except (*LOST, *_NOT_NOW) as error:
             raise DatabaseAway(f"PostgreSQL does not answer ({type(error).__name__})") from error

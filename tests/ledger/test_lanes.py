@@ -94,6 +94,30 @@ async def test_a_bad_member_is_refused_alone(database: Database, slow: Slow) -> 
     assert answers[2] == 6
 
 
+async def test_a_reservation_that_has_no_form_on_the_wire_harms_no_other_tenants(database: Database) -> None:
+    tenants = [await new_tenant(database) for _ in range(5)]
+    ledger = Ledger(database.engine("governor"))
+    asked = []
+    for tenant in tenants:
+        await tenant.cap("tenant", 1_000)
+        asked.append(await tenant.reservation(await tenant.run()))
+    asked[1] = replace(asked[1], amounts={"nano_usd": 2**63})
+    asked[3] = replace(asked[3], tool="\ud800")
+    lanes = Lanes(database.engine("governor"), service._reserve, lanes=1)
+    first = asyncio.create_task(
+        lanes.submit(UUID(int=0), Reserve(await tenants[0].reservation(await tenants[0].run())))
+    )
+    await asyncio.sleep(0)  # it is under way: the others are one batch
+    together = [asyncio.create_task(lanes.submit(UUID(int=0), Reserve(one))) for one in asked]
+    answers = await asyncio.gather(first, *together, return_exceptions=True)
+    assert [isinstance(answer, asyncpg.DataError) for answer in answers] == [False, False, True, False, True, False], (
+        answers
+    )
+    assert [answer.verdict for answer in answers if isinstance(answer, ReserveAnswer)] == ["allow"] * 4
+    assert lanes.figures.batches <= 6, "nobody tried again and again what has no form"
+    assert (await ledger.reserve(await tenants[1].reservation(await tenants[1].run()))).verdict == "allow"
+
+
 async def test_whoever_finds_too_many_waiting_is_told_so(database: Database, slow: Slow) -> None:
     lanes = Lanes(database.engine("governor"), slow, lanes=1, queue_max=5)
     tasks = [asyncio.create_task(lanes.submit(UUID(int=0), 0))]

@@ -68,7 +68,7 @@ CREATE TYPE ledger_scope AS (tenant_id uuid, kind text, scope_id text);
 CREATE FUNCTION lock_caps(p_scopes ledger_scope[], p_units text[], p_named uuid[], p_named_tenants uuid[],
     OUT cap_ids uuid[], OUT tenant_ids uuid[], OUT units text[], OUT kinds text[], OUT limits bigint[], OUT unlimited boolean[],
     OUT ceilings bigint[], OUT reserved bigint[], OUT committed bigint[], OUT debts bigint[], OUT thresholds text[], OUT passed smallint[],
-    OUT facts text[], OUT first integer[], OUT last integer[])
+    OUT windows text[], OUT facts text[], OUT first integer[], OUT last integer[])
 LANGUAGE plpgsql AS $$
 DECLARE at timestamptz; locked bigint; in_force boolean; ords integer[]; ends timestamptz[]; rolled boolean; o integer; rounds integer := 0;
 BEGIN
@@ -93,13 +93,14 @@ BEGIN
             array_agg(f.unlimited ORDER BY f.ord, f.cap_id), array_agg(f.ceiling ORDER BY f.ord, f.cap_id),
             array_agg(f.reserved ORDER BY f.ord, f.cap_id), array_agg(f.committed ORDER BY f.ord, f.cap_id),
             array_agg(f.debt ORDER BY f.ord, f.cap_id), array_agg(f.thresholds::text ORDER BY f.ord, f.cap_id),
-            array_agg(f.threshold_passed ORDER BY f.ord, f.cap_id),
+            array_agg(f.threshold_passed ORDER BY f.ord, f.cap_id), array_agg(f.window_kind ORDER BY f.ord, f.cap_id),
             array_agg('"scope":[' || to_json(f.scope_kind) || ',' || to_json(f.scope_id) || '],"unit":' || to_json(f.unit) || CASE
                 WHEN f.window_kind = 'total' THEN '}' ELSE ',"window":["' || f.window_kind || '",'
                     || floor(extract(epoch FROM f.starts_at) * 1000)::bigint || ','
                     || floor(extract(epoch FROM f.ends_at) * 1000)::bigint || ']}' END ORDER BY f.ord, f.cap_id),
             array_agg(f.ends_at ORDER BY f.ord, f.cap_id)
-        INTO ords, cap_ids, tenant_ids, units, kinds, limits, unlimited, ceilings, reserved, committed, debts, thresholds, passed, facts, ends
+        INTO ords, cap_ids, tenant_ids, units, kinds, limits, unlimited, ceilings, reserved, committed, debts, thresholds, passed, windows,
+            facts, ends
         FROM (
             SELECT s.ord::integer AS ord, c.* FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (SELECT k.* FROM caps k
                 WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c

@@ -72,9 +72,10 @@ BEGIN
     RETURN remaining_ms; -- NULL: the lease is lost
 END $$;
 
--- Many at once, in the order of holds: one transaction, one wait for the disk
+-- Many at once, in the order of holds: one transaction, one wait for the disk. Plans are made in here and kept, perhaps while the table is
+-- still empty, so none may walk through it.
 CREATE FUNCTION begin_outward_all(p_hold_ids uuid[], p_lease_tokens bytea[]) RETURNS TABLE (ord integer, remaining_ms bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     FOR ord IN SELECT w.ord::integer FROM unnest(p_hold_ids) WITH ORDINALITY AS w (hold_id, ord) ORDER BY w.hold_id, w.ord LOOP
         remaining_ms := begin_outward(p_hold_ids[ord], p_lease_tokens[ord]);
@@ -88,7 +89,7 @@ CREATE TYPE outcome_member AS (
 );
 
 CREATE FUNCTION store_outcome_all(p_members outcome_member[]) RETURNS TABLE (ord integer, stored boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
 DECLARE m outcome_member;
 BEGIN
     FOR ord IN SELECT w.ordinality::integer FROM unnest(p_members) WITH ORDINALITY AS w ORDER BY w.hold_id, w.ordinality LOOP

@@ -23,7 +23,7 @@ DECLARE
     old_decision uuid; old_hold uuid; old_state text; old_digest text; old_caps uuid[]; old_held bigint[];
     -- caps, as lock_caps returns them
     c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
-    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_facts text[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_window text[]; c_facts text[];
     s_first integer[]; s_last integer[]; c_changed boolean[];
     -- runs
     r_id uuid[]; r_tenant uuid[]; r_ended boolean[]; r_history bigint[]; r_seq bigint[]; r_role_version integer[]; r_agent text[]; r_role text[];
@@ -37,13 +37,12 @@ DECLARE
     l_cap uuid[]; l_amount bigint[]; l_limit bigint[]; l_unlimited boolean[]; l_place integer[]; legs integer; none bigint[];
     verdict text; code text; message text; retryable boolean; alarm boolean; allowed boolean;
     legs_text text; has_cap boolean; short integer; amount bigint; free bigint; i integer; u integer;
-    needed text; part_b bytea; events integer;
+    needed text; part_b bytea; events integer; asks boolean := false;
 BEGIN
     PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
-    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.thresholds,
-        l.passed, l.facts, l.first, l.last
-    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_facts,
-        s_first, s_last
+    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.windows,
+        l.facts, l.first, l.last
+    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_facts, s_first, s_last
     FROM lock_caps(p_scopes, p_units,
         ARRAY(SELECT x FROM unnest(p_members) AS t, unnest(t.named_caps) AS x),
         ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t, unnest(t.named_caps) AS x)) AS l;
@@ -168,7 +167,8 @@ BEGIN
                     free := c_limit[short] - c_reserved[short] - c_committed[short] - c_debt[short];
                     verdict := 'deny'; code := 'budget.cap_exceeded';
                     retryable := c_limit[short] - c_committed[short] - c_debt[short] >= amount;
-                    message := 'the cap on ' || c_kind[short] || coalesce(' per ' || substring(c_facts[short] FROM '"window":\["([a-z]+)"'), '') || ' has ' || amount_text(c_unit[short], greatest(free, 0)) || ' left of '
+                    message := 'the cap on ' || c_kind[short] || CASE WHEN c_window[short] = 'total' THEN '' ELSE ' per ' || c_window[short] END
+                        || ' has ' || amount_text(c_unit[short], greatest(free, 0)) || ' left of '
                         || amount_text(c_unit[short], c_limit[short]) || ', and this may take ' || amount_text(c_unit[short], amount);
                 ELSIF m.consumes IS NOT NULL AND NOT take_approval(m.tenant_id, m.run_id, m.step, m.consumes, m.decision_id) THEN
                     verdict := 'deny'; code := 'approval.consumed'; message := 'the approval was used already';
@@ -196,6 +196,7 @@ BEGIN
         r_decided[r] := r_decided[r] + 1;
         r_events[r] := r_events[r] + events;
         r_status[r] := CASE verdict WHEN 'needs_approval' THEN 'waiting' ELSE 'running' END;
+        asks := asks OR verdict = 'needs_approval';
         o_verdict[n] := verdict; o_code[n] := code; o_message[n] := message; o_retryable[n] := retryable; o_part_b[n] := part_b;
         o_hash[n] := sha256('\x00'::bytea || m.part_a_hash || sha256(part_b));
         o_seq[n] := r_seq[r]; o_events[n] := events; o_alarm[n] := alarm;
@@ -218,10 +219,12 @@ BEGIN
     SELECT t.tenant_id, 'reserve', t.hold_id, t.run_id, l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, 'run', t.kind
     FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l
     WHERE o_verdict[t.ordinality] = 'allow' AND cardinality(l.cap_ids) > 0 ORDER BY t.ordinality;
-    INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd, requester_id, expires_at)
-    SELECT t.tenant_id, t.approval_id, t.run_id, t.step, t.binding, t.action, t.approval_rule, t.approver_role,
-        coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.requester_id, t.approval_expires_at
-    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'needs_approval' AND t.approval_id IS NOT NULL;
+    IF asks THEN
+        INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd, requester_id, expires_at)
+        SELECT t.tenant_id, t.approval_id, t.run_id, t.step, t.binding, t.action, t.approval_rule, t.approver_role,
+            coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.requester_id, t.approval_expires_at
+        FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'needs_approval' AND t.approval_id IS NOT NULL;
+    END IF;
     INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id, reply,
         part_a, part_b, record_hash)
     SELECT t.tenant_id, t.decision_id, t.run_id, CASE WHEN o_counts[t.ordinality] THEN t.step END, CASE WHEN o_counts[t.ordinality] THEN t.try END, t.kind,

@@ -24,7 +24,7 @@ AS $$
 DECLARE
     m settle_member; h record; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
     c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
-    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_facts text[]; c_changed boolean[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_window text[]; c_changed boolean[];
     r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
@@ -35,8 +35,8 @@ DECLARE
     last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; threshold smallint;
 BEGIN
     PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
-    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.thresholds, l.passed, l.facts
-    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_facts
+    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.thresholds, l.passed, l.windows
+    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_window
     FROM (SELECT array_agg(x.cap_id) AS ids, array_agg(x.tenant_id) AS tenants FROM (
         SELECT g.tenant_id, leg AS cap_id FROM unnest(p_members) AS t
         JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
@@ -135,7 +135,7 @@ BEGIN
                     o_seq[h.ord] := r_seq[r];
                     t_run[told] := r; t_seq[told] := r_seq[r];
                     t_data[told] := jsonb_build_object('cap_id', c_id[i], 'scope', c_kind[i], 'unit', c_unit[i],
-                        'window', coalesce(substring(c_facts[i] FROM '"window":\["([a-z]+)"'), 'total'), 'percent', threshold,
+                        'window', c_window[i], 'percent', threshold,
                         'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text);
                 END LOOP;
             END IF;
