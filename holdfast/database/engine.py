@@ -135,4 +135,10 @@ async def tenantless(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     Each statement is a transaction of its own.
     """
     async with engine.connect() as connection:
-        yield connection
+        try:
+            yield connection
+        except asyncpg.InternalClientError as error:
+            # SQLAlchemy does not know this one as an end, and would hand the connection to the next
+            raw: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+            await throw_away(connection, raw)
+            raise DatabaseAway("the connection to PostgreSQL was lost") from error

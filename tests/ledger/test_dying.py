@@ -17,11 +17,13 @@ import asyncpg
 import pytest
 
 from cli.stack.supervisor import Stack
+from holdfast.database.engine import LOST
 from holdfast.database.roles import PROCESS_ROLES
 from holdfast.errors import Unavailable
 from holdfast.ids import new_id
 from holdfast.ledger.auditor import audit
-from holdfast.ledger.types import Decision, FactsChanged, FactVersions, Reservation, Settlement
+from holdfast.ledger.executions import Executions
+from holdfast.ledger.types import Decision, FactsChanged, FactVersions, OutcomeView, Reservation, Settlement
 from tests.stack.places import ROOT
 
 from .books import check_books
@@ -128,6 +130,44 @@ async def test_what_was_answered_outlives_the_death_of_the_database(mortal: Mort
     assert await tenant.balances(cap) == (10 * (len(granted) - len(voided)), 0, 0)
     await check_books(tenant, {})
     assert (await audit(mortal.database.engine("auditor"))).discrepancies == ()
+
+
+async def test_an_answer_is_on_the_disk_when_it_comes(mortal: Mortal) -> None:
+    """The database dies right after each: a commit that did not wait for the disk would be forgotten."""
+    tenant, database = await new_tenant(mortal.database), mortal.database
+    await tenant.cap("tenant", 1_000)
+    run = await tenant.run()
+    asked = await tenant.reservation(run)
+
+    async def dies() -> None:
+        await mortal.stack.kill("postgres", signal.SIGKILL)
+
+        async def lives() -> bool:
+            try:
+                return bool(await database.value("SELECT true"))
+            except (*LOST, asyncpg.PostgresError):
+                return False
+
+        await until(lives, timeout_s=60)
+
+    decision = await tenant.ledger.reserve(asked)
+    await dies()
+    assert decision.hold_id is not None
+    hold = await tenant.hold(decision.hold_id)
+    assert (hold.state, hold.decision_id) == ("held", decision.decision_id)
+    executions = Executions(database.engine("executor"))
+    token = (await tenant.redeem(hold)).lease_token
+    assert await executions.begin(hold.hold_id, token) is not None
+    await dies()
+    assert (await tenant.hold(hold.hold_id)).went_outward
+    outcome = OutcomeView(True, "", False, None, "known", "req", True, b"{}")
+    assert await executions.store(hold.hold_id, token, outcome)
+    await dies()
+    assert (await tenant.hold(hold.hold_id)).outcome == outcome
+    await tenant.settle(hold.hold_id, "committed", {"nano_usd": 7})
+    await dies()
+    assert (await tenant.hold(hold.hold_id)).cost_nano_usd == 7
+    await check_books(tenant, {hold.hold_id: {"nano_usd": 7}})
 
 
 _ENDLESS = """
