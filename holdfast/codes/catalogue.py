@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from holdfast.codes import audit, decisions, providers, records, requests, runs, stack, tools
+from holdfast.codes import arguments, audit, decisions, providers, records, requests, runs, stack, tools
 from holdfast.codes.entry import Code
 
 GROUPS: Final[Mapping[str, tuple[Code, ...]]] = MappingProxyType(
     {
         "requests": requests.CODES,
         "decisions": decisions.CODES,
+        "arguments": arguments.CODES,
         "runs": runs.CODES,
         "providers": providers.CODES,
         "tools": tools.CODES,

@@ -67,6 +67,9 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
     {
         "llm.call": "kind of action",
         "tool.call": "kind of action",
+        "code.exec": "kind of action",
+        "kb.search": "kind of action",
+        "agent.spawn": "kind of action",
         "run.budget": "kind of hold",
         "http.request": "tool, and message of ASGI",
         "http.response.start": "message of ASGI",

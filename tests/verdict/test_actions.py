@@ -1,0 +1,138 @@
+"""Canonical actions: what becomes of arguments along real schemas."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from holdfast_verdict.actions import ActionRefused, Catalogue, CatalogueInvalid
+from holdfast_verdict.actions.codes import CODES
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "kids": {"type": "array", "items": {"$ref": "#/$defs/Person"}}},
+}
+SEND = {
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "to": {"type": "array", "items": {"type": "string", "format": "email"}},
+            "amount": {"type": "number", "maximum": 500},
+            "copies": {"type": "integer", "default": 1},
+            "cc": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}], "default": None},
+            "who": {"$ref": "#/$defs/Person"},
+            "free": {},
+        },
+        "required": ["to"],
+        "$defs": {"Person": PERSON},
+    },
+    "formats": {"cc": "email"},
+}
+CATALOGUE = Catalogue.of({"send": SEND}).with_builtin_kinds()
+
+
+def canonical(arguments: Any, name: str = "send") -> Any:
+    action = CATALOGUE.action(name, arguments)
+    again = CATALOGUE.action(name, action.arguments())
+    assert again == action, "bringing it to its form again changes nothing"
+    return action.value["args"]
+
+
+def refused(arguments: Any, name: str = "send") -> str:
+    with pytest.raises(ActionRefused) as refusal:
+        CATALOGUE.action(name, arguments)
+    assert refusal.value.code in CODES.keys() | {"action.unknown"}
+    return refusal.value.code
+
+
+def test_the_canonical_action_says_kind_tool_and_arguments() -> None:
+    action = CATALOGUE.action("send", {"to": ["Bob@ACME.com"]})
+    assert action.canonical == (
+        b'{"args":{"cc":null,"copies":1,"to":["bob@acme.com"]},"kind":"tool.call","tool":"send"}'
+    )
+    assert (action.name, action.kind, action.external) == ("send", "tool.call", True)
+    call = CATALOGUE.action("http.request", {"url": "https://API.stripe.com:443", "method": "GET"})
+    assert call.canonical == b'{"args":{"method":"GET","url":"https://api.stripe.com/"},"kind":"http.request"}'
+
+
+def amount(written: str) -> str:
+    return f'{{"to":[],"amount":{written}}}'
+
+
+def test_numbers_have_one_form_and_keep_all_digits() -> None:
+    for written in (100, 100.0, "1e2", "100.00", "1E+2"):
+        assert (
+            canonical(amount(written) if isinstance(written, str) else {"to": [], "amount": written})["amount"] == 100
+        )
+    for written in ("12.5", "12.50", "1.25e1", "0.125e2"):
+        assert canonical(amount(written))["amount"] == {"$number": "12.5"}
+    assert canonical({"to": [], "amount": 0.1})["amount"] == {"$number": "0.1"}
+    assert canonical('{"to":[],"amount":-0.0}')["amount"] == 0
+    exact = '{"to":[],"amount":499.99999999999999999999}'
+    assert CATALOGUE.action("send", exact).arguments()["amount"] == Decimal("499.99999999999999999999")
+    assert refused('{"to":[],"amount":500.00000000000000000001}') == "schema.mismatch"
+    assert refused({"to": [], "copies": 1.5}) == "number.fraction"
+    assert refused('{"to":[],"amount":9007199254740992}') == "number.range"
+    assert refused('{"to":[],"amount":1e400}') == "number.range"
+    assert refused('{"to":[],"amount":1e99999999999999999999}') == "number.range"
+    assert refused({"to": [], "amount": float("nan")}) == "number.not_finite"
+    assert refused({"to": [], "amount": True}) == "schema.mismatch"
+    assert refused({"to": [], "amount": "5"}) == "schema.mismatch"
+
+
+def test_nothing_unknown_gets_through_at_any_depth() -> None:
+    assert refused({"to": [], "bcc": []}) == "schema.unknown_field"
+    assert refused({"to": [], "who": {"nme": "x"}}) == "schema.unknown_field"
+    assert refused({"to": [], "who": {"kids": [{"kids": [{"x": 1}]}]}}) == "schema.unknown_field"
+    assert refused({}) == "schema.missing_field"
+    assert refused({}, "burn") == "action.unknown"
+    assert canonical({"to": [], "free": {"x": [1.5, None]}})["free"] == {"x": [{"$number": "1.5"}, None]}
+    assert refused({"to": [], "free": {"$number": "1.5"}}) == "json.key_name"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ('{"to":[],"to":["a@b.example"]}', "json.duplicate_key"),
+        ('{"to":[]}x', "json.syntax"),
+        ('\ufeff{"to":[]}', "json.encoding"),
+        (b'{"to":["\xff"]}', "json.encoding"),
+        ('{"to":[],"free":NaN}', "number.not_finite"),
+        ('{"to":[],"free":"\\ud800"}', "text.surrogate"),
+        ('{"to":[],"free":"a\\u0000b"}', "text.nul"),
+        ("[]", "json.type"),
+        ("{" * 100_000, "json.syntax"),
+        ("[" * 100_000, "json.depth"),
+        ('{"to":[],"free":' + "[" * 100 + "]" * 100 + "}", "json.depth"),
+        ('{"to":[],"free":"' + "x" * 70_000 + '"}', "json.size"),
+        (" " * 300_000, "json.size"),
+    ],
+)
+def test_json_that_readers_read_differently_is_refused(text: str | bytes, code: str) -> None:
+    assert refused(text) == code
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"parameters": {"type": "array"}}, "object"),
+        ({"parameters": {"type": "object", "additionalProperties": True}}, "nothing describes"),
+        ({"parameters": {"type": "object", "properties": {"x": {"$ref": "https://a.example/x"}}}}, "outside of itself"),
+        ({"parameters": {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}}}, "not there"),
+        ({"parameters": {"type": "object", "properties": {"x": {"type": "strnig"}}}}, "valid JSON Schema"),
+        ({"parameters": {"type": "object", "properties": {"x": {"pattern": "(?=a)b"}}}}, "linear"),
+        ({"parameters": {"type": "object", "properties": {"x": {"patternProperties": {}}}}}, "not taken"),
+        ({"parameters": {}, "formats": {"to": "email"}}, "no text"),
+        ({"parameters": {}, "formats": {"to": "mail"}}, "no format"),
+        ({"parameter": {}}, "not known"),
+        ({"external": "yes"}, "neither true nor false"),
+        ({"yields": "secret"}, "labels"),
+    ],
+)
+def test_a_catalogue_that_would_leave_something_open_is_refused(entry: Any, said: str) -> None:
+    with pytest.raises(CatalogueInvalid, match=said):
+        Catalogue.of({"x": entry})
+    with pytest.raises(CatalogueInvalid, match="no name"):
+        Catalogue.of({"tool.call": {}})
