@@ -1,0 +1,198 @@
+"""Arguments brought to their one form along a closed schema: formats, defaults, the branches of unions, nothing unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, cast
+
+from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
+
+from holdfast_verdict.actions.formats import FORMATS
+from holdfast_verdict.actions.headers import HEADERS, normalise_headers
+from holdfast_verdict.actions.numbers import plain_text
+from holdfast_verdict.actions.refused import ActionRefused, FormRefused
+from holdfast_verdict.actions.schemas import FORM, types_of, validator
+from holdfast_verdict.actions.values import Plain, copy_of
+
+_MESSAGE_LENGTH_MAX: Final = 200
+_PROBLEMS_SHOWN_MAX: Final = 5
+
+
+class Shape:
+    """A closed schema, ready to bring arguments to their form."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self._definitions: Mapping[str, Any] = schema["$defs"]
+        self._validator = validator(schema)
+        self._branches: dict[int, Draft202012Validator] = {}
+
+    def of(self, arguments: Plain) -> dict[str, Plain]:
+        """Returns arguments in their one form.
+
+        Raises:
+            ActionRefused: They are not what the schema describes.
+        """
+        shaped = _Walk(self).shaped(self.schema, arguments, "args")
+        for error in islice(self._validator.iter_errors(shaped), 1):
+            raise _explained(error)
+        return cast("dict[str, Plain]", shaped)
+
+    def resolved(self, schema: Any) -> Any:
+        """Returns what a closed schema refers to."""
+        while isinstance(schema, dict) and "$ref" in schema:
+            schema = self._definitions[schema["$ref"].rpartition("/")[2]]
+        return schema
+
+    def fits(self, branch: Any, value: Plain) -> bool:
+        """Says whether a value is what one branch of a union describes."""
+        if isinstance(branch, bool):
+            return branch
+        check = self._branches.get(id(branch))
+        if check is None:
+            check = self._branches[id(branch)] = validator({**branch, "$defs": self._definitions})
+        return bool(check.is_valid(value))
+
+
+class _Walk:
+    """One way through arguments; what a branch made of a value is kept, so that no union is tried twice on it."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        # the value is kept beside what was made of it, so that no other gets its id
+        self._tried: dict[tuple[int, int], tuple[Plain, Plain | ActionRefused]] = {}
+
+    def shaped(self, schema: Any, value: Plain, path: str) -> Plain:
+        schema = self._shape.resolved(schema)
+        if not isinstance(schema, dict):
+            return value
+        for word in ("anyOf", "oneOf"):
+            branches = schema.get(word)
+            if branches and any(isinstance(branch, dict) and _gives_form(branch) for branch in branches):
+                value = self._chosen(branches, value, path)
+        if isinstance(value, dict):
+            return self._object(schema, value, path)
+        if isinstance(value, list):
+            first = schema.get("prefixItems", ())
+            rest = schema.get("items", True)
+            return [
+                self.shaped(first[index] if index < len(first) else rest, member, f"{path}[{index}]")
+                for index, member in enumerate(value)
+            ]
+        return _scalar(schema, value, path)
+
+    def _object(self, schema: Mapping[str, Any], value: dict[str, Plain], path: str) -> Plain:
+        named = schema.get("properties", {})
+        rest = schema.get("additionalProperties", True)
+        if schema.get(FORM) == HEADERS:
+            value = _headers(value, path)
+        shaped: dict[str, Plain] = {}
+        for name, member in value.items():
+            if name not in named and rest is False:
+                known = ", ".join(named) or "nothing"
+                raise ActionRefused("schema.unknown_field", path, f"{name!r} is not known here", f"it takes: {known}")
+            shaped[name] = self.shaped(named.get(name, rest), member, f"{path}.{name}")
+        for name, inner in named.items():
+            if name not in shaped and isinstance(inner, dict) and "default" in inner:
+                where = f"{path}.{name}"
+                shaped[name] = self.shaped(inner, copy_of(inner["default"], where), where)
+        return shaped
+
+    def _chosen(self, branches: list[Any], value: Plain, path: str) -> Plain:
+        """Returns what the first branch makes of a value that describes it; the value itself if none does."""
+        kind = _kind_of(value)
+        possible = [each for each in branches if self._may_be(each, kind, value)]
+        if len(possible) == 1:
+            return self._tried_on(possible[0], value, path)
+        refusals = []
+        for branch in possible:
+            try:
+                made = self._tried_on(branch, value, path)
+            except ActionRefused as refused:
+                refusals.append(refused)
+                continue
+            if self._shape.fits(branch, made):
+                return made
+        if refusals:
+            raise refusals[0]
+        return value
+
+    def _tried_on(self, branch: Any, value: Plain, path: str) -> Plain:
+        if not isinstance(value, dict | list):
+            return self.shaped(branch, value, path)
+        key = (id(branch), id(value))
+        if key not in self._tried:
+            try:
+                self._tried[key] = (value, self.shaped(branch, value, path))
+            except ActionRefused as refused:
+                self._tried[key] = (value, refused)
+        made = self._tried[key][1]
+        if isinstance(made, ActionRefused):
+            raise made
+        return made
+
+    def _may_be(self, branch: Any, kind: str, value: Plain) -> bool:
+        branch = self._shape.resolved(branch)
+        if not isinstance(branch, dict):
+            return bool(branch)
+        if kind not in types_of(branch):
+            return False
+        if not isinstance(value, dict):
+            return True
+        for name, inner in branch.get("properties", {}).items():
+            known = self._shape.resolved(inner)
+            if isinstance(known, dict) and "const" in known and name in value and value[name] != known["const"]:
+                return False
+        return True
+
+
+def _gives_form(branch: Mapping[str, Any]) -> bool:
+    return any(
+        word in branch for word in ("$ref", "type", "properties", "items", "anyOf", "oneOf", "enum", "const", FORM)
+    )
+
+
+def _kind_of(value: Plain) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "boolean"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, int | Decimal):
+        return "integer" if isinstance(value, int) else "number"
+    return "array" if isinstance(value, list) else "object"
+
+
+def _scalar(schema: Mapping[str, Any], value: Plain, path: str) -> Plain:
+    form = schema.get(FORM)
+    if form == "decimal" and isinstance(value, int | Decimal) and not isinstance(value, bool):
+        if "number" not in types_of(schema):
+            return plain_text(Decimal(value))
+        return value
+    if isinstance(value, Decimal) and "number" not in types_of(schema) and "integer" in types_of(schema):
+        raise ActionRefused(
+            "number.fraction", path, f"{plain_text(value)} is not a whole number", "write one without a fraction"
+        )
+    bring = FORMATS.get(form or "")
+    if bring is None or not isinstance(value, str):
+        return value
+    try:
+        return bring(value)
+    except FormRefused as refused:
+        raise ActionRefused(refused.code, path, refused.message, refused.remedy) from None
+
+
+def _headers(value: dict[str, Plain], path: str) -> dict[str, Plain]:
+    try:
+        return normalise_headers(value)
+    except FormRefused as refused:
+        raise ActionRefused(refused.code, path, refused.message, refused.remedy) from None
+
+
+def _explained(error: ValidationError) -> ActionRefused:
+    where = "args" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+    message = error.message if len(error.message) <= _MESSAGE_LENGTH_MAX else error.message[:_MESSAGE_LENGTH_MAX] + " …"
+    if isinstance(error.kind, ValidationErrorKind.Required):
+        return ActionRefused("schema.missing_field", where, message, "give it")
+    return ActionRefused("schema.mismatch", where, message, "correct the arguments and call again")
