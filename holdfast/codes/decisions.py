@@ -25,6 +25,55 @@ CODES: Final = (
         "Add a permit rule for this tool and these arguments to the role, if it is meant to be allowed.",
     ),
     denied(
+        "policy.invariant",
+        "An invariant does not hold: a step that is required was not taken, one that forbids it was, or it happened too often.",
+        "Take the step that the sentence names first. If the invariant asks for too much, change it; no approval overrides it.",
+    ),
+    denied(
+        "policy.label",
+        "The run carries a label that stands against the action, such as that of a secret it has read.",
+        "Have somebody of the role that the rule names release the label, or do it in a run that has not read such a thing.",
+    ),
+    denied(
+        "policy.provenance",
+        "An argument is from where this action may not take it from, such as from a web page.",
+        "Say the value yourself, in the run's own task, if it is right. Often it is not: this is what an injected instruction looks like.",
+    ),
+    denied(
+        "policy.limit",
+        "A limit of the policy has less left than the action takes, or what it takes cannot be told.",
+        "Wait until the limit's window has passed, or raise the limit that the sentence names.",
+    ),
+    denied(
+        "policy.empty",
+        "The policy has no rules, and what nobody permits is denied.",
+        "Write a policy with a permit for each action that the role is to have.",
+    ),
+    denied(
+        "policy.role_unknown",
+        "The policy has no role of this name, or no role was said.",
+        "Add the role to the policy, or give the agent one that it has.",
+    ),
+    Code(
+        "policy.refused",
+        (Place.API, Place.COMMAND),
+        "A policy is not well-formed or not well-typed.",
+        "Mend what the problems name: each has line, column and what was expected.",
+        status=422,
+    ),
+    Code(
+        "policy.form",
+        (Place.API, Place.COMMAND),
+        "The compiled form of a policy holds what is not known here: it is of another version, or was altered.",
+        "Compile the policy from its text again.",
+        status=422,
+    ),
+    denied(
+        "facts.missing",
+        "A rule asks about something that was not given with the decision: history, labels, sources, time, an estimate, who asks.",
+        "Give the fact that the sentence names. What is not known is never taken for nothing.",
+    ),
+    denied(
         "policy.gates_conflict",
         "Two gates fired that ask for different approver roles.",
         "Narrow the conditions of one of them, so that at most one approver role is asked.",
@@ -83,6 +132,11 @@ CODES: Final = (
         "approval.consumed",
         "The approval was used already: one consent is for one action.",
         "Have the step ask anew; if nobody used it knowingly, look at the decision that consumed it.",
+    ),
+    denied(
+        "approval.withdrawn",
+        "Who asked for the consent has withdrawn the request.",
+        "Have the step ask anew, if it is still wanted.",
     ),
     denied(
         "approval.mismatch",

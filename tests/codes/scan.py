@@ -75,6 +75,7 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
         "http.response.start": "message of ASGI",
         "http.response.body": "message of ASGI",
         "http.disconnect": "message of ASGI",
+        "policy.gate": "code of a gate's rule; decisions say approval.required",
         "step.try": "heading of a column",
         "anthropic.resources.messages": "module",
         "openai.resources.chat.completions": "module",
@@ -85,6 +86,8 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Texts that are something else wherever they stand."""
+_PLACE: Final = re.compile(r"(?:\{path\}|\{place\}|principal|zones|history|estimate|engine)\..+")
+"""Places in documents, names of facts, and modules of the deciding core."""
 _EVENTS: Final = ALWAYS_SENT | {f"{channel}.delta" for channel in get_args(Channel)}
 
 
@@ -167,7 +170,7 @@ def _text(node: ast.AST) -> str:
 
 
 def _looks_like_a_code(text: str) -> bool:
-    if _FILE.fullmatch(text) or text in _OTHER or text in TOOLS:
+    if _FILE.fullmatch(text) or _PLACE.fullmatch(text) or text in _OTHER or text in TOOLS:
         return False
     if "{" in text:
         if text.endswith("}.delta"):

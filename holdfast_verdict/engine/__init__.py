@@ -1,0 +1,1 @@
+"""Decides: policy, canonical action and facts in, verdict out. Pure and total."""

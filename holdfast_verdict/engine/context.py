@@ -1,0 +1,158 @@
+"""What one evaluation knows and what it has read so far. Conditions read facts only through here, so that none is read unrecorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from holdfast_verdict.engine.facts import Facts, HistoryFacts, LocalTime, OriginLike, Release
+from holdfast_verdict.engine.numbers import Number
+from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
+
+if TYPE_CHECKING:
+    from holdfast_verdict.engine.program import Program
+
+MAX_STEPS: Final = 200_000
+"""Members of lists that one decision may look at, over all of its rules; beyond, it denies."""
+
+Path = tuple[str | int, ...]
+"""Names and indices from the arguments down to a value."""
+
+
+class TooMuchWork(Exception):  # an error of the evaluation, never seen outside of it
+    """A decision would look at more members of lists than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A value and where in the arguments it stands; `None` for one that stands elsewhere."""
+
+    value: object
+    path: Path | None
+
+
+@dataclass(slots=True)
+class Context:
+    """One evaluation.
+
+    Attributes:
+        name: The action's name.
+        external: Whether the action leaves the tenant's boundary.
+        args: Its arguments.
+        facts: What was given.
+        program: The policy by which it is decided; without, nothing can be asked of history.
+        read: What was read of it so far, by the names under which it is recorded.
+        missing: Facts that were asked for and not given, in the order of asking.
+        variables: What `every` and `some` have bound.
+        steps: Members of lists looked at so far.
+    """
+
+    name: str
+    external: bool
+    args: Mapping[str, object]
+    facts: Facts
+    program: Program | None = None
+    read: dict[tuple[str, str], object] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    variables: dict[str, Bound] = field(default_factory=dict)
+    steps: int = 0
+
+    def step(self, count: int) -> None:
+        """Counts work that grows with the action's size.
+
+        Raises:
+            TooMuchWork: It is more than one decision may do.
+        """
+        self.steps += count
+        if self.steps > MAX_STEPS:
+            raise TooMuchWork
+
+    def _lacks(self, name: str) -> Unknown:
+        self.missing.append(name)
+        return UNKNOWN
+
+    def principal(self, name: str) -> object:
+        """Reads a member of the principal."""
+        value = self.facts.principal.get(name)
+        if value is None:
+            return self._lacks(f"principal.{name}")
+        self.read["principal", name] = value
+        return value
+
+    def now_ms(self) -> int | Unknown:
+        """Reads the time."""
+        now_ms = self.facts.now_ms
+        if type(now_ms) is not int:
+            return self._lacks("now_ms")
+        self.read["now_ms", ""] = now_ms
+        return now_ms
+
+    def local(self, zone: str) -> LocalTime | Unknown:
+        """Reads the time on the clocks of a zone."""
+        local = self.facts.zones.get(zone)
+        if not isinstance(local, LocalTime):
+            return self._lacks(f"zones.{zone}")
+        self.read["zones", zone] = local
+        return local
+
+    def labels(self) -> frozenset[str] | Unknown:
+        """Reads the run's labels; where they were not given, those of the sources that were."""
+        labels = self.facts.run_labels()
+        if labels is None:
+            return self._lacks("labels")
+        self.read["labels", ""] = labels
+        return labels
+
+    def released(self) -> tuple[Release, ...]:
+        """Reads the releases that were recorded."""
+        self.read["released", ""] = self.facts.released
+        return self.facts.released
+
+    def origin(self, path: Path, leaf: object) -> OriginLike | Unknown:
+        """Reads where a leaf of the arguments is from."""
+        name = path_text(path)
+        known = self.read.get(("origins", name))
+        if known is not None:
+            return known  # type: ignore[return-value]  # only this function writes under that name
+        origin = self.facts.origin(name, leaf)
+        if origin is None:
+            return self._lacks(f"sources of args.{name}")
+        self.read["origins", name] = origin
+        return origin
+
+    def watch(self, watch_id: str) -> Number | Unknown:
+        """Reads what history says for this action."""
+        watch = None if self.program is None else self.program.watches.get(watch_id)
+        key = UNKNOWN if watch is None else watch.present_key(self)
+        if watch is None or isinstance(key, Unknown):
+            return UNKNOWN
+        history = self.facts.history
+        value: object = None
+        if isinstance(history, HistoryFacts):
+            value = history.watches.get(watch_id)
+        elif history is not None:
+            value = history.value(watch, key, self.facts)  # type: ignore[union-attr]  # a list was made a History before
+        if value is None:
+            return self._lacks(f"history.{watch_id}")
+        self.read["history", watch_id] = value
+        if isinstance(value, str):
+            return self._lacks(value)
+        return value  # type: ignore[return-value]  # a number, or UNKNOWN
+
+    def estimate(self, unit: str) -> int | Unknown:
+        """Reads what the action may cost at worst."""
+        estimate = self.facts.estimate
+        amount = None if estimate is None else estimate.of(unit)
+        if type(amount) is not int:
+            return self._lacks(f"estimate.{unit}")
+        self.read["estimate", unit] = amount
+        return amount
+
+
+def path_text(path: Path) -> str:
+    """Writes a path as people do: `items[2].price`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

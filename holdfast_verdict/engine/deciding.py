@@ -1,0 +1,326 @@
+"""`decide(policy, action, facts) -> Verdict`: pure and total. It never raises, and what it cannot tell it does not allow (LAW 7).
+
+The order: the action's form → forbids → permits → limits → gates. The first permit that matches is enough; one forbid is, too. Every
+limit that matches becomes a leg, and every gate that matches has to open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+
+from holdfast_verdict.canonical import NotCanonical, canonical_bytes
+from holdfast_verdict.engine.context import Context
+from holdfast_verdict.engine.facts import Facts, HistoryFacts
+from holdfast_verdict.engine.gates import standing
+from holdfast_verdict.engine.history import History
+from holdfast_verdict.engine.labels import yields_of
+from holdfast_verdict.engine.limits import Immeasurable, leg_of, shortage
+from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of
+from holdfast_verdict.engine.verdict import GateAsk, Leg, Looked, Verdict
+from holdfast_verdict.policy import Policy
+
+if TYPE_CHECKING:
+    from holdfast_verdict.canonical import JsonValue
+
+ENGINE_VERSION: Final = "policy/1"
+
+# no subclasses and nothing that is turned into text: what is decided is what the bytes say
+_STRICT: Final = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
+
+class Canonicaliser(Protocol):
+    """What gives calls their canonical form: a catalogue of actions."""
+
+    def action(self, name: str, arguments: Any, /) -> object:  # noqa: D102 (see the class)
+        ...
+
+
+class _Malformed(Exception):  # it becomes a deny, and never leaves this module
+    """An action has no form that can be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """The action as it is decided."""
+
+    name: str
+    args: Mapping[str, object]
+    digest: bytes
+    external: bool
+    yields: Mapping[str, tuple[str, ...]]
+
+
+def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
+    """Decides on an action.
+
+    Args:
+        policy: The compiled policy, or its JSON.
+        action: What `Catalogue.action` returned, or a canonical action as a plain mapping: `kind`, `tool` for tool calls, `args`.
+        facts: What is known, or its JSON. What is left out is unknown, and stands against the action.
+
+    Returns:
+        The verdict. Whatever goes wrong inside is a deny, too: this function does not raise.
+    """
+    trace: list[Looked] = []
+    context: Context | None = None
+    try:
+        program = program_of(policy if isinstance(policy, Policy) else Policy.from_json(policy))
+        read = _read(action)
+        known = facts if isinstance(facts, Facts) else Facts.from_json(facts)
+        if not isinstance(known.history, HistoryFacts | History | None):
+            history = History.of(program.policy, known.history, known.principal)
+            known = replace(known, history=history)
+        external = program.is_external(read.name, declared=read.external)
+        context = Context(read.name, external, read.args, known, program)
+        return _decide(program, read, context, trace)
+    except _Malformed as error:
+        return Verdict("deny", "action.malformed", str(error))
+    except Exception as error:  # noqa: BLE001 (LAW 7: whatever breaks in here is a deny with a code of its own)
+        message = f"the policy could not be evaluated, so it denies ({type(error).__name__})"
+        return Verdict(
+            "deny", "policy.error", message, trace=tuple(trace), read={} if context is None else context.read
+        )
+
+
+def decide_call(
+    policy: Policy | Mapping[str, object],
+    catalogue: Canonicaliser,
+    name: str,
+    arguments: object,
+    facts: Facts | Mapping[str, JsonValue],
+) -> Verdict:
+    """Gives a call its canonical form and decides on it; a call that has none is a deny. It does not raise, like `decide`.
+
+    Args:
+        policy: The compiled policy, or its JSON.
+        catalogue: The actions there are.
+        name: What is called.
+        arguments: A mapping, or JSON text as a model wrote it.
+        facts: What is known, or its JSON.
+    """
+    try:
+        action = catalogue.action(name, arguments)
+    except Exception as error:  # noqa: BLE001 (LAW 7: a call that has no canonical form is a deny, whatever was wrong with it)
+        code = getattr(error, "code", None)
+        if isinstance(code, str) and code in ("action.malformed", "action.unknown"):
+            return Verdict("deny", code, str(error))
+        return Verdict("deny", "policy.error", f"the call could not be read, so it is denied ({type(error).__name__})")
+    return decide(policy, action, facts)
+
+
+def _read(action: object) -> _Action:
+    """Reads an action; one that was altered after it got its canonical form is refused."""
+    if isinstance(action, Mapping):
+        value: Any = dict(action)  # JSON of any form, looked at below
+        try:
+            canonical = canonical_bytes(value)
+        except NotCanonical as error:
+            raise _Malformed(f"the action has no canonical form: {error}") from None
+        return _Action(_name_of(value), value["args"], hashlib.sha256(canonical).digest(), True, {})
+    try:
+        value, canonical = action.value, action.canonical  # type: ignore[attr-defined]  # whatever is none is malformed
+        whole = orjson.dumps(value, option=_STRICT) == canonical and hashlib.sha256(canonical).digest() == action.digest  # type: ignore[attr-defined]
+        name, external = action.name, action.external  # type: ignore[attr-defined]
+        yields = getattr(action, "yields", {})
+    except (AttributeError, TypeError):
+        raise _Malformed("this is no canonical action") from None
+    if not whole or _name_of(value) != name:
+        raise _Malformed("the action was altered after it got its canonical form")
+    return _Action(name, value["args"], action.digest, external is not False, yields)  # type: ignore[attr-defined]
+
+
+def _name_of(value: object) -> str:
+    """Returns the name by which policies speak of an action."""
+    if not isinstance(value, dict):
+        raise _Malformed("an action is an object")
+    is_tool_call = value.get("kind") == "tool.call"
+    needs = {"kind", "args", "tool"} if is_tool_call else {"kind", "args"}
+    if not needs <= value.keys() <= {*needs, "definition"}:
+        raise _Malformed(f"an action of this kind has the members {', '.join(sorted(needs))}")
+    name = value["tool"] if is_tool_call else value["kind"]
+    if not isinstance(value["args"], dict) or not isinstance(name, str) or not name:
+        raise _Malformed("an action's kind and tool are names, and its args an object")
+    return name
+
+
+def _decide(program: Program, action: _Action, context: Context, trace: list[Looked]) -> Verdict:
+    if not program.rules:
+        return Verdict("deny", "policy.empty", "the policy has no rules, so it denies everything")
+    role = context.principal("role")
+    if not isinstance(role, str) or role not in program.policy.roles:
+        named = f"the policy knows no role {role}" if isinstance(role, str) else "it was not said in which role"
+        return Verdict("deny", "policy.role_unknown", named, read=context.read)
+    plan = program.plan(role, action.name, external=context.external)
+    forbidden = _forbidden(plan, context, trace)
+    if forbidden is not None:
+        return forbidden
+    permit = _permit(plan, context, trace)
+    if permit is None:
+        return _not_permitted(role, context, trace)
+    legs, short = _limits(plan, context, trace)
+    if short is not None:
+        return short
+    return _gates(program, plan, action, context, trace, permit, legs)
+
+
+def _deny(context: Context, trace: list[Looked], code: str, message: str, rule_id: str = "") -> Verdict:
+    return Verdict("deny", code, message, rule_id, tuple(trace), read=context.read)
+
+
+def _forbidden(plan: Plan, context: Context, trace: list[Looked]) -> Verdict | None:
+    """Asks all forbids; one that matches decides before one of which that cannot be told."""
+    doubtful: tuple[CompiledRule, Looked] | None = None
+    fired: CompiledRule | None = None
+    for rule in plan.forbids:
+        truth, looked = rule.ask(context)
+        trace.append(looked)
+        if truth is True and fired is None:
+            fired = rule
+        # INVARIANT (LAW 7): a forbid of which nobody can tell whether it matches, does
+        elif truth is None and doubtful is None:
+            doubtful = (rule, looked)
+    if fired is not None:
+        rule_ = fired.rule
+        message = rule_.message or f"{context.name} is forbidden by rule {rule_.id}"
+        return _deny(context, trace, rule_.code, message, rule_.id)
+    if doubtful is None:
+        return None
+    rule, looked = doubtful
+    if looked.missing:
+        message = f"rule {rule.rule.id} needs what was not given: {', '.join(looked.missing)}"
+        return _deny(context, trace, "facts.missing", message, rule.rule.id)
+    because = f"whether {looked.condition} cannot be told from these arguments, so rule {rule.rule.id} forbids it"
+    message = f"{rule.rule.message} ({because})" if rule.rule.message else because
+    return _deny(context, trace, rule.rule.code, message, rule.rule.id)
+
+
+def _permit(plan: Plan, context: Context, trace: list[Looked]) -> CompiledRule | None:
+    for rule in plan.permits:
+        truth, looked = rule.ask(context)
+        trace.append(looked)
+        if truth is True:  # INVARIANT (LAW 7): unknown permits nothing
+            return rule
+    return None
+
+
+def _not_permitted(role: str, context: Context, trace: list[Looked]) -> Verdict:
+    permits = [looked for looked in trace if looked.effect == "permit"]
+    lacking = next((looked for looked in permits if looked.missing), None)
+    if lacking is not None:
+        message = f"rule {lacking.rule_id} needs what was not given: {', '.join(lacking.missing)}"
+        return _deny(context, trace, "facts.missing", message)
+    message = f"role {role} may not use {context.name} like this"
+    if not permits:
+        message = f"no rule permits role {role} to use {context.name}"
+    elif len(permits) == 1:
+        message += f": rule {permits[0].rule_id} asks for {permits[0].condition}"
+    return _deny(context, trace, "policy.not_permitted", message)
+
+
+def _limits(plan: Plan, context: Context, trace: list[Looked]) -> tuple[tuple[Leg, ...], Verdict | None]:
+    legs = []
+    for rule in plan.limits:
+        truth, looked = rule.ask(context)
+        trace.append(looked)
+        if truth is False:
+            continue
+        try:
+            leg = leg_of(rule, context)
+        except Immeasurable:
+            message = f"what it takes of limit {rule.rule.id} cannot be told from its arguments"
+            return (), _deny(context, trace, "policy.limit", message, rule.rule.id)
+        short = shortage(leg, context)
+        if short is not None:
+            if short.startswith("?"):
+                message = f"limit {rule.rule.id} needs what was not given: {short[1:]}"
+                return (), _deny(context, trace, "facts.missing", message, rule.rule.id)
+            message = f"limit {rule.rule.id} is reached: {short}"
+            if rule.rule.message:
+                message = f"{rule.rule.message} ({message})"
+            return (), _deny(context, trace, rule.rule.code, message, rule.rule.id)
+        legs.append(leg)
+    return tuple(legs), None
+
+
+def _gates(
+    program: Program,
+    plan: Plan,
+    action: _Action,
+    context: Context,
+    trace: list[Looked],
+    permit: CompiledRule,
+    legs: tuple[Leg, ...],
+) -> Verdict:
+    shut: list[GateAsk] = []
+    used: list[str] = []
+    why = ""
+    for rule in plan.gates:
+        truth, looked = rule.ask(context)
+        trace.append(looked)
+        if truth is False:
+            continue
+        gate = rule.rule.gate
+        assert gate is not None  # the form of a policy says so
+        stands = standing(rule.rule, context, program.policy_hash, action.digest)
+        if stands.missing:
+            message = f"gate {rule.rule.id} needs what was not given: {stands.missing}"
+            return _deny(context, trace, "facts.missing", message, rule.rule.id)
+        if stands.code == "approval.required":
+            shut.append(GateAsk(rule.rule.id, gate, stands.waiting, rule.rule.message))
+            why = why or (rule.rule.message or f"{stands.message} (rule {rule.rule.id})")
+        elif stands.code:
+            return _deny(context, trace, stands.code, stands.message, rule.rule.id)
+        else:
+            used.append(stands.approval_id)
+    if shut:
+        return Verdict(
+            "needs_approval",
+            "approval.required",
+            why,
+            shut[0].rule_id,
+            tuple(trace),
+            gates=tuple(shut),
+            legs=legs,
+            read=context.read,
+        )
+    return _allow(plan, action, context, trace, permit, legs, tuple(used))
+
+
+def _allow(
+    plan: Plan,
+    action: _Action,
+    context: Context,
+    trace: list[Looked],
+    permit: CompiledRule,
+    legs: tuple[Leg, ...],
+    used: tuple[str, ...],
+) -> Verdict:
+    yields = yields_of(plan, action.yields, context)
+    labels = context.facts.run_labels()
+    if labels is not None:
+        context.read["labels", ""] = labels
+    after = (labels or frozenset()).union(*(names for _, names in yields)) if yields else labels or frozenset()
+    consented = ", with consent" if used else ""
+    return Verdict(
+        "allow",
+        "policy.permitted",
+        f"permitted by rule {permit.rule.id}{consented}",
+        permit.rule.id,
+        tuple(trace),
+        (),
+        legs,
+        used,
+        yields,
+        after,
+        context.read,
+    )

@@ -1,0 +1,309 @@
+"""Conditions as closures, compiled once a policy: each answers true, false or unknown, and none raises for what an action holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from holdfast_verdict.engine.context import Bound, Context
+from holdfast_verdict.engine.facts import OriginLike
+from holdfast_verdict.engine.matchers import ORDERS, Match, compile_matchers, equal, ordered
+from holdfast_verdict.engine.numbers import number_of
+from holdfast_verdict.engine.unknown import UNKNOWN, Truth, Unknown, all_of, any_of
+from holdfast_verdict.engine.values import (
+    Read,
+    Unrunnable,
+    compile_location,
+    compile_value,
+    constant_of,
+    is_constant,
+    leaves,
+    parts,
+)
+
+Ask = Callable[[Context], Truth]
+
+
+def conjuncts(node: object) -> tuple[object, ...]:
+    """Splits a condition into those that must all hold, so that the one that failed can be named."""
+    operator, operands = parts(node)
+    if operator == "and":
+        return tuple(part for operand in operands for part in conjuncts(operand))
+    return () if operator == "true" else (node,)
+
+
+def compile_expression(node: object) -> Ask:
+    """Compiles a condition.
+
+    Raises:
+        Unrunnable: It is of an unknown form.
+    """
+    operator, operands = parts(node)
+    compiler = _COMPILERS.get(operator)
+    if compiler is None:
+        raise Unrunnable(f"there is no condition {operator!r}")
+    try:
+        return compiler(operator, *operands)
+    except TypeError as error:
+        raise Unrunnable(f"{operator!r} has operands of another form: {error}") from None
+
+
+def _truth(operator: str) -> Ask:
+    truth = operator == "true"
+    return lambda _: truth
+
+
+def _and(_: str, *operands: object) -> Ask:
+    asks = [compile_expression(operand) for operand in operands]
+    return lambda context: all_of(ask(context) for ask in asks)
+
+
+def _or(_: str, *operands: object) -> Ask:
+    asks = [compile_expression(operand) for operand in operands]
+    return lambda context: any_of(ask(context) for ask in asks)
+
+
+def negated(truth: Truth) -> Truth:
+    """Kleene's not."""
+    return None if truth is None else not truth
+
+
+def _not(_: str, operand: object) -> Ask:
+    ask = compile_expression(operand)
+    return lambda context: negated(ask(context))
+
+
+def _equality(operator: str, left: object, right: object) -> Ask:
+    read, other = compile_value(left), compile_value(right)
+    if operator == "!=":
+        return lambda context: negated(equal(read(context), other(context)))
+    if is_constant(right) and isinstance(text := constant_of(right), str):
+
+        def is_text(context: Context) -> Truth:
+            value = read(context)
+            return value == text if isinstance(value, str) else equal(value, text)
+
+        return is_text
+    return lambda context: equal(read(context), other(context))
+
+
+def _order(operator: str, left: object, right: object) -> Ask:
+    order, read, other = ORDERS[operator], compile_value(left), compile_value(right)
+    return lambda context: ordered(order, read(context), other(context))
+
+
+def _in(_: str, node: object, matchers: Iterable[object]) -> Ask:
+    read, match = compile_value(node), compile_matchers(matchers)
+
+    def ask(context: Context) -> Truth:
+        value = read(context)
+        return None if value is UNKNOWN or isinstance(value, list | tuple) else match(context, value)
+
+    return ask
+
+
+def _members(value: object) -> Sequence[object] | None:
+    """Returns a list's members; a lone text or number is a list of one, and what else there is has no members."""
+    if isinstance(value, list | tuple):
+        return value
+    return (value,) if isinstance(value, str) or not isinstance(number_of(value), Unknown) else None
+
+
+def _membership(operator: str, node: object, matchers: Iterable[object]) -> Ask:
+    read, match = compile_value(node), compile_matchers(matchers)
+    ask_members = {"all_in": _all_match, "any_in": _any_matches, "none_in": _none_matches}[operator]
+
+    def ask(context: Context) -> Truth:
+        members = _members(read(context))
+        if members is None:
+            return None
+        context.step(len(members))
+        return ask_members(context, members, match)
+
+    return ask
+
+
+def _all_match(context: Context, members: Sequence[object], match: Match) -> Truth:
+    return all_of(match(context, member) for member in members) if members else None  # nothing was shown of nobody
+
+
+def _any_matches(context: Context, members: Sequence[object], match: Match) -> Truth:
+    return any_of(match(context, member) for member in members)
+
+
+def _none_matches(context: Context, members: Sequence[object], match: Match) -> Truth:
+    return negated(_any_matches(context, members, match))
+
+
+def _text_test(operator: str, left: object, right: object) -> Ask:
+    read, other = compile_value(left), compile_value(right)
+    test = str.startswith if operator == "starts" else str.endswith
+
+    def ask(context: Context) -> Truth:
+        text, part = read(context), other(context)
+        return test(text, part) if isinstance(text, str) and isinstance(part, str) else None
+
+    return ask
+
+
+def _contains(_: str, left: object, right: object) -> Ask:
+    read, other = compile_value(left), compile_value(right)
+
+    def ask(context: Context) -> Truth:
+        whole, part = read(context), other(context)
+        if isinstance(whole, str):
+            return part in whole if isinstance(part, str) else None
+        if not isinstance(whole, list | tuple):
+            return None
+        context.step(len(whole))
+        return any_of(equal(member, part) for member in whole)
+
+    return ask
+
+
+def _present(_: str, node: object) -> Ask:
+    operator, operands = parts(node)
+    if operator == "arg":
+        names = tuple(str(name) for name in operands)
+        return lambda context: _stands(context.args, names)
+    if operator == "var":
+        variable, *rest = (str(name) for name in operands)
+        inner = tuple(rest)
+        return lambda context: _stands(context.variables[variable].value, inner)
+    read = compile_value(node)
+    return lambda context: True if read(context) is not UNKNOWN else None
+
+
+def _stands(value: object, names: tuple[str, ...]) -> Truth:
+    """Says whether something other than null stands at a path; below text or a number nobody can tell."""
+    for name in names:
+        if value is None:
+            return False
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value is not None
+
+
+def _quantified(operator: str, node: object, variable: str, condition: object) -> Ask:
+    read, ask_member = compile_value(node), compile_expression(condition)
+    locate = compile_location(node)
+    is_every = operator == "every"
+
+    def truths(context: Context, members: Sequence[object]) -> Iterable[Truth]:
+        place = locate(context)
+        path = None if isinstance(place, Unknown) else place.path
+        for index, member in enumerate(members):
+            context.step(1)
+            context.variables[variable] = Bound(member, None if path is None else (*path, index))
+            yield ask_member(context)
+
+    def ask(context: Context) -> Truth:
+        members = read(context)
+        if not isinstance(members, list | tuple):
+            return None
+        if is_every:
+            return all_of(truths(context, members)) if members else None  # nothing was shown of nobody
+        return any_of(truths(context, members))
+
+    return ask
+
+
+def _from(_: str, node: object, origin: object) -> Ask:
+    locate, test, of_all = compile_location(node), _origin_test(origin), origin == "user"
+
+    def truths(context: Context, place: Bound) -> Iterable[Truth]:
+        for leaf in leaves(place.value, place.path or ()):
+            context.step(1)
+            found = context.origin(leaf.path or (), leaf.value)
+            yield None if isinstance(found, Unknown) else test(found)
+
+    def ask(context: Context) -> Truth:
+        place = locate(context)
+        if isinstance(place, Unknown):
+            return None
+        answers = list(truths(context, place))
+        if not answers:
+            return None  # an empty list is from nowhere
+        return all_of(answers) if of_all else any_of(answers)
+
+    return ask
+
+
+def _origin_test(origin: object) -> Callable[[OriginLike], Truth]:
+    if isinstance(origin, tuple | list):
+        tool = origin[1]
+        prefix = f"{tool}#"
+        return lambda found: any(source == tool or source.startswith(prefix) for source in found.sources)
+    if origin == "user":
+        return lambda found: bool(kinds := frozenset(found.kinds)) and kinds <= {"user", "constant"}
+    name = str(origin)
+    if name in ("model", "tool"):
+        return lambda found: name in found.kinds
+    return lambda found: name in found.labels
+
+
+def _run_has(_: str, label: str) -> Ask:
+    def ask(context: Context) -> Truth:
+        labels = context.labels()
+        return None if isinstance(labels, Unknown) else label in labels
+
+    return ask
+
+
+def _released(_: str, label: str, role: str) -> Ask:
+    return lambda context: any(release.label == label and role in release.roles for release in context.released())
+
+
+def _happened(_: str, watch_id: str) -> Ask:
+    def ask(context: Context) -> Truth:
+        happened = context.watch(watch_id)
+        return None if isinstance(happened, Unknown) else happened > 0
+
+    return ask
+
+
+def _count_at_most(_: str, watch_id: str, most: int) -> Ask:
+    def ask(context: Context) -> Truth:
+        count = context.watch(watch_id)
+        return None if isinstance(count, Unknown) else count + 1 <= most  # the present one is one of them
+
+    return ask
+
+
+def _sum_at_most(_: str, watch_id: str, node: object, most: int) -> Ask:
+    read = compile_value(node)
+
+    def ask(context: Context) -> Truth:
+        total, present = context.watch(watch_id), number_of(read(context))
+        if isinstance(total, Unknown) or isinstance(present, Unknown):
+            return None
+        return total + max(present, 0) <= most  # a negative amount makes no room
+
+    return ask
+
+
+_COMPILERS: dict[str, Callable[..., Ask]] = {
+    "true": _truth,
+    "false": _truth,
+    "and": _and,
+    "or": _or,
+    "not": _not,
+    "==": _equality,
+    "!=": _equality,
+    **dict.fromkeys(ORDERS, _order),
+    "in": _in,
+    **dict.fromkeys(("all_in", "any_in", "none_in"), _membership),
+    "starts": _text_test,
+    "ends": _text_test,
+    "contains": _contains,
+    "present": _present,
+    **dict.fromkeys(("every", "some"), _quantified),
+    "from": _from,
+    "run_has": _run_has,
+    "released": _released,
+    "happened": _happened,
+    "count<=": _count_at_most,
+    "sum<=": _sum_at_most,
+}
+
+__all__ = ["Ask", "Read", "compile_expression", "conjuncts", "negated"]

@@ -1,0 +1,21 @@
+"""Which labels an action's output will carry: what the catalogue says of its type, and what the policy adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from holdfast_verdict.engine.context import Context
+from holdfast_verdict.engine.program import Plan
+
+Yields = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def yields_of(plan: Plan, declared: Mapping[str, Iterable[str]], context: Context) -> Yields:
+    """Returns the labels by the output field's path, sorted; an unknown `where` labels, too (LAW 7)."""
+    if not plan.labels and not declared:
+        return ()
+    fields: dict[str, set[str]] = {path: set(labels) for path, labels in declared.items()}
+    for each in plan.labels:
+        if each.where(context) is not False:
+            fields.setdefault(each.label.field, set()).update(each.label.labels)
+    return tuple((path, tuple(sorted(labels))) for path, labels in sorted(fields.items()) if labels)

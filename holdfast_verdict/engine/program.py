@@ -1,0 +1,184 @@
+"""A policy made ready to run: conditions compiled once, rules found by role and action without looking at the others."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from holdfast_verdict.engine.context import Context
+from holdfast_verdict.engine.expressions import Ask, compile_expression, conjuncts
+from holdfast_verdict.engine.unknown import Truth
+from holdfast_verdict.engine.values import Read, Unrunnable, compile_value
+from holdfast_verdict.engine.verdict import Looked
+from holdfast_verdict.engine.watches import CompiledWatch
+from holdfast_verdict.engine.words import in_words
+from holdfast_verdict.policy import LabelRule, Policy, Rule
+
+_PLANS_MAX: Final = 10_000
+_PROGRAMS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One of the conditions of a rule, with what the trace says when it is the one that stands in the way."""
+
+    ask: Ask
+    words: str
+    failed: Looked
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule that can be asked.
+
+    Attributes:
+        rule: The rule.
+        order: Its place in the policy.
+        conditions: All must hold.
+        matched: What the trace says if they do.
+        measured: For a sum, what is added up.
+    """
+
+    rule: Rule
+    order: int
+    conditions: tuple[Condition, ...]
+    matched: Looked
+    measured: Read | None = None
+
+    def ask(self, context: Context) -> tuple[Truth, Looked]:
+        """Asks whether the rule matches. A condition that is false ends it; one that is unknown does only if none is false."""
+        doubt: Looked | None = None
+        for condition in self.conditions:
+            asked = len(context.missing)
+            truth = condition.ask(context)
+            if truth is False:
+                return False, condition.failed
+            if truth is not True and doubt is None:
+                missing = tuple(dict.fromkeys(context.missing[asked:]))
+                doubt = Looked(self.rule.effect, self.rule.id, "unknown", condition.words, missing)
+        return (True, self.matched) if doubt is None else (None, doubt)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledLabel:
+    """What the output of some actions carries."""
+
+    label: LabelRule
+    where: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a policy has to say on one action of one role, in the policy's order."""
+
+    forbids: tuple[CompiledRule, ...]
+    permits: tuple[CompiledRule, ...]
+    limits: tuple[CompiledRule, ...]
+    gates: tuple[CompiledRule, ...]
+    labels: tuple[CompiledLabel, ...]
+
+
+def speaks_of(patterns: Iterable[str], name: str, *, external: bool) -> bool:
+    """Says whether patterns of actions cover one: a name, a prefix with `*`, or `external`."""
+    return any(
+        pattern == name
+        or (pattern == "external" and external)
+        or (pattern.endswith("*") and name.startswith(pattern[:-1]))
+        for pattern in patterns
+    )
+
+
+@dataclass(slots=True)
+class Program:
+    """A compiled policy.
+
+    Attributes:
+        policy: The policy.
+        policy_hash: Its hash.
+        rules: Its rules, in order.
+        labels: What outputs carry.
+        watches: What history remembers, by id.
+        by_role: Rules by role, made when a role is first asked about.
+        plans: Rules by role and action, likewise.
+    """
+
+    policy: Policy
+    policy_hash: bytes
+    rules: tuple[CompiledRule, ...]
+    labels: tuple[CompiledLabel, ...]
+    watches: dict[str, CompiledWatch]
+    by_role: dict[str, tuple[CompiledRule, ...]] = field(default_factory=dict)
+    plans: dict[tuple[str, str, bool], Plan] = field(default_factory=dict)
+
+    def is_external(self, name: str, *, declared: bool) -> bool:
+        """Says whether an action leaves the tenant's boundary: the policy's word goes before the catalogue's."""
+        return self.policy.external.get(name, declared)
+
+    def plan(self, role: str, name: str, *, external: bool) -> Plan:
+        """Returns what the policy says on an action of a role."""
+        key = (role, name, external)
+        plan = self.plans.get(key)
+        if plan is None:
+            if len(self.plans) >= _PLANS_MAX:
+                self.plans.clear()
+            plan = self.plans[key] = self._plan(role, name, external=external)
+        return plan
+
+    def _plan(self, role: str, name: str, *, external: bool) -> Plan:
+        rules = self.by_role.get(role)
+        if rules is None:
+            roles = {"*", role, *self.policy.roles[role]}
+            rules = self.by_role[role] = tuple(rule for rule in self.rules if rule.rule.role in roles)
+        heard = [rule for rule in rules if speaks_of(rule.rule.actions, name, external=external)]
+
+        def of(effect: str) -> tuple[CompiledRule, ...]:
+            return tuple(rule for rule in heard if rule.rule.effect == effect)
+
+        labels = tuple(each for each in self.labels if speaks_of(each.label.actions, name, external=external))
+        return Plan(of("forbid"), of("permit"), of("limit"), of("gate"), labels)
+
+
+def _compile_rule(rule: Rule, order: int) -> CompiledRule:
+    if rule.effect not in ("forbid", "permit", "limit", "gate"):
+        raise Unrunnable(f"there is no effect {rule.effect!r}")
+    conditions = []
+    for node in conjuncts(rule.when):
+        words = in_words(node)
+        failed = Looked(rule.effect, rule.id, "no", words)
+        conditions.append(Condition(compile_expression(node), words, failed))
+    measured = None if rule.limit is None or rule.limit.of is None else compile_value(rule.limit.of)
+    return CompiledRule(rule, order, tuple(conditions), Looked(rule.effect, rule.id, "matched"), measured)
+
+
+def compile_program(policy: Policy) -> Program:
+    """Compiles a policy.
+
+    Raises:
+        Unrunnable: It holds what this engine does not know.
+    """
+    return Program(
+        policy,
+        policy.policy_hash,
+        tuple(_compile_rule(rule, order) for order, rule in enumerate(policy.rules)),
+        tuple(CompiledLabel(label, compile_expression(label.where)) for label in policy.labels),
+        {watch.id: CompiledWatch.of_watch(watch) for watch in policy.watches},
+    )
+
+
+_PROGRAMS: OrderedDict[int, Program] = OrderedDict()
+
+
+def program_of(policy: Policy) -> Program:
+    """Returns a policy's program, compiled once for each policy."""
+    program = _PROGRAMS.get(id(policy))
+    if program is not None and program.policy is policy:
+        return program
+    if not isinstance(policy, Policy):
+        raise Unrunnable(f"a {type(policy).__name__} is no policy")
+    program = compile_program(policy)
+    while len(_PROGRAMS) >= _PROGRAMS_MAX:
+        _PROGRAMS.popitem(last=False)
+    _PROGRAMS[id(policy)] = program
+    return program
