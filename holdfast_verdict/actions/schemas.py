@@ -171,7 +171,9 @@ class _Closer:
         self.unused = set(_paths(forms))
         flat = self._flat(self._root, "parameters", ())
         if flat.get("type", "object") != "object":
-            raise SchemaRefused(_below("parameters", "type"), "the arguments of a tool are an object", 'write "type": "object"')
+            raise SchemaRefused(
+                _below("parameters", "type"), "the arguments of a tool are an object", 'write "type": "object"'
+            )
         if flat.get("additionalProperties", False) is True or flat.get("additionalProperties") == {}:
             raise SchemaRefused(
                 _below("parameters", "additionalProperties"),
@@ -268,7 +270,9 @@ class _Closer:
                 for name, inner in named.items()
             }
             rest = flat.get("additionalProperties", False)
-            found["additionalProperties"] = self.schema(rest, _below(path, "additionalProperties"), depth + 1, _own(forms))
+            found["additionalProperties"] = self.schema(
+                rest, _below(path, "additionalProperties"), depth + 1, _own(forms)
+            )
         if "items" in flat:
             found["items"] = self.schema(flat["items"], _below(path, "items"), depth + 1, forms)
         if "prefixItems" in flat:

@@ -75,7 +75,9 @@ class _Copy:
 
     def _key(self, key: object, path: str) -> str:
         if not isinstance(key, str):
-            raise ActionRefused("json.key_name", path, f"has a key that is a {type(key).__name__}", "write keys as text")
+            raise ActionRefused(
+                "json.key_name", path, f"has a key that is a {type(key).__name__}", "write keys as text"
+            )
         key = str.__str__(key)
         self._take(len(key), path)
         if not key.isascii() or not key.isprintable():
