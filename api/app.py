@@ -33,6 +33,7 @@ from api import (
     tenants,
     tools,
     vault,
+    webhooks,
 )
 from api.context import Context
 from api.middleware import BodyMiddleware, RequestMiddleware
@@ -51,7 +52,23 @@ Bodies are JSON of at most 1 MiB, nested at most 64 deep, without unknown or dou
 Another tenant's things look as if they were not there. `503` comes with `Retry-After`: nothing was decided or executed.
 """
 
-_NOUNS = (runs, estimate, events, approvals, agents, tools, caps, holds, spend, stops, decisions, keys, tenants, vault)
+_NOUNS = (
+    runs,
+    estimate,
+    events,
+    approvals,
+    agents,
+    tools,
+    caps,
+    holds,
+    spend,
+    stops,
+    decisions,
+    keys,
+    tenants,
+    vault,
+    webhooks,
+)
 _FLUSH_INTERVAL_S = 1.0
 _REGISTER_INTERVAL_S = 5.0
 

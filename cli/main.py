@@ -23,6 +23,7 @@ from cli import (
     stops,
     tenants,
     vault,
+    webhooks,
 )
 from cli.backup import commands as backup
 from cli.deployment import commands as deployment
@@ -56,6 +57,7 @@ for noun in (
     keys,
     tenants,
     vault,
+    webhooks,
     replay,
     profiles,
     doctor,

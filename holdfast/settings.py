@@ -88,6 +88,13 @@ def _provider_names(value: str) -> str:
     return ",".join(names)
 
 
+def _hosts(value: str) -> str:
+    entries = list(filter(None, (entry.strip().lower() for entry in value.split(","))))
+    if wrong := [entry for entry in entries if "/" in entry or "@" in entry or entry.startswith(":")]:
+        raise ValueError(f"{', '.join(wrong)} is no host or host:port")
+    return ",".join(entries)
+
+
 PROVIDERS: Final = ("anthropic", "openai", "simulated")
 """Who may think for the first tenant."""
 DatabaseUrl = Annotated[SecretStr, _secret_url("postgresql", "postgres")]
@@ -95,6 +102,7 @@ RedisUrl = Annotated[SecretStr, _secret_url("redis", "rediss")]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=1, le=_PORT_MAX)]
 Address = Annotated[str, AfterValidator(_host_and_port)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
 Level = Annotated[LogLevel, BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
 
@@ -133,6 +141,10 @@ class ApiSettings(CommonSettings):
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
     )
+    webhook_private_hosts: Hosts = Field(
+        default="",
+        description="hosts inside, `host` or `host:port`, that webhooks may go to, also without TLS; by commas",
+    )
 
 
 class GovernorSettings(CommonSettings):
@@ -148,6 +160,10 @@ class GovernorSettings(CommonSettings):
         default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
     )
     sweep_interval_ms: int = Field(default=1_000, ge=50, description="pause between two sweeps")
+    webhook_private_hosts: Hosts = Field(
+        default="",
+        description="hosts inside, `host` or `host:port`, that webhooks may go to, also without TLS; by commas",
+    )
 
 
 class BrokerSettings(ProcessSettings):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CreatedTenant,
         Decision,
         DecisionDetail,
+        Delivery,
         Estimate,
         Event,
         Hold,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Tool,
         User,
         VaultEntry,
+        Webhook,
     )
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "CreatedTenant",
     "Decision",
     "DecisionDetail",
+    "Delivery",
     "Estimate",
     "Event",
     "Hold",
@@ -79,6 +82,7 @@ __all__ = [
     "Tool",
     "User",
     "VaultEntry",
+    "Webhook",
 ]
 
 _MODULES = ("sdk.client", "sdk.errors", "sdk.types")

@@ -23,6 +23,7 @@ from sdk.types import (
     CreatedTenant,
     Decision,
     DecisionDetail,
+    Delivery,
     Estimate,
     Event,
     Hold,
@@ -47,6 +48,7 @@ from sdk.types import (
     User,
     VaultEntry,
     Verdict,
+    Webhook,
     Window,
     read_answer,
 )
@@ -337,6 +339,54 @@ class Holdfast:
         """Lifts a stop. Lifting again changes nothing."""
         path, body = f"/v1/stops/{stop_id}/lift", {"reason": reason}
         return read_answer(Stop, self._transport.request("POST", path, body=body, idempotency_key=idempotency_key))
+
+    def add_webhook(
+        self, url: str, events: Sequence[str], *, description: str = "", idempotency_key: str | None = None
+    ) -> Webhook:
+        """Adds a receiver: it is told, signed and at least once, of every such event from now on.
+
+        Args:
+            url: Where it is told; https.
+            events: Types of events, such as `approval.requested` and `hold.unknown`.
+            description: For people.
+            idempotency_key: The same key adds one webhook.
+        """
+        body = {"url": url, "events": list(events), "description": description}
+        answer = self._transport.request("POST", "/v1/webhooks", body=body, idempotency_key=idempotency_key)
+        return read_answer(Webhook, answer)
+
+    def webhooks(self) -> list[Webhook]:
+        """Returns the tenant's webhooks, newest first."""
+        return self._list(Webhook, "/v1/webhooks", {}, None)
+
+    def webhook(self, webhook_id: str) -> Webhook:
+        """Returns a webhook, with the public key that checks its signatures."""
+        return read_answer(Webhook, self._transport.request("GET", f"/v1/webhooks/{webhook_id}"))
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Removes a webhook; what waits for it is not sent any more."""
+        self._transport.request("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def enable_webhook(self, webhook_id: str) -> tuple[Webhook, int]:
+        """Switches a webhook on again that was given up.
+
+        Returns:
+            The webhook, and how many deliveries are tried once more.
+        """
+        answer = self._transport.request("POST", f"/v1/webhooks/{webhook_id}/enable")
+        return read_answer(Webhook, answer["webhook"]), int(answer["sent_again"])
+
+    def try_webhook(self, webhook_id: str) -> str:
+        """Sends an event that says nothing.
+
+        Returns:
+            Id of the delivery, which `deliveries` shows with what came of it.
+        """
+        return str(self._transport.request("POST", f"/v1/webhooks/{webhook_id}/test")["delivery_id"])
+
+    def deliveries(self, webhook_id: str, *, count: int | None = None) -> list[Delivery]:
+        """Returns what was, is and will be sent to a webhook, newest first."""
+        return self._list(Delivery, f"/v1/webhooks/{webhook_id}/deliveries", {}, count)
 
     def decisions(
         self,

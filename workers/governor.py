@@ -22,8 +22,10 @@ from holdfast.database.version import require_schema
 from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
+from holdfast.webhooks.signature import webhook_key
 from workers import process, temporal, workflow_code
 from workers.sweepers import Sweepers
+from workers.webhook_sender import WebhookSender
 
 log = structlog.get_logger("governor")
 
@@ -57,8 +59,8 @@ def build_worker(client: Client, governor: Governor, shutdown_grace_ms: int) -> 
 
 
 @asynccontextmanager
-async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers]]:
-    """Yields the worker and the sweepers, which work while their `run` does."""
+async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers, WebhookSender]]:
+    """Yields the worker, the sweepers and the sender of webhooks, which work while their `run` does."""
     permit_key = permits.private_key(read_key_file(settings.permit_key_file))
     engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
     sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
@@ -82,6 +84,12 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         yield (
             temporal.Working(worker, settings.shutdown_grace_ms),
             Sweepers(sweeper_engine, client, publisher, settings),
+            WebhookSender(
+                sweeper_engine,
+                webhook_key(permit_key),
+                settings.sweep_interval_ms,
+                list(filter(None, settings.webhook_private_hosts.split(","))),
+            ),
         )
     finally:
         await redis.aclose()
@@ -94,9 +102,9 @@ async def main() -> int:
     settings = load(GovernorSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings)
-    async with governing(settings) as (worker, sweepers):
+    async with governing(settings) as (worker, sweepers, sender):
         log.info("ready", queue=names.GOVERNOR_QUEUE)
-        code = await process.run_until_stopped(worker, sweepers)
+        code = await process.run_until_stopped(worker, sweepers, sender)
     return process.leave(code, abandoned=worker.abandoned)
 
 

@@ -28,6 +28,9 @@ CODES: Final = (
     ),
     changed("stop.set", "An emergency stop was set: nothing of its scope begins any more."),
     changed("stop.lifted", "An emergency stop was lifted."),
+    changed("webhook.added", "A webhook was added: its receiver is told of events from then on."),
+    changed("webhook.enabled", "A webhook that had been given up was switched on again."),
+    changed("webhook.removed", "A webhook was removed: its receiver is told nothing any more."),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

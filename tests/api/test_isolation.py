@@ -35,7 +35,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
-    "get_spend", "set_stop", "list_stops",
+    "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads",
@@ -62,7 +62,10 @@ async def things(tenant: Tenant) -> dict[str, str]:
     cap_id = (await tenant.owner.get("/v1/caps")).json()["items"][0]["cap_id"]
     body = {"scope": {"kind": "tool", "name": "mail.send"}, "reason": "because"}
     stop_id = (await tenant.owner.post("/v1/stops", json=body)).json()["stop_id"]
+    hook = {"url": "https://hooks.example.com/x", "events": ["hold.unknown"]}
+    webhook_id = (await tenant.owner.post("/v1/webhooks", json=hook)).json()["webhook_id"]
     return {
+        "webhook_id": webhook_id,
         "run_id": run_id,
         "approval_id": str(decision.approval_id),
         "decision_id": str(decision.decision_id),
@@ -97,6 +100,8 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         "timeline_events",
         "decisions",
         "stops",
+        "webhooks",
+        "webhook_deliveries",
     )
 
     async def state() -> list[Any]:
@@ -128,6 +133,7 @@ async def test_lists_show_only_what_is_ones_own(tenant: Tenant, other: Tenant) -
         "/v1/caps",
         "/v1/spend?group_by=tenant,run",
         "/v1/stops",
+        "/v1/webhooks",
     ):
         for params in ({}, {"run": theirs["run_id"]}):
             answer = await tenant.owner.get(path, params=params)
@@ -156,7 +162,7 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
-    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id")
+    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id")
     filled = path.format(name="desk", **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:
         answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))

@@ -83,6 +83,8 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
         "tool.result": "event",
         "hold.settled": "event",
         "hold.unknown": "event",
+        "cap.threshold": "event",
+        "webhook.test": "event",
     }
 )
 """Texts that are something else wherever they stand."""

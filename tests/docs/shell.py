@@ -20,6 +20,7 @@ PLACEHOLDERS: Final[Mapping[str, str]] = MappingProxyType(
         "RUN": _ID,
         "HOLD": _ID,
         "STOP": _ID,
+        "WEBHOOK": _ID,
         "APPROVAL": _ID,
         "DECISION": _ID,
         "KEY_ID": _ID,

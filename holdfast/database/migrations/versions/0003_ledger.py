@@ -22,6 +22,7 @@ _SCRIPTS = (
     "0003_settle.sql",
     "0003_execute.sql",
     "0003_rights.sql",
+    "0003_webhooks.sql",
 )
 
 

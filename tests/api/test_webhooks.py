@@ -1,0 +1,366 @@
+"""Webhooks: what is told, signed how, tried again when, and what no receiver can do to others."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from holdfast.database.engine import transaction
+from holdfast.ledger.types import Event
+from holdfast.timeline import events
+from holdfast.webhooks.service import EVENTS
+from holdfast.webhooks.signature import webhook_key
+from workers.webhook_sender import WebhookSender
+
+from .world import Tenant, World, problem, until
+
+PERMIT_KEY = Ed25519PrivateKey.generate()
+DELAYS_MS = (20, 40, 60)
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A real HTTP server on loopback that notes what it got and answers what it is told to."""
+
+    port: int = 0
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    answer: Callable[[int], bytes] = lambda _: b"HTTP/1.1 204 No Content\r\n\r\n"
+    open_now: int = 0
+    open_most: int = 0
+    delay_s: float = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook?from=holdfast"
+
+    @property
+    def types(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.got]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open_now += 1
+        self.open_most = max(self.open_most, self.open_now)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            await asyncio.sleep(self.delay_s)
+            self.got.append((headers, body))
+            writer.write(self.answer(len(self.got)))
+            await writer.drain()
+        finally:
+            self.open_now -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    receiver.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield receiver
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+def sender_of(world: World, private_hosts: tuple[str, ...], **changes: Any) -> WebhookSender:
+    engine = world.engine("sweeper")
+    return WebhookSender(engine, webhook_key(PERMIT_KEY), 20, private_hosts, **{"delays_ms": DELAYS_MS, **changes})
+
+
+@asynccontextmanager
+async def sending(world: World, *receivers: Receiver, **changes: Any) -> AsyncIterator[None]:
+    sender = sender_of(world, tuple(f"127.0.0.1:{one.port}" for one in receivers), **changes)
+    task = asyncio.create_task(sender.run())
+    try:
+        yield
+    finally:
+        sender.stop()
+        await task
+
+
+async def added(world: World, tenant: Tenant, url: str, *events: str) -> str:
+    """Adds a webhook past the API's look at the URL: it knows other private hosts than the sender of a test."""
+    made = await tenant.owner.post(
+        "/v1/webhooks", json={"url": "https://hooks.example.com", "events": list(events or EVENTS)}
+    )
+    assert made.status_code == 201, made.text
+    webhook_id = str(made.json()["webhook_id"])
+    await world.execute("UPDATE webhooks SET url = $1 WHERE webhook_id = $2", url, webhook_id)
+    return webhook_id
+
+
+async def deliveries(tenant: Tenant, webhook_id: str) -> list[dict[str, Any]]:
+    answer = await tenant.owner.get(f"/v1/webhooks/{webhook_id}/deliveries", params={"limit": 200})
+    found: list[dict[str, Any]] = answer.json()["items"]
+    return found
+
+
+async def ended(tenant: Tenant, webhook_id: str, count: int) -> list[dict[str, Any]]:
+    async def done() -> bool:
+        found = await deliveries(tenant, webhook_id)
+        return len(found) >= count and all(one["state"] != "waiting" for one in found)
+
+    await until(done, timeout_s=30)
+    return await deliveries(tenant, webhook_id)
+
+
+async def happened(world: World, tenant: Tenant, run_id: str, channel: str, kind: str, data: dict[str, Any]) -> None:
+    """Puts an event on a run's timeline, as a governor does."""
+    async with transaction(world.engine("governor"), tenant.tenant_id) as connection:
+        await events.append(connection, tenant.tenant_id, UUID(run_id), [Event(channel, kind, data)])
+
+
+def check_signature(public_key: str, headers: dict[str, str], body: bytes) -> None:
+    """What a receiver does, by the words of Standard Webhooks."""
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix("whpk_")))
+    version, _, signature = headers["webhook-signature"].partition(",")
+    assert version == "v1a"
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key.verify(base64.b64decode(signature), signed)
+
+
+async def test_an_unknown_outcome_is_told_signed_and_once(world: World, tenant: Tenant, receiver: Receiver) -> None:
+    webhook_id = await added(world, tenant, receiver.url, "hold.unknown", "hold.resolved")
+    async with sending(world, receiver):
+        run_id = await tenant.run()
+        hold_id = await tenant.unknown_hold(run_id)
+        await happened(world, tenant, run_id, "budget", "hold.unknown", {"hold_id": hold_id})
+        resolved = await tenant.owner.post(
+            f"/v1/holds/{hold_id}/resolve", json={"happened": False, "reason": "the log has nothing"}
+        )
+        assert resolved.status_code == 200, resolved.text
+        told = await ended(tenant, webhook_id, 2)
+    assert [one["type"] for one in told] == ["hold.resolved", "hold.unknown"]
+    assert {one["state"] for one in told} == {"delivered"}
+    assert sorted(receiver.types) == ["hold.resolved", "hold.unknown"]
+    shown = (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()
+    for headers, body in receiver.got:
+        check_signature(shown["public_key"], headers, body)
+        with pytest.raises(InvalidSignature):
+            check_signature(shown["public_key"], headers, body + b" ")
+        with pytest.raises(InvalidSignature):
+            check_signature(shown["public_key"], {**headers, "webhook-timestamp": "1"}, body)
+        assert headers["content-type"] == "application/json"
+        assert headers["webhook-id"] in {one["delivery_id"] for one in told}
+    unknown = next(json.loads(body) for _, body in receiver.got if json.loads(body)["type"] == "hold.unknown")
+    assert unknown["data"]["hold_id"] == hold_id
+    assert unknown["timestamp"].endswith("Z")
+    assert unknown["data"]["channel"] == "budget"
+
+
+async def test_every_approval_is_told_and_what_was_not_asked_for_is_not(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    webhook_id = await added(world, tenant, receiver.url, "approval.requested")
+    async with sending(world, receiver):
+        run_id = await tenant.run()
+        for kind in ("hold.settled", "approval.requested", "tool.result"):
+            await happened(world, tenant, run_id, "approval", kind, {"approval_id": "x"})
+        await ended(tenant, webhook_id, 1)
+    data = json.loads(receiver.got[0][1])["data"]
+    assert (data["approval_id"], data["run"]) == ("x", run_id)
+    assert receiver.types == ["approval.requested"]
+
+
+async def test_what_fails_is_tried_again_with_the_same_id_and_bytes(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    receiver.answer = lambda count: (
+        b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n"
+        if count == 1
+        else b""  # the connection ends without a word
+        if count == 2
+        else b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    )
+    webhook_id = await added(world, tenant, receiver.url)
+    async with sending(world, receiver):
+        assert (await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")).status_code == 202
+        (one,) = await ended(tenant, webhook_id, 1)
+    assert (one["state"], one["attempts"], one["status"], one["error"]) == ("delivered", 3, 200, "")
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    assert len({body for _, body in receiver.got}) == 1
+
+
+async def test_a_receiver_that_takes_nothing_is_given_up_and_can_be_switched_on_again(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    receiver.answer = lambda _: b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"
+    webhook_id = await added(world, tenant, receiver.url)
+    async with sending(world, receiver):
+        await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+        (one,) = await ended(tenant, webhook_id, 1)
+        assert (one["state"], one["attempts"], one["status"]) == ("given_up", len(DELAYS_MS), 302)
+        assert one["error"] == "the answer was 302"
+        shown = (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()
+        assert shown["disabled_at"] is not None
+        assert "302" in shown["disabled_reason"]
+        refused = await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+        assert "switched off" in problem(refused, 409, "resource.conflict")["detail"]
+        await happened(world, tenant, await tenant.run(), "budget", "hold.unknown", {})
+        assert len(await deliveries(tenant, webhook_id)) == 1, "nothing is kept for whom nobody reaches"
+        receiver.answer = lambda _: b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        enabled = (await tenant.owner.post(f"/v1/webhooks/{webhook_id}/enable")).json()
+        assert (enabled["sent_again"], enabled["webhook"]["disabled_at"]) == (1, None)
+        (one,) = await ended(tenant, webhook_id, 1)
+    assert one["state"] == "delivered"
+
+
+async def test_gone_is_gone_at_once(world: World, tenant: Tenant, receiver: Receiver) -> None:
+    receiver.answer = lambda _: b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n"
+    webhook_id = await added(world, tenant, receiver.url)
+    async with sending(world, receiver):
+        await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+        (one,) = await ended(tenant, webhook_id, 1)
+    assert (one["state"], one["attempts"]) == ("given_up", 1)
+    assert (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()["disabled_at"] is not None
+
+
+async def test_many_senders_send_each_delivery_once(world: World, tenant: Tenant, receiver: Receiver) -> None:
+    webhook_id = await added(world, tenant, receiver.url)
+    long = (60_000,)
+    async with (
+        sending(world, receiver, delays_ms=long),
+        sending(world, receiver, delays_ms=long),
+        sending(world, receiver, delays_ms=long),
+    ):
+        for _ in range(40):
+            await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+        await ended(tenant, webhook_id, 40)
+    assert len(receiver.got) == 40
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 40
+
+
+async def test_a_sender_that_dies_in_the_middle_forgets_nothing(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    webhook_id = await added(world, tenant, receiver.url)
+    await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+    dying = sender_of(world, ())
+    taken = await dying._take(16, busy=())  # as if it was killed right after
+    assert len(taken) == 1
+    async with sending(world, receiver):
+        (one,) = await ended(tenant, webhook_id, 1)
+    assert (one["state"], one["attempts"]) == ("delivered", 2)
+
+
+async def test_a_slow_receiver_makes_nobody_else_wait(world: World, tenant: Tenant, other: Tenant) -> None:
+    async with receiving() as slow, receiving() as quick:
+        slow.delay_s = 2.0
+        dragging = await added(world, tenant, slow.url)
+        going = await added(world, other, quick.url)
+        for _ in range(30):
+            await tenant.owner.post(f"/v1/webhooks/{dragging}/test")
+        async with sending(world, slow, quick, delays_ms=(60_000,)):
+            await until(lambda: _true(slow.open_now > 0))
+            await other.owner.post(f"/v1/webhooks/{going}/test")
+            await ended(other, going, 1)
+            assert not [one for one in await deliveries(tenant, dragging) if one["state"] == "delivered"][4:]
+            assert slow.open_most <= 4
+            await tenant.owner.delete(f"/v1/webhooks/{dragging}")
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses", "error"),
+    [
+        ("https://inside.example", ["10.0.0.1"], "not an address on the public internet"),
+        ("https://metadata.example", ["169.254.169.254"], "not an address on the public internet"),
+        ("https://both.example", ["93.184.216.34", "127.0.0.1"], "not an address on the public internet"),
+        ("https://[::1]", [], "not an address on the public internet"),
+        ("https://127.0.0.1", [], "not an address on the public internet"),
+        ("http://plain.example", ["93.184.216.34"], "without TLS"),
+        ("https://nowhere.example", [], "cannot be resolved"),
+    ],
+)
+async def test_nothing_is_sent_inside(world: World, tenant: Tenant, url: str, addresses: list[str], error: str) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return addresses
+
+    webhook_id = await added(world, tenant, url)
+    await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+    async with sending(world, resolve=resolve):
+        (one,) = await ended(tenant, webhook_id, 1)
+    assert (one["state"], one["status"]) == ("given_up", None)
+    assert error in one["error"]
+
+
+async def test_the_key_of_webhooks_is_shown_and_is_not_the_one_of_permits(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    webhook_id = await added(world, tenant, receiver.url)
+    assert (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()["public_key"] == ""
+    async with sending(world, receiver):
+
+        async def shown() -> str:
+            return str((await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()["public_key"])
+
+        await until(shown)
+    raw = base64.b64decode((await shown()).removeprefix("whpk_"))
+    assert raw == webhook_key(PERMIT_KEY).public_key().public_bytes_raw()
+    assert raw != PERMIT_KEY.public_key().public_bytes_raw()
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"url": "http://hooks.example.com", "events": ["run.ended"]}, "https"),
+        ({"url": "https://user:secret@hooks.example.com", "events": ["run.ended"]}, "user name"),
+        ({"url": "ftp://hooks.example.com", "events": ["run.ended"]}, "http"),
+        ({"url": "hooks.example.com", "events": ["run.ended"]}, "absolute"),
+        ({"url": "https://hooks.example.com", "events": []}, "events"),
+        ({"url": "https://hooks.example.com", "events": ["answer.delta"]}, "events"),
+        ({"url": "https://hooks.example.com"}, "events"),
+    ],
+)
+async def test_a_webhook_that_could_not_be_told_is_refused(tenant: Tenant, body: dict[str, Any], named: str) -> None:
+    refused = problem(await tenant.owner.post("/v1/webhooks", json=body), 422, "request.invalid")
+    assert named in refused["detail"]
+    assert (await tenant.owner.get("/v1/webhooks")).json()["items"] == []
+
+
+async def test_only_owners_and_admins_change_webhooks_and_there_is_a_bound(tenant: Tenant) -> None:
+    body = {"url": "https://hooks.example.com", "events": ["run.ended", "run.ended", "hold.unknown"]}
+    made = await tenant.owner.post("/v1/webhooks", json=body, headers={"idempotency-key": "a"})
+    again = await tenant.owner.post("/v1/webhooks", json=body, headers={"idempotency-key": "a"})
+    assert made.json() == again.json()
+    assert made.json()["events"] == ["hold.unknown", "run.ended"]
+    webhook_id = made.json()["webhook_id"]
+    reader = await tenant.as_user("reader", "auditor")
+    assert (await reader.get("/v1/webhooks")).json()["items"] == [made.json()]
+    for method, path in (("POST", ""), ("DELETE", f"/{webhook_id}"), ("POST", f"/{webhook_id}/test")):
+        problem(
+            await reader.request(method, f"/v1/webhooks{path}", json=body if not path else None),
+            403,
+            "auth.not_permitted",
+        )
+    for _ in range(19):
+        assert (await tenant.owner.post("/v1/webhooks", json=body)).status_code == 201
+    problem(await tenant.owner.post("/v1/webhooks", json=body), 409, "resource.conflict")
+    assert (await tenant.owner.delete(f"/v1/webhooks/{webhook_id}")).status_code == 204
+    problem(await tenant.owner.delete(f"/v1/webhooks/{webhook_id}"), 404, "resource.not_found")
+    listed = (await tenant.owner.get("/v1/decisions", params={"kind": "config", "limit": 3})).json()["items"]
+    assert "webhook.removed" in {one["reason_codes"][0] for one in listed}
+
+
+async def test_the_schema_tells_the_same_events_as_the_program(world: World) -> None:
+    condition = await world.value("SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'queue_webhooks'")
+    assert {part for part in condition.split("'") if "." in part and " " not in part} == set(EVENTS)
