@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 from activities.tools.wire import Answer, NoAnswer, exchange
-from holdfast.tools.hosts import refusal_of_address
 from holdfast.tools.urls import Url
+from holdfast_verdict.actions.hosts import refusal_of_address
 
 if TYPE_CHECKING:
     from activities.lease import Outward

@@ -9,9 +9,9 @@ from activities.tools.answer import shown
 from activities.tools.destination import NoDestination, Resolver, ask, find_destination, resolve_system
 from activities.tools.invocation import Credential, ToolInvocation, ToolResult
 from activities.tools.wire import Answer, NoAnswer
-from holdfast.tools.hosts import host_allowed
 from holdfast.tools.registry import HttpRequest
 from holdfast.tools.urls import DEFAULT_PORTS, Url, parse_url
+from holdfast_verdict.actions.hosts import host_allowed
 
 _ANSWER_BYTES_MAX = 100_000
 _EXCHANGE_TIMEOUT_MS = 30_000

@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote
 import orjson
 
 from holdfast.tools.definition import PLACEHOLDER, OpenapiBinding, Place
-from holdfast.tools.schemas import decimal_text
 from holdfast.tools.urls import Url, parse_url
+from holdfast_verdict.actions.numbers import decimal_text
 from holdfast_verdict.canonical import JsonValue
 
 HEADER_LENGTH_MAX: Final = 8_000

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from holdfast.tools.http_message import escape
 from holdfast.tools.openapi_document import Document, Node, Unsupported
-from holdfast.tools.schemas import DECIMAL, decimal_text
+from holdfast.tools.schemas import DECIMAL
+from holdfast_verdict.actions.numbers import decimal_text
 from holdfast_verdict.canonical import MAX_INTEGER
 
 NODES_MAX: Final = 5_000

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, cast
@@ -21,6 +20,7 @@ import orjson
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, ValidationErrorKind
 
 from holdfast.errors import RequestInvalid
+from holdfast_verdict.actions.numbers import decimal_text
 from holdfast_verdict.canonical import JsonValue, NotCanonical, canonical_bytes
 
 ARGUMENTS_BYTES_MAX: Final = 65_536
@@ -29,7 +29,6 @@ PROPERTIES_MAX: Final = 100
 DECIMAL: Final = "decimal"
 
 _PROPERTY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DECIMAL_LENGTH_MAX = 40
 _PROBLEMS_SHOWN_MAX = 5
 _PATTERN_BYTES_MAX = 200_000
 _MESSAGE_LENGTH_MAX = 200
@@ -39,24 +38,6 @@ _BY_NAME = ("properties", "patternProperties", "dependentSchemas", "$defs", "def
 _OF_VALUES = ("default", "const", "enum", "examples")
 
 Schema = Mapping[str, Any]  # JSON of any shape, checked here
-
-
-def decimal_text(value: object) -> str | None:
-    """Returns the one text of a number, such as `12.5`, or None if the value is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    text = value.strip() if isinstance(value, str) else repr(value)
-    if len(text) > _DECIMAL_LENGTH_MAX:
-        return None
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    if not number.is_finite() or abs(number.adjusted()) > _DECIMAL_LENGTH_MAX:
-        return None
-    shown = format(number, "f")
-    shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
-    return "0" if shown in ("-0", "") else shown
 
 
 def properties(schema: Schema) -> Mapping[str, Any]:

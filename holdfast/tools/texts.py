@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from holdfast.tools.hosts import normalise_host
+from holdfast_verdict.actions import mail
 
-MAIL_ADDRESS_LENGTH_MAX = 254
-
-_LOCAL_PART = re.compile(r"(?=.{1,64}$)[a-z0-9_]+(?:[.+='&~-]+[a-z0-9_]+)*")
 _MESSAGE_ID = re.compile(r"<[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,120}@[A-Za-z0-9.-]{1,120}>")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -19,21 +16,14 @@ _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 def normalise_mail_address(text: str) -> str:
     """Brings a bare mail address to lower case with an IDNA domain.
 
-    Refused are display names, quoted local parts, address literals, and `%` and `!`, by which some servers route on.
+    Its local part is ASCII: not every server that the mail passes knows others.
 
     Raises:
         ValueError: It is not a bare address.
     """
-    local, at, domain = text.strip(" ").rpartition("@")
-    local = local.lower()
-    if not at or ".." in local or not _LOCAL_PART.fullmatch(local):
-        raise ValueError(f"{text!r} is not a bare mail address such as name@example.com")
-    host = normalise_host(domain)
-    if "." not in host or host[-1] == "]" or host[-1].isdigit():
-        raise ValueError(f"{text!r}: the part after @ must be a domain name")
-    address = f"{local}@{host}"
-    if len(address) > MAIL_ADDRESS_LENGTH_MAX:
-        raise ValueError(f"a mail address has at most {MAIL_ADDRESS_LENGTH_MAX} characters")
+    address = mail.normalise_mail_address(text)
+    if not address.isascii():
+        raise ValueError(f"{text!r} has letters before the @ that not every mail server takes")
     return address
 
 

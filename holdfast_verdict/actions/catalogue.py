@@ -135,6 +135,14 @@ class Catalogue:
         """Returns a type, or None if there is none of this name."""
         return self._types.get(name)
 
+    def schema(self, name: str) -> Mapping[str, Any] | None:
+        """Returns the closed schema that a type's arguments are checked by, or None if there is no such type.
+
+        `allOf` is merged, references lead to `#/$defs/dN` only, a format with a normal form stands under `x-form`.
+        """
+        shape = self._shapes.get(name)
+        return None if shape is None else shape.schema
+
     def with_builtin_kinds(self) -> Catalogue:
         """Returns a catalogue that also has the kinds that are no tool calls, where it does not describe them itself."""
         return Catalogue({**{name: ActionType.of(name, entry) for name, entry in KINDS.items()}, **self._types})

@@ -15,7 +15,7 @@ from holdfast_verdict.actions.hosts import normalise_host
 from holdfast_verdict.actions.refused import FormRefused, shown
 from holdfast_verdict.actions.texts import check_visible, normal_text
 
-URL_LENGTH_MAX: Final = 2048
+URL_LENGTH_MAX: Final = 8192
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 _PORT_MAX: Final = 65535
@@ -73,7 +73,9 @@ def read_url(text: str) -> Url:
     if len(text) > URL_LENGTH_MAX:
         raise FormRefused("url.size", f"a URL has at most {URL_LENGTH_MAX} characters")
     if "\\" in text:
-        raise FormRefused("url.backslash", "a URL has no backslash, which some readers take for /", "write / or %5C")
+        raise FormRefused(
+            "url.backslash", "a URL has no backslash, which some readers take for /", "write / or percent-encode it"
+        )
     if any(character.isspace() for character in text):
         raise FormRefused("url.form", "a URL has no spaces, tabs or line ends", "percent-encode them")
     text = normal_text(text)
