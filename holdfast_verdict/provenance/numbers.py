@@ -1,0 +1,262 @@
+"""Numbers as people and machines write them: `1,234.50`, `1.234,50`, `1 234.5`, `$5k`, `one thousand two hundred`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
+from typing import Final
+
+_RUN: Final = re.compile(r"[0-9]{1,40}(?:(?:[.,'’_\u00a0\u202f]|\s)?[0-9]{1,40}){0,24}")
+_RANGE: Final = re.compile(r"(?<![\w.,/@:-])([0-9]{1,15})\s?[-–]\s?([0-9]{1,15})(?![\w/@:-])(?![.,][0-9])")
+_GROUPED: Final = re.compile(r"[0-9]{1,3}(?:[.,'’_\s\u00a0\u202f][0-9]{3})+")
+_CURRENCY: Final = ("usd", "eur", "gbp", "chf", "jpy", "us", "rs", "inr", "cad", "aud", "no", "nr")
+_JOINTS: Final = frozenset("._-/\\@:+~")
+_TIMES: Final = {
+    "k": Decimal(1000),
+    "m": Decimal(10**6),
+    "mn": Decimal(10**6),
+    "mio": Decimal(10**6),
+    "million": Decimal(10**6),
+    "bn": Decimal(10**9),
+    "billion": Decimal(10**9),
+    "thousand": Decimal(1000),
+    "hundred": Decimal(100),
+}
+_BESIDE: Final = (" ", "\n", "\t", "", '"')
+_SCALED: Final = ("h", "t", "m", "b", "%")
+_SCALE_WORD: Final = re.compile(r"\s(hundred|thousand|million|billion)(?![^\W_])")
+_UNIT: Final = re.compile(r"[^\W\d_]{1,24}")
+_LONGEST_UNIT: Final = 4
+_LONGEST: Final = 60
+_ONES: Final = {
+    word: number
+    for number, word in enumerate(
+        (
+            *(
+                "zero",
+                "one",
+                "two",
+                "three",
+                "four",
+                "five",
+                "six",
+                "seven",
+                "eight",
+                "nine",
+                "ten",
+                "eleven",
+                "twelve",
+            ),
+            *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+        )
+    )
+}
+_TENS: Final = {
+    word: 10 * number
+    for number, word in enumerate(
+        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
+    )
+}
+_SCALES: Final = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_HUNDRED: Final = 100
+_GROUP: Final = 3
+_CARD_GROUP: Final = 4
+_ACCOUNT_CHECK: Final = 2
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Numbers found, as plain decimal text.
+
+    Attributes:
+        sure: Those that are there for anybody who reads it.
+        maybe: Those of a second reading: `1.234` may be more than a thousand, `5 %` may be 0.05, `one` need be no number.
+    """
+
+    sure: set[str] = field(default_factory=set)
+    maybe: set[str] = field(default_factory=set)
+
+
+def plain(number: Decimal) -> str:
+    """Returns one text for one number: no exponent, no trailing zeros."""
+    text = format(number, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def numbers_in(folded: str, *, strict: bool) -> Numbers:
+    """Returns the numbers of a text.
+
+    Args:
+        folded: The text, in lower case.
+        strict: Whether digits inside of names, paths, addresses, dates and times are no numbers.
+    """
+    found = Numbers()
+    for match in _RUN.finditer(folded):
+        run, end = match[0], match.end()
+        if run.isdigit() and folded[match.start() - 1 : match.start()] in _BESIDE and folded[end : end + 1] in _BESIDE:
+            if folded[end + 1 : end + 2] not in _SCALED:
+                found.sure.add(run.lstrip("0") or "0")
+                continue
+        elif strict and _is_code(folded, match):
+            continue
+        for start, end in _split(folded, match):
+            _take(found, folded, start, end, strict=strict)
+    for match in _RANGE.finditer(folded):
+        found.sure.update((plain(Decimal(match[1])), plain(Decimal(match[2]))))
+    return found
+
+
+def spelled(words: Iterable[str]) -> Numbers:
+    """Returns the numbers that are written in English words."""
+    found = Numbers()
+    run: list[str] = []
+    for word in words:
+        if word in _ONES or word in _TENS or word in _SCALES or word == "hundred" or (run and word == "and"):
+            run.append(word)
+        elif run:
+            _spell(found, run)
+            run = []
+    if run:
+        _spell(found, run)
+    return found
+
+
+def number_of(value: object) -> Numbers | None:
+    """Returns the number that a value is, by its readings; `None` if it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return Numbers({str(value)}) if value.bit_length() <= 4 * _LONGEST else None
+    if isinstance(value, float):
+        return number_of(Decimal(repr(value)))
+    if isinstance(value, Decimal):
+        if not value.is_finite() or abs(value.adjusted()) > _LONGEST or len(value.as_tuple().digits) > _LONGEST:
+            return None
+        return Numbers({plain(value)})
+    if isinstance(value, str):
+        return _number_text(value)
+    return None
+
+
+def _number_text(text: str) -> Numbers | None:
+    stripped = text.strip().lower()
+    if len(stripped) > _LONGEST or not any(each in "0123456789" for each in stripped):
+        return None
+    match = re.fullmatch(
+        r"[-+−]?\s?(?:[$€£¥]|usd|eur|gbp|chf)?\s?([-+]?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[$€£¥%]|usd|eur|gbp|chf|k)?",
+        stripped,
+    )
+    if match is None:
+        return None
+    found = numbers_in(stripped, strict=False)
+    return found if len(found.sure) == 1 else None
+
+
+def _split(text: str, run: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Yields the parts of a run of digits: white space parts numbers, but where it groups thousands."""
+    if not any(each.isspace() for each in run[0]):
+        yield run.span()
+        return
+    grouped = re.fullmatch(r"[0-9]{1,3}(?:\s[0-9]{3})+(?:[.,][0-9]+)?", run[0])
+    if grouped is not None:
+        yield run.span()
+    at = run.start()
+    for part in re.split(r"(\s)", run[0]):
+        if part and not part.isspace():
+            yield at, at + len(part)
+        at += len(part)
+
+
+def _is_code(text: str, run: re.Match[str]) -> bool:
+    """Says whether groups of digits are an account's, a card's or a telephone's number rather than numbers."""
+    groups = run[0].split()
+    if len(groups) == 1:
+        return False
+    before = text[max(0, run.start() - 5) : run.start()]
+    card = len(groups) >= _GROUP and all(len(group) == _CARD_GROUP for group in groups)
+    account = len(groups[0]) == _ACCOUNT_CHECK and len(groups[1]) == _CARD_GROUP and before[-1:].isalpha()
+    return card or account or before.endswith("+")
+
+
+def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> None:
+    negative = start > 0 and text[start - 1] in "-−" and (start == 1 or not text[start - 2].isalnum())
+    after = _UNIT.match(text, end)
+    unit = after[0] if after is not None else ""
+    if strict and not _alone(text, start - 1 if negative else start, end, unit):
+        return
+    sure, maybe = _read(text[start:end])
+    if negative:
+        sure, maybe = [-each for each in sure], [-each for each in maybe]
+    scale = _TIMES.get(unit)
+    if scale is None and (word := _SCALE_WORD.match(text, end)) is not None:
+        scale = _TIMES[word[1]]
+    if scale is not None:
+        maybe = sure + maybe + [each * scale for each in maybe]
+        sure = [each * scale for each in sure]
+    if text[end : end + 1] == "%" or text[end : end + 2] == " %":
+        maybe = maybe + [each / 100 for each in sure]
+    if any(each.isspace() for each in text[start:end]):
+        sure, maybe = [], sure + maybe
+    found.sure.update(map(plain, sure))
+    found.maybe.update(map(plain, maybe))
+
+
+def _alone(text: str, start: int, end: int, unit: str) -> bool:
+    if start > 0:
+        before = text[start - 1]
+        if before.isalpha():
+            letters = re.search(r"[^\W\d_]{1,4}$", text[max(0, start - 5) : start])
+            if letters is None or letters[0] not in _CURRENCY:
+                return False
+        elif (before in _JOINTS and start > 1 and text[start - 2].isalnum()) or before == "_":
+            return False
+    if unit:
+        if unit not in _TIMES and len(unit) > _LONGEST_UNIT:
+            return False
+        end += len(unit)
+    near, beyond = text[end : end + 1], text[end + 1 : end + 2]
+    return not near.isalnum() and near != "_" and not (near in _JOINTS and near != "" and beyond.isalnum())
+
+
+def _read(literal: str) -> tuple[list[Decimal], list[Decimal]]:
+    """Returns the sure and the possible readings of digits with separators."""
+    compact = re.sub(r"['’_\s\u00a0\u202f]", "", literal) if _GROUPED.match(literal) else literal
+    if re.search(r"['’_\s\u00a0\u202f]", compact):
+        return [], []
+    marks = [each for each in compact if each in ".,"]
+    with localcontext() as context:
+        context.prec = 200
+        if not marks:
+            return [Decimal(compact)], []
+        last = marks[-1]
+        whole, _, fraction = compact.rpartition(last)
+        grouped = _GROUPED.fullmatch(compact) is not None and not compact.startswith("0")
+        if len(marks) == 1:
+            as_fraction = Decimal(f"{whole}.{fraction}")
+            if not grouped:
+                return [as_fraction], []
+            as_whole = Decimal(whole + fraction)
+            return ([as_whole], [as_fraction]) if last == "," else ([as_fraction], [as_whole])
+        if len(set(marks)) == 1:
+            return ([Decimal(compact.replace(last, ""))], []) if grouped else ([], [])
+        if marks.count(last) == 1 and _GROUPED.fullmatch(whole) is not None:
+            return [Decimal(f"{re.sub('[.,]', '', whole)}.{fraction}")], []
+        return [], []
+
+
+def _spell(found: Numbers, run: list[str]) -> None:
+    total = group = 0
+    for word in run:
+        if word in _SCALES:
+            total += max(group, 1) * _SCALES[word]
+            group = 0
+        elif word == "hundred":
+            group = max(group, 1) * _HUNDRED
+        elif word != "and":
+            group += _ONES.get(word, 0) + _TENS.get(word, 0)
+    text = str(total + group)
+    (found.maybe if run in (["one"], ["hundred"], ["thousand"], ["million"], ["billion"]) else found.sure).add(text)
