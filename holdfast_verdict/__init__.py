@@ -9,20 +9,37 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-# the module of tables comes first: importing it binds its name here, and the function of the same name must be the last to do so
-import holdfast_verdict.decide  # noqa: F401 (see above)  # isort: skip
-from holdfast_verdict.engine.deciding import decide  # isort: skip
+# the module of tables comes first: importing it binds its name here, and the function of that name has to be the last to do so
+import holdfast_verdict.decide  # noqa: F401 (see above)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from holdfast_verdict.canonical import JsonValue
     from holdfast_verdict.engine.deciding import decide_call
     from holdfast_verdict.engine.facts import Facts
+    from holdfast_verdict.engine.history import History
+    from holdfast_verdict.engine.session import Session
+    from holdfast_verdict.engine.verdict import Verdict
+    from holdfast_verdict.policy import Policy
 
 _HOMES: Final = {
     "Facts": "engine.facts",
+    "History": "engine.history",
+    "Policy": "policy",
+    "Session": "engine.session",
+    "Verdict": "engine.verdict",
     "decide_call": "engine.deciding",
 }
 
-__all__ = ["Facts", "decide", "decide_call"]
+__all__ = ["Facts", "History", "Policy", "Session", "Verdict", "decide", "decide_call"]
+
+
+def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
+    """Decides on an action; see `holdfast_verdict.engine.deciding.decide`. It does not raise."""
+    from holdfast_verdict.engine import deciding
+
+    return deciding.decide(policy, action, facts)
 
 
 def __getattr__(name: str) -> object:

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from holdfast_verdict.engine.facts import Facts, HistoryFacts, LocalTime, OriginLike, Release
+from holdfast_verdict.engine.facts import Facts, HistoryFacts, LocalTime, Release
 from holdfast_verdict.engine.numbers import Number
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
+from holdfast_verdict.provenance.leaves import Path, constants_in, leaves_of, shown
+from holdfast_verdict.provenance.origin import CONSTANT, Origin
 
 if TYPE_CHECKING:
     from holdfast_verdict.engine.program import Program
 
 MAX_STEPS: Final = 200_000
 """Members of lists that one decision may look at, over all of its rules; beyond, it denies."""
-
-Path = tuple[str | int, ...]
-"""Names and indices from the arguments down to a value."""
 
 
 class TooMuchWork(Exception):  # an error of the evaluation, never seen outside of it
@@ -42,10 +41,12 @@ class Context:
         args: Its arguments.
         facts: What was given.
         program: The policy by which it is decided; without, nothing can be asked of history.
+        parameters: The schema of the arguments, where it is known.
         read: What was read of it so far, by the names under which it is recorded.
         missing: Facts that were asked for and not given, in the order of asking.
         variables: What `every` and `some` have bound.
         steps: Members of lists looked at so far.
+        constants: Paths of arguments whose values the schema lists, once somebody asked.
     """
 
     name: str
@@ -53,10 +54,12 @@ class Context:
     args: Mapping[str, object]
     facts: Facts
     program: Program | None = None
+    parameters: Mapping[str, object] | None = None
     read: dict[tuple[str, str], object] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     variables: dict[str, Bound] = field(default_factory=dict)
     steps: int = 0
+    constants: set[str] | None = None
 
     def step(self, count: int) -> None:
         """Counts work that grows with the action's size.
@@ -109,17 +112,32 @@ class Context:
         self.read["released", ""] = self.facts.released
         return self.facts.released
 
-    def origin(self, path: Path, leaf: object) -> OriginLike | Unknown:
-        """Reads where a leaf of the arguments is from."""
-        name = path_text(path)
-        known = self.read.get(("origins", name))
+    def leaves(self, value: object, path: Path) -> dict[str, list[object]]:
+        """Returns the leaves below a value by their paths as text."""
+        found: dict[str, list[object]] = {}
+        for leaf_path, leaf in leaves_of(value, path):
+            self.step(1)
+            found.setdefault(shown(leaf_path), []).append(leaf)
+        return found
+
+    def origin(self, path: str, leaves: list[object]) -> Origin | Unknown:
+        """Reads where the leaves at a path of the arguments are from."""
+        known = self.read.get(("origins", path))
         if known is not None:
             return known  # type: ignore[return-value]  # only this function writes under that name
-        origin = self.facts.origin(name, leaf)
+        origin = self.facts.origin(path, leaves) if path not in self._constants_of_schema() else CONSTANT
         if origin is None:
-            return self._lacks(f"sources of args.{name}")
-        self.read["origins", name] = origin
+            return self._lacks(f"sources of args.{path}")
+        self.read["origins", path] = origin
         return origin
+
+    def _constants_of_schema(self) -> set[str]:
+        """Returns the paths of values that the schema lists itself: choosing one of them carries nobody's words."""
+        if self.parameters is None or self.facts.origins is not None:
+            return set()  # who gave the origins has looked at the schema
+        if self.constants is None:
+            self.constants = constants_in(self.args, self.parameters)
+        return self.constants
 
     def watch(self, watch_id: str) -> Number | Unknown:
         """Reads what history says for this action."""
@@ -148,11 +166,3 @@ class Context:
             return self._lacks(f"estimate.{unit}")
         self.read["estimate", unit] = amount
         return amount
-
-
-def path_text(path: Path) -> str:
-    """Writes a path as people do: `items[2].price`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text

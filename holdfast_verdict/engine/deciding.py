@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from holdfast_verdict.actions.refused import ActionRefused
 from holdfast_verdict.canonical import NotCanonical, canonical_bytes
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts
@@ -25,6 +26,7 @@ from holdfast_verdict.engine.verdict import GateAsk, Leg, Looked, Verdict
 from holdfast_verdict.policy import Policy
 
 if TYPE_CHECKING:
+    from holdfast_verdict.actions.catalogue import Catalogue
     from holdfast_verdict.canonical import JsonValue
 
 ENGINE_VERSION: Final = "policy/1"
@@ -36,13 +38,6 @@ _STRICT: Final = (
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
-
-
-class Canonicaliser(Protocol):
-    """What gives calls their canonical form: a catalogue of actions."""
-
-    def action(self, name: str, arguments: Any, /) -> object:  # noqa: D102 (see the class)
-        ...
 
 
 class _Malformed(Exception):  # it becomes a deny, and never leaves this module
@@ -58,6 +53,7 @@ class _Action:
     digest: bytes
     external: bool
     yields: Mapping[str, tuple[str, ...]]
+    parameters: Mapping[str, object] | None = None
 
 
 def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
@@ -81,7 +77,7 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
             history = History.of(program.policy, known.history, known.principal)
             known = replace(known, history=history)
         external = program.is_external(read.name, declared=read.external)
-        context = Context(read.name, external, read.args, known, program)
+        context = Context(read.name, external, read.args, known, program, read.parameters)
         return _decide(program, read, context, trace)
     except _Malformed as error:
         return Verdict("deny", "action.malformed", str(error))
@@ -94,7 +90,7 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
 
 def decide_call(
     policy: Policy | Mapping[str, object],
-    catalogue: Canonicaliser,
+    catalogue: Catalogue,
     name: str,
     arguments: object,
     facts: Facts | Mapping[str, JsonValue],
@@ -109,11 +105,10 @@ def decide_call(
         facts: What is known, or its JSON.
     """
     try:
-        action = catalogue.action(name, arguments)
+        action = catalogue.action(name, arguments)  # type: ignore[arg-type]  # it refuses whatever is no arguments
     except Exception as error:  # noqa: BLE001 (LAW 7: a call that has no canonical form is a deny, whatever was wrong with it)
-        code = getattr(error, "code", None)
-        if isinstance(code, str) and code in ("action.malformed", "action.unknown"):
-            return Verdict("deny", code, str(error))
+        if isinstance(error, ActionRefused):
+            return Verdict("deny", error.verdict_code, str(error))
         return Verdict("deny", "policy.error", f"the call could not be read, so it is denied ({type(error).__name__})")
     return decide(policy, action, facts)
 
@@ -131,12 +126,12 @@ def _read(action: object) -> _Action:
         value, canonical = action.value, action.canonical  # type: ignore[attr-defined]  # whatever is none is malformed
         whole = orjson.dumps(value, option=_STRICT) == canonical and hashlib.sha256(canonical).digest() == action.digest  # type: ignore[attr-defined]
         name, external = action.name, action.external  # type: ignore[attr-defined]
-        yields = getattr(action, "yields", {})
+        yields, parameters = getattr(action, "yields", {}), getattr(action, "parameters", None)
     except (AttributeError, TypeError):
         raise _Malformed("this is no canonical action") from None
     if not whole or _name_of(value) != name:
         raise _Malformed("the action was altered after it got its canonical form")
-    return _Action(name, value["args"], action.digest, external is not False, yields)  # type: ignore[attr-defined]
+    return _Action(name, value["args"], action.digest, external is not False, yields, parameters)  # type: ignore[attr-defined]
 
 
 def _name_of(value: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from holdfast_verdict.engine.context import Bound, Context
-from holdfast_verdict.engine.facts import OriginLike
 from holdfast_verdict.engine.matchers import ORDERS, Match, compile_matchers, equal, ordered
 from holdfast_verdict.engine.numbers import number_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Truth, Unknown, all_of, any_of
@@ -16,9 +16,9 @@ from holdfast_verdict.engine.values import (
     compile_value,
     constant_of,
     is_constant,
-    leaves,
     parts,
 )
+from holdfast_verdict.provenance.origin import Origin
 
 Ask = Callable[[Context], Truth]
 
@@ -208,38 +208,53 @@ def _quantified(operator: str, node: object, variable: str, condition: object) -
     return ask
 
 
-def _from(_: str, node: object, origin: object) -> Ask:
-    locate, test, of_all = compile_location(node), _origin_test(origin), origin == "user"
+def _origins(node: object, test: Callable[[Origin], Truth]) -> Callable[[Context], list[Truth]]:
+    """Compiles what asks for the origin of each leaf below a value; there is no answer where there are no leaves."""
+    locate = compile_location(node)
 
-    def truths(context: Context, place: Bound) -> Iterable[Truth]:
-        for leaf in leaves(place.value, place.path or ()):
-            context.step(1)
-            found = context.origin(leaf.path or (), leaf.value)
-            yield None if isinstance(found, Unknown) else test(found)
-
-    def ask(context: Context) -> Truth:
+    def ask_leaves(context: Context) -> list[Truth]:
         place = locate(context)
-        if isinstance(place, Unknown):
-            return None
-        answers = list(truths(context, place))
-        if not answers:
-            return None  # an empty list is from nowhere
-        return all_of(answers) if of_all else any_of(answers)
+        if isinstance(place, Unknown) or place.path is None:
+            return [None]
+        answers: list[Truth] = []
+        for name, leaves in context.leaves(place.value, place.path).items():
+            found = context.origin(name, leaves)
+            answers.append(None if isinstance(found, Unknown) else test(found))
+        return answers or [None]  # an empty list is from nowhere
 
-    return ask
+    return ask_leaves
 
 
-def _origin_test(origin: object) -> Callable[[OriginLike], Truth]:
-    if isinstance(origin, tuple | list):
-        tool = origin[1]
-        prefix = f"{tool}#"
-        return lambda found: any(source == tool or source.startswith(prefix) for source in found.sources)
-    if origin == "user":
-        return lambda found: bool(kinds := frozenset(found.kinds)) and kinds <= {"user", "constant"}
-    name = str(origin)
-    if name in ("model", "tool"):
-        return lambda found: name in found.kinds
-    return lambda found: name in found.labels
+def _from(_: str, node: object, origin: object) -> Ask:
+    named = origin if isinstance(origin, str) else [str(word) for word in cast("Sequence[object]", origin)]
+    ask_leaves = _origins(node, lambda found: found.is_from(named))
+    together = all_of if origin == "user" else any_of
+    return lambda context: together(ask_leaves(context))
+
+
+def _only_from(_: str, node: object, origins: Iterable[object]) -> Ask:
+    kinds = {"constant"}
+    tools: list[str] = []
+    for origin in origins:
+        if isinstance(origin, tuple | list):
+            tools.append(str(origin[1]))
+        else:
+            kinds.add(str(origin))
+    ask_leaves = _origins(node, lambda found: _is_only(found, kinds, tools))
+    return lambda context: all_of(ask_leaves(context))
+
+
+def _is_only(found: Origin, kinds: set[str], tools: list[str]) -> bool:
+    """Says whether a leaf has no part from elsewhere: of tools, where only some are named, each source has to be one of them."""
+    rest = frozenset(found.kinds) - kinds
+    if rest and not (rest == {"tool"} and tools):
+        return False
+    if not rest:
+        return bool(frozenset(found.kinds))
+    sources = [source.rpartition("#")[0] for source in found.sources if "#" in source]
+    return bool(sources) and all(
+        any(name == tool or (tool.endswith("*") and name.startswith(tool[:-1])) for tool in tools) for name in sources
+    )
 
 
 def _run_has(_: str, label: str) -> Ask:
@@ -299,6 +314,7 @@ _COMPILERS: dict[str, Callable[..., Ask]] = {
     "present": _present,
     **dict.fromkeys(("every", "some"), _quantified),
     "from": _from,
+    "only_from": _only_from,
     "run_has": _run_has,
     "released": _released,
     "happened": _happened,

@@ -4,49 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from holdfast_verdict.engine.numbers import Number
 from holdfast_verdict.engine.unknown import Unknown
+from holdfast_verdict.provenance.origin import Origin, join
 
 if TYPE_CHECKING:
     from holdfast_verdict.canonical import JsonValue
     from holdfast_verdict.engine.history import Event, History
+    from holdfast_verdict.provenance.sources import Sources
 
 ApproverKind = Literal["user", "agent", "signer"]
 ApprovalState = Literal["pending", "approved", "denied", "expired", "consumed", "withdrawn"]
-
-
-class OriginLike(Protocol):
-    """Where a value is from; see `holdfast_verdict.provenance`."""
-
-    @property
-    def kinds(self) -> Iterable[str]:
-        """Of `user`, `tool`, `model` and `constant` those that apply."""
-
-    @property
-    def labels(self) -> Iterable[str]:
-        """Labels that the value carries."""
-
-    @property
-    def sources(self) -> Iterable[str]:
-        """Ids of what it was found in; a tool's begin with its name and `#`."""
-
-
-class SourcesLike(Protocol):
-    """All that the run has read, and which can therefore tell where a value is from."""
-
-    def origin(self, value: object, /) -> OriginLike:
-        """Tells where a leaf of the arguments is from."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedOrigin:
-    """An origin as it stands in a record."""
-
-    kinds: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +148,8 @@ class Facts:
     zones: Mapping[str, LocalTime] = field(default_factory=dict)
     labels: Iterable[str] | None = None
     released: tuple[Release, ...] = ()
-    sources: SourcesLike | None = None
-    origins: Mapping[str, OriginLike] | None = None
+    sources: Sources | None = None
+    origins: Mapping[str, Origin] | None = None
     history: HistoryFacts | History | Sequence[Event | Mapping[str, object]] | None = None
     usage: Mapping[str, int] | None = None
     approvals: tuple[Approval, ...] = ()
@@ -187,18 +157,18 @@ class Facts:
 
     def run_labels(self) -> frozenset[str] | None:
         """Returns the run's labels, if they were given in one way or the other."""
-        labels = self.labels if self.labels is not None else getattr(self.sources, "labels", None)
+        labels = self.labels
         if labels is None:
-            return None
+            return None if self.sources is None else self.sources.labels
         if isinstance(labels, str):
             raise TypeError("labels are a set of texts, not one text")
         return frozenset(labels)
 
-    def origin(self, path: str, leaf: object) -> OriginLike | None:
-        """Returns where a leaf of the arguments is from, if that can be told."""
+    def origin(self, path: str, leaves: Iterable[object]) -> Origin | None:
+        """Returns where the leaves at a path of the arguments are from, if that can be told."""
         if self.origins is not None:
             return self.origins.get(path)
-        return None if self.sources is None else self.sources.origin(leaf)
+        return None if self.sources is None else join(self.sources.origin(leaf) for leaf in leaves)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns the facts as they stand in a record.

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 import orjson
 
+from holdfast_verdict.actions.readings import cidr_matcher, domain_matcher, host_matcher, path_matcher
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.numbers import number_of
-from holdfast_verdict.engine.readers import (
-    address_of,
-    domain_of,
-    glob_matches,
-    host_matches,
-    host_of,
-    is_under,
-    plain_host,
-)
 from holdfast_verdict.engine.unknown import UNKNOWN, Truth, Unknown, any_of
 from holdfast_verdict.engine.values import Unrunnable, compile_value, constant_of, is_constant, parts
+
+_REMEMBERED: Final = 1024
+_SHORT: Final = 256
 
 Match = Callable[[Context, object], Truth]
 
@@ -102,28 +97,33 @@ def _matcher(operator: str, operands: tuple[object, ...]) -> Match:
         case "range", (low, high):
             return _range(low, high)
         case "glob", (str(pattern),):
-            pieces = tuple(pattern.split("*"))
-            return _on_text(lambda text: glob_matches(text, pieces))
-        case "path", (str(folder),):
-            return _on_text(lambda text: is_under(text, folder))
-        case "domain", (str(domain),):
-            return _on_text(lambda text: _host_is(domain_of(text), domain))
-        case "host", (str(pattern),):
-            written = pattern if pattern.startswith("*.") else plain_host(pattern)
-            if isinstance(written, Unknown):
-                raise Unrunnable(f"{pattern!r} is no host")
-            return _on_text(lambda text: _host_is(host_of(text), written))
-        case "cidr", (str(network),):
-            return _cidr(network)
+            return _on_text(_glob(pattern))
+        case (("domain" | "host" | "path" | "cidr"), (str(pattern),)):
+            return _reading(_READINGS[operator], pattern)
     raise Unrunnable(f"there is no matcher {operator!r}")
+
+
+def _reading(matcher: Callable[[str], Callable[[object], bool | None]], pattern: str) -> Match:
+    """Compares what a text means; texts that are met again and again, as addresses and hosts are, are read once."""
+    try:
+        matches = matcher(pattern)
+    except ValueError as error:
+        raise Unrunnable(f"{pattern!r} cannot be compared with: {error}") from None
+    remembered = lru_cache(_REMEMBERED)(matches)
+    return _on_text(lambda text: remembered(text) if len(text) <= _SHORT else matches(text))
+
+
+def _glob(pattern: str) -> Callable[[str], bool]:
+    pieces = pattern.split("*")
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) > 2 or len(pieces) == 1:  # noqa: PLR2004 (one star parts two pieces)
+        raise Unrunnable(f"{pattern!r} has not exactly one star")
+    least = len(first) + len(last)
+    return lambda text: len(text) >= least and text.startswith(first) and text.endswith(last)
 
 
 def _on_text(function: Callable[[str], Truth]) -> Match:
     return lambda _, value: function(value) if isinstance(value, str) else None
-
-
-def _host_is(host: str | Unknown, pattern: str) -> Truth:
-    return None if isinstance(host, Unknown) else host_matches(host, pattern)
 
 
 def _range(low: object, high: object) -> Match:
@@ -137,15 +137,9 @@ def _range(low: object, high: object) -> Match:
     return match
 
 
-def _cidr(text: str) -> Match:
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise Unrunnable(f"{text!r} is no network: {error}") from None
-
-    def match(host: str | Unknown) -> Truth:
-        # a name may stand for any address, which nobody can tell who does not look it up
-        address = None if isinstance(host, Unknown) else address_of(host)
-        return None if address is None else address in network
-
-    return _on_text(lambda value: match(host_of(value)))
+_READINGS: Final = {
+    "domain": domain_matcher,
+    "host": host_matcher,
+    "path": path_matcher,
+    "cidr": cidr_matcher,
+}

@@ -14,24 +14,15 @@ from holdfast_verdict.engine.facts import (
     Facts,
     HistoryFacts,
     LocalTime,
-    OriginLike,
-    RecordedOrigin,
     Release,
 )
 from holdfast_verdict.engine.numbers import number_json, number_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
+from holdfast_verdict.provenance.origin import Origin, OriginInvalid
 
 
 class FactsMalformed(ValueError):  # an error of whoever gives facts; a decision by them is a deny
     """Facts are not of their form; the message names the place."""
-
-
-def _origin_json(origin: OriginLike) -> dict[str, JsonValue]:
-    return {
-        "kinds": sorted(origin.kinds),
-        "labels": sorted(origin.labels),
-        "sources": list(origin.sources),
-    }
 
 
 def _watch_json(value: object) -> JsonValue:
@@ -62,7 +53,7 @@ _MEMBERS_JSON: Final[Mapping[str, Callable[[Any], JsonValue]]] = {
     "zones": asdict,
     "labels": lambda labels: sorted(labels),  # noqa: PLW0108 (typed for any)
     "released": lambda released: [{**asdict(each), "roles": list(each.roles)} for each in released],
-    "origins": _origin_json,
+    "origins": lambda origin: origin.to_json(),
     "history": _watch_json,
     "usage": lambda used: used,
     "approvals": lambda approvals: [_approval_json(each) for each in approvals],
@@ -162,10 +153,7 @@ _READERS: Final[Mapping[str, Callable[[Any], object]]] = {
         Release(**{**_object(each, "a release"), "roles": _names(each.get("roles", ()))})
         for each in _list(value, "released")
     ),
-    "origins": lambda value: {
-        path: RecordedOrigin(**{member: _names(names) for member, names in _object(each, path).items()})
-        for path, each in _object(value, "origins").items()
-    },
+    "origins": lambda value: {path: Origin.from_json(each) for path, each in _object(value, "origins").items()},
     "history": _history,
     "usage": lambda value: {key: _whole(used, key) for key, used in _object(value, "usage").items()},
     "approvals": lambda value: tuple(_approval(each) for each in _list(value, "approvals")),
@@ -184,5 +172,5 @@ def facts_from_json(value: object) -> Facts:
         raise FactsMalformed(f"facts have no {', '.join(sorted(unknown))}")
     try:
         return Facts(**{name: _READERS[name](member) for name, member in members.items()})  # type: ignore[arg-type]
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, OriginInvalid) as error:
         raise FactsMalformed(f"facts have a member of another form: {error}") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
-from holdfast_verdict.engine.context import Bound, Context, Path
+from holdfast_verdict.actions.readings import host_of, mail_domain
+from holdfast_verdict.engine.context import Bound, Context
 from holdfast_verdict.engine.numbers import decimal, nano_usd, number_of
-from holdfast_verdict.engine.readers import domain_of, host_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
 
 Read = Callable[[Context], object]
@@ -92,18 +92,6 @@ def compile_location(node: object) -> Locate:
     return lambda _: UNKNOWN
 
 
-def leaves(value: object, path: Path = ()) -> Iterator[Bound]:
-    """Yields the leaves of a value with their paths; a decimal fraction is one leaf."""
-    if isinstance(value, dict) and number_of(value) is UNKNOWN:
-        for name, member in value.items():
-            yield from leaves(member, (*path, name))
-    elif isinstance(value, list | tuple):
-        for index, member in enumerate(value):
-            yield from leaves(member, (*path, index))
-    else:
-        yield Bound(value, path)
-
-
 def _descend(value: object, names: tuple[str, ...]) -> object:
     for name in names:
         if not isinstance(value, dict) or name not in value:
@@ -136,7 +124,11 @@ def _money(inner: Read, unit: str) -> Read:
 
 
 def _on_text(function: Callable[[str], object]) -> Callable[[object], object]:
-    return lambda value: function(value) if isinstance(value, str) else UNKNOWN
+    def derive(value: object) -> object:
+        derived = function(value) if isinstance(value, str) else None
+        return UNKNOWN if derived is None else derived
+
+    return derive
 
 
 def _size(value: object) -> object:
@@ -157,7 +149,7 @@ _DERIVED = {
     "chars": _on_text(len),
     "size": _size,
     "host": _on_text(host_of),
-    "domain": _on_text(domain_of),
+    "domain": _on_text(mail_domain),
     "lower": _on_text(str.lower),
 }
 _CONSTANTS: dict[str, Callable[..., object]] = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.engine.facts import Facts, RecordedOrigin
+from holdfast_verdict.engine.facts import Facts
 from holdfast_verdict.policy import Policy
+from holdfast_verdict.provenance.origin import Origin
 
 Json = dict[str, object]
 CODES = {
@@ -18,9 +19,9 @@ CODES = {
 TRUE = ["true"]
 AMOUNT = ["arg", "amount"]
 TO = ["arg", "to"]
-USER = RecordedOrigin(("user",))
-WEB = RecordedOrigin(("tool",), ("untrusted",), ("web.fetch#1",))
-CLEAN_MODEL = RecordedOrigin(("model",))
+USER = Origin(frozenset({"user"}))
+WEB = Origin(frozenset({"tool"}), frozenset({"untrusted"}), ("web.fetch#1",))
+CLEAN_MODEL = Origin(frozenset({"model"}))
 
 
 def rule(

@@ -112,8 +112,9 @@ CASES: Final[list[tuple[list[object], Truth]]] = [
     (["in", N, [["is", ["text", "hello"]], ["is", ["int", 5]]]], True),
     (["in", ["arg", "list"], [["is", ["text", "a"]]]], None),
     (["in", TEXT, [["glob", "He*o"]]], True),
-    (["in", TEXT, [["glob", "He*lo*"]]], True),
-    (["in", TEXT, [["glob", "Hello*Hello"]]], False),
+    (["in", TEXT, [["glob", "He*"]]], True),
+    (["in", TEXT, [["glob", "He*x"]]], False),
+    (["in", TEXT, [["glob", "Hello*llo"]]], False),
     (["all_in", ["arg", "to"], [["domain", "acme.com"]]], False),
     (["any_in", ["arg", "to"], [["domain", "acme.com"]]], True),
     (["none_in", ["arg", "to"], [["domain", "acme.com"]]], False),
@@ -177,6 +178,12 @@ CASES: Final[list[tuple[list[object], Truth]]] = [
     (["from", ["arg", "empty"], "user"], None),
     (["from", TEXT, "user"], None),
     (["from", ["lower", ["arg", "one"]], "user"], True),
+    (["only_from", ["arg", "to"], ["user"]], False),
+    (["only_from", ["arg", "to"], ["user", "tool"]], True),
+    (["only_from", ["arg", "to"], ["user", ["tool", "web.*"]]], True),
+    (["only_from", ["arg", "to"], ["user", ["tool", "crm.*"]]], False),
+    (["only_from", ["arg", "empty"], ["user"]], None),
+    (["only_from", TEXT, ["user"]], None),
     (["some", ["arg", "items"], "x", ["from", ["var", "x", "price"], "untrusted"]], True),
     (["every", ["arg", "items"], "x", ["from", ["var", "x"], "user"]], False),
     # the run
@@ -290,15 +297,13 @@ def test_networks_know_addresses_and_no_names() -> None:
         text: network(Context("a", True, {"x": text}, FACTS))
         for text in ("10.1.2.3", "http://10.1.2.3:80/", "[::ffff:10.1.2.3]", "11.1.2.3", "intern.acme.com", "::1")
     }
-    assert list(answers.values()) == [True, True, True, False, None, False]
+    assert list(answers.values()) == [True, True, None, False, None, False]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "/srv/data/../secret",
-        "/srv/data/./x",
-        "/srv//data/x",
         "/srv/data\\..\\x",
         "/srv/data/%2e%2e/x",
         "/srv/database",
@@ -329,6 +334,9 @@ def test_plain_paths_lie_in_their_folder() -> None:
         ["==", ["int", 1]],
         ["==", ["nope", 1], ["int", 1]],
         ["in", ["int", 1], [["nope", 1]]],
+        ["in", ["arg", "x"], [["glob", "a*b*"]]],
+        ["in", ["arg", "x"], [["glob", "a"]]],
+        ["in", ["arg", "x"], [["host", "a b"]]],
         ["in", ["arg", "x"], [["cidr", "10.0.0.1/8"]]],
         ["<=", ["as_money", ["arg", "x"], "euro"], ["money", 1]],
         ["==", ["number", "1e5"], ["int", 1]],
