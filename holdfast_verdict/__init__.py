@@ -15,6 +15,7 @@ import holdfast_verdict.decide  # noqa: F401 (see above)
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from holdfast_verdict.actions.catalogue import Catalogue
     from holdfast_verdict.canonical import JsonValue
     from holdfast_verdict.engine.deciding import decide_call
     from holdfast_verdict.engine.facts import Facts
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
     from holdfast_verdict.engine.session import Session
     from holdfast_verdict.engine.verdict import Verdict
     from holdfast_verdict.policy import Policy
+    from holdfast_verdict.provenance.sources import Sources
 
 _HOMES: Final = {
+    "Catalogue": "actions.catalogue",
     "Facts": "engine.facts",
     "History": "engine.history",
     "Policy": "policy",
     "Session": "engine.session",
+    "Sources": "provenance.sources",
     "Verdict": "engine.verdict",
     "decide_call": "engine.deciding",
 }
 
-__all__ = ["Facts", "History", "Policy", "Session", "Verdict", "decide", "decide_call"]
+__all__ = ["Catalogue", "Facts", "History", "Policy", "Session", "Sources", "Verdict", "decide", "decide_call"]
 
 
 def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
