@@ -192,6 +192,10 @@ class ExecutorSettings(CommonSettings):
         description="providers whose client an executor loads before it is ready, not with the first call: "
         "`anthropic`, `openai`, separated by commas",
     )
+    webhook_private_hosts: Hosts = Field(
+        default="",
+        description="hosts inside, `host` or `host:port`, that webhooks may go to, also without TLS; by commas",
+    )
 
 
 class RolesSettings(ProcessSettings):

@@ -22,9 +22,9 @@ async def main() -> int:
     settings, broker_settings = load_both(GovernorSettings, BrokerSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings, BrokerSettings)
-    async with brokering(broker_settings) as broker, governing(settings) as (worker, sweepers, sender):
+    async with brokering(broker_settings) as broker, governing(settings) as (worker, sweepers):
         log.info("ready", queue=names.GOVERNOR_QUEUE, broker=broker.address)
-        code = await process.run_until_stopped(broker, worker, sweepers, sender)
+        code = await process.run_until_stopped(broker, worker, sweepers)
     return process.leave(code, abandoned=worker.abandoned)
 
 

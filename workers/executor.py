@@ -21,6 +21,7 @@ from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_mis
 from holdfast.timeline.stream import Publisher, connect_redis
 from workers import process, temporal
 from workers.interceptors import PermitInterceptor
+from workers.webhook_sender import WebhookSender
 
 log = structlog.get_logger("executor")
 
@@ -67,7 +68,8 @@ async def main() -> int:
     log.info("ready", queues=[worker.task_queue for worker in workers])
     # INVARIANT: both at the same time, for the grace of one after the other's would be longer than supervisors wait
     parts = [temporal.Working(worker, settings.shutdown_grace_ms) for worker in workers]
-    code = await process.run_until_stopped(*parts)
+    sender = WebhookSender(engine, list(filter(None, settings.webhook_private_hosts.split(","))))
+    code = await process.run_until_stopped(*parts, sender)
     await broker.close()
     await redis.aclose()
     await engine.dispose()

@@ -25,7 +25,6 @@ from holdfast.timeline.stream import Publisher, connect_redis
 from holdfast.webhooks.signature import webhook_key
 from workers import process, temporal, workflow_code
 from workers.sweepers import Sweepers
-from workers.webhook_sender import WebhookSender
 
 log = structlog.get_logger("governor")
 
@@ -59,8 +58,8 @@ def build_worker(client: Client, governor: Governor, shutdown_grace_ms: int) -> 
 
 
 @asynccontextmanager
-async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers, WebhookSender]]:
-    """Yields the worker, the sweepers and the sender of webhooks, which work while their `run` does."""
+async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers]]:
+    """Yields the worker and the sweepers, which work while their `run` does."""
     permit_key = permits.private_key(read_key_file(settings.permit_key_file))
     engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
     sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
@@ -83,13 +82,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         worker = build_worker(client, governor, settings.shutdown_grace_ms)
         yield (
             temporal.Working(worker, settings.shutdown_grace_ms),
-            Sweepers(sweeper_engine, client, publisher, settings),
-            WebhookSender(
-                sweeper_engine,
-                webhook_key(permit_key),
-                settings.sweep_interval_ms,
-                list(filter(None, settings.webhook_private_hosts.split(","))),
-            ),
+            Sweepers(sweeper_engine, client, publisher, settings, webhook_key(permit_key)),
         )
     finally:
         await redis.aclose()
@@ -102,9 +95,9 @@ async def main() -> int:
     settings = load(GovernorSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings)
-    async with governing(settings) as (worker, sweepers, sender):
+    async with governing(settings) as (worker, sweepers):
         log.info("ready", queue=names.GOVERNOR_QUEUE)
-        code = await process.run_until_stopped(worker, sweepers, sender)
+        code = await process.run_until_stopped(worker, sweepers)
     return process.leave(code, abandoned=worker.abandoned)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -30,6 +31,7 @@ from holdfast.timeline.stream import Publisher
 from workers import temporal
 from workers.hold_sweeper import HoldSweeper
 from workers.journal_tender import JournalTender
+from workers.webhook_signer import WebhookSigner
 
 log = structlog.get_logger("sweepers")
 
@@ -69,8 +71,16 @@ def _ids_of(row: Row[Any]) -> dict[str, str]:  # rows of text() carry no types
 class Sweepers:
     """All sweepers of one process."""
 
-    def __init__(self, engine: AsyncEngine, client: Client, publisher: Publisher, settings: GovernorSettings) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        client: Client,
+        publisher: Publisher,
+        settings: GovernorSettings,
+        webhook_key: Ed25519PrivateKey,
+    ) -> None:
         self._engine = engine
+        self._signer = WebhookSigner(engine, webhook_key)
         self._holds = HoldSweeper(engine, client, publisher, timedelta(milliseconds=settings.unknown_deadline_ms))
         self._tender = JournalTender(engine)
         self._client = client
@@ -119,6 +129,7 @@ class Sweepers:
     async def _sweep(self, *, look_at_runs: bool) -> None:
         await self._tender.tend()
         await self._holds.sweep()
+        await self._signer.sign_due()
         await self._each(self._return_budget, _DUE_RETURNS, count=_BATCH_MAX)
         await self._each(self._start, _DUE_STARTS, count=_BATCH_MAX)
         await self._each(self._signal, _DUE_SIGNALS, count=_BATCH_MAX)

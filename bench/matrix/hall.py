@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NoReturn, cast
 
 import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -99,7 +100,7 @@ async def _sweeping(engine: AsyncEngine, redis_url: str, environment: Mapping[st
         {**given, "sweep_interval_ms": _SWEEP_INTERVAL_MS, "unknown_deadline_ms": 0}
     )
     redis = connect_redis(redis_url)
-    sweepers = Sweepers(engine, cast(Client, _NoWorkflow()), Publisher(redis), settings)
+    sweepers = Sweepers(engine, cast(Client, _NoWorkflow()), Publisher(redis), settings, Ed25519PrivateKey.generate())
     task = asyncio.create_task(sweepers.run())
     try:
         yield

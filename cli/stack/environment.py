@@ -36,6 +36,7 @@ _PASSED_ON: Final = frozenset(
         "no_proxy",
         "all_proxy",
         "HOLDFAST_LOG_LEVEL",
+        "HOLDFAST_WEBHOOK_PRIVATE_HOSTS",
     }
 )
 _TUNING_SUFFIXES: Final = ("_MS", "_SLOTS", "_MB")

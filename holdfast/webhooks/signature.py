@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+FRESH_S: Final = 120
+"""For so long a signature may be sent; receivers are told to refuse what is older than a few minutes."""
+
 _CONTEXT: Final = b"holdfast webhooks v1"
 _KEY_BYTES: Final = 32
 
@@ -29,18 +32,22 @@ def public_key_text(public_key: bytes) -> str:
     return "whpk_" + base64.b64encode(public_key).decode()
 
 
-def signed_headers(key: Ed25519PrivateKey, message_id: str, timestamp_s: int, body: bytes) -> Mapping[str, str]:
-    """Returns the three headers that go with a body.
+def sign(key: Ed25519PrivateKey, message_id: str, signed_s: int, body: bytes) -> bytes:
+    """Returns the signature of one attempt.
 
     Args:
         key: What signs.
         message_id: The same for every attempt at one delivery, so that a receiver can tell a repetition.
-        timestamp_s: Time of this attempt, seconds of the epoch.
+        signed_s: Time of this attempt, seconds of the epoch.
         body: The bytes that are sent.
     """
-    signature = key.sign(b".".join((message_id.encode(), str(timestamp_s).encode(), body)))
+    return key.sign(b".".join((message_id.encode(), str(signed_s).encode(), body)))
+
+
+def signed_headers(message_id: str, signed_s: int, signature: bytes) -> Mapping[str, str]:
+    """Returns the three headers that go with a body."""
     return {
         "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp_s),
+        "webhook-timestamp": str(signed_s),
         "webhook-signature": "v1a," + base64.b64encode(signature).decode(),
     }

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 
 from activities.run_state import end_run
@@ -212,7 +213,9 @@ async def test_the_sweeper_returns_what_waited_for_children(tenant: Tenant, worl
     await end(tenant, world, run_id)
     assert await money(tenant) == (USD, 0, 0)
     timing = GovernorSettings.model_construct(sweep_interval_ms=50, unknown_deadline_ms=86_400_000)
-    sweepers = Sweepers(world.engine("sweeper"), world.temporal, world.api.parts.publisher, timing)
+    sweepers = Sweepers(
+        world.engine("sweeper"), world.temporal, world.api.parts.publisher, timing, Ed25519PrivateKey.generate()
+    )
     sweeping = asyncio.create_task(sweepers.run())
 
     async def returned() -> bool:

@@ -19,8 +19,9 @@ from holdfast.database.engine import transaction
 from holdfast.ledger.types import Event
 from holdfast.timeline import events
 from holdfast.webhooks.service import EVENTS
-from holdfast.webhooks.signature import webhook_key
+from holdfast.webhooks.signature import public_key_text, signed_headers, webhook_key
 from workers.webhook_sender import WebhookSender
+from workers.webhook_signer import WebhookSigner
 
 from .world import Tenant, World, problem, until
 
@@ -78,20 +79,39 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield one
 
 
-def sender_of(world: World, private_hosts: tuple[str, ...], **changes: Any) -> WebhookSender:
-    engine = world.engine("sweeper")
-    return WebhookSender(engine, webhook_key(PERMIT_KEY), 20, private_hosts, **{"delays_ms": DELAYS_MS, **changes})
+def sender_of(world: World, private_hosts: tuple[str, ...] = (), **changes: Any) -> WebhookSender:
+    return WebhookSender(world.engine("executor"), private_hosts, 20, **{"delays_ms": DELAYS_MS, **changes})
+
+
+async def taken(sender: WebhookSender, webhook_id: str) -> list[Any]:
+    """Takes what is due; rows of other tests are none of this one's."""
+    return [row for row in await sender.take(16, busy=()) if str(row.webhook_id) == webhook_id]
+
+
+def signer_of(world: World) -> WebhookSigner:
+    return WebhookSigner(world.engine("sweeper"), webhook_key(PERMIT_KEY))
 
 
 @asynccontextmanager
 async def sending(world: World, *receivers: Receiver, **changes: Any) -> AsyncIterator[None]:
+    """Signs and sends, as a governor and an executor do."""
     sender = sender_of(world, tuple(f"127.0.0.1:{one.port}" for one in receivers), **changes)
-    task = asyncio.create_task(sender.run())
+    signer = signer_of(world)
+
+    async def sign() -> None:
+        while True:
+            await signer.sign_due()
+            await asyncio.sleep(0.02)
+
+    signing, task = asyncio.create_task(sign()), asyncio.create_task(sender.run())
     try:
         yield
     finally:
         sender.stop()
         await task
+        signing.cancel()
+        await asyncio.wait([signing])
+        assert signing.cancelled(), "signing went wrong"
 
 
 async def added(world: World, tenant: Tenant, url: str, *events: str) -> str:
@@ -251,12 +271,49 @@ async def test_a_sender_that_dies_in_the_middle_forgets_nothing(
 ) -> None:
     webhook_id = await added(world, tenant, receiver.url)
     await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
-    dying = sender_of(world, ())
-    taken = await dying._take(16, busy=())  # as if it was killed right after
-    assert len(taken) == 1
+    assert await signer_of(world).sign_due() >= 1
+    assert len(await taken(sender_of(world), webhook_id)) == 1  # as if it was killed right after
     async with sending(world, receiver):
         (one,) = await ended(tenant, webhook_id, 1)
     assert (one["state"], one["attempts"]) == ("delivered", 2)
+
+
+async def test_nothing_goes_out_unsigned_or_with_an_old_signature(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    webhook_id = await added(world, tenant, receiver.url)
+    await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+    sender = sender_of(world)
+    assert await taken(sender, webhook_id) == []
+    assert await signer_of(world).sign_due() >= 1
+    assert await signer_of(world).sign_due() == 0, "a fresh signature is not made anew"
+    await world.execute("UPDATE webhook_deliveries SET signed_s = signed_s - 200 WHERE webhook_id = $1", webhook_id)
+    assert await taken(sender, webhook_id) == []
+    assert await signer_of(world).sign_due() >= 1
+    (row,) = await taken(sender, webhook_id)
+    check_signature(
+        public_key_text(webhook_key(PERMIT_KEY).public_key().public_bytes_raw()),
+        dict(signed_headers(str(row.delivery_id), row.signed_s, row.signature)),
+        row.body,
+    )
+
+
+async def test_an_end_that_comes_late_changes_nothing(world: World, tenant: Tenant, receiver: Receiver) -> None:
+    """A frozen sender wakes after another has begun the next attempt."""
+    webhook_id = await added(world, tenant, receiver.url)
+    await tenant.owner.post(f"/v1/webhooks/{webhook_id}/test")
+    sender, signer = sender_of(world, delays_ms=(1, 60_000, 60_000)), signer_of(world)
+    await signer.sign_due()
+    (first,) = await taken(sender, webhook_id)
+    await asyncio.sleep(0.005)
+    await signer.sign_due()
+    (second,) = await taken(sender, webhook_id)
+    await sender._end(first, 410, "gone")
+    (one,) = await deliveries(tenant, webhook_id)
+    assert (one["state"], one["attempts"], one["error"]) == ("waiting", 2, "")
+    assert (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()["disabled_at"] is None
+    await sender._end(second, 200, "")
+    assert [one["state"] for one in await deliveries(tenant, webhook_id)] == ["delivered"]
 
 
 async def test_a_slow_receiver_makes_nobody_else_wait(world: World, tenant: Tenant, other: Tenant) -> None:
