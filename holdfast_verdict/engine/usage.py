@@ -48,9 +48,7 @@ class Usage(Mapping[str, int]):
             self.held.setdefault(leg.key, []).append((self.now_ms, leg.amount, leg.window))
 
     def __getitem__(self, key: str) -> int:
-        return sum(
-            amount for at_ms, amount, window in self.held.get(key, ()) if _in_window(at_ms, self.now_ms, window)
-        )
+        return sum(amount for at_ms, amount, window in self.held.get(key, ()) if _in_window(at_ms, self.now_ms, window))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.held)
