@@ -35,7 +35,7 @@ MONEY_UNITS: Final = ("usd", "usd_cents", "nano_usd")
 ORIGIN_KINDS: Final = ("user", "model", "tool")
 
 # kinds of operands: V value, E expression, M list of matchers, X name that is bound in the operands behind it, W watch, N whole
-# number of at least 0, I whole number, L label, R role, O origin, T text; lower-case words are the named sets of `_WORDS`
+# number of at least 0, I whole number, L label, R role, O origin, S list of sources, T text; lower-case words are the sets of `_WORDS`
 _EXPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "true": (),
     "false": (),
@@ -46,6 +46,7 @@ _EXPRESSIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "every": ("V", "X", "E"),
     "some": ("V", "X", "E"),
     "from": ("V", "O"),
+    "only_from": ("V", "S"),
     "run_has": ("L",),
     "released": ("L", "R"),
     "happened": ("W",),
@@ -81,7 +82,9 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "unit": MONEY_UNITS,
 }
 _WATCH_OF: Final = {"happened": "last", "count<=": "count", "sum<=": "sum"}
-_NOT_OF_THE_ACTION_ALONE: Final = frozenset({"from", "run_has", "released", "happened", "count<=", "sum<="})
+_NOT_OF_THE_ACTION_ALONE: Final = frozenset(
+    {"from", "only_from", "run_has", "released", "happened", "count<=", "sum<="}
+)
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}\Z")
 _ACTION: Final = re.compile(r"[\x21-\x7e]{1,200}\Z")
@@ -223,6 +226,8 @@ def _operands(
             read.append(_matchers(operand, place, scope, bound, depth + 1))
         elif kind == "O":
             read.append(_origin(operand, place))
+        elif kind == "S":
+            read.append(_sources(operand, place))
         else:
             _check_leaf(operand, kind, place)
             if kind == "X":
@@ -249,6 +254,15 @@ def _origin(operand: object, path: str) -> object:
     if not is_name(operand):
         refuse(path, 'An origin is "user", "model", "tool", a label, or ["tool", NAME].')
     return operand
+
+
+def _sources(operand: object, path: str) -> tuple[object, ...]:
+    if not isinstance(operand, list | tuple) or not 0 < len(operand) <= MAX_OPERANDS:
+        refuse(path, f"Here stands a list of 1 to {MAX_OPERANDS} origins.")
+    origins = [_origin(each, f"{path}[{n}]") for n, each in enumerate(operand)]
+    if any(isinstance(each, str) and each not in ORIGIN_KINDS for each in origins):
+        refuse(path, "Nothing comes from a label alone.")
+    return tuple(origins)
 
 
 def _texts(texts: tuple[object, ...], path: str) -> None:

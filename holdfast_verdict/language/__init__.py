@@ -1,0 +1,1 @@
+"""The policy language: text to syntax tree, to types, to the compiled form; and the formatter."""
