@@ -135,7 +135,8 @@ def _fact(node: Node) -> s.UnitOf | s.YieldsOf | s.Name:
     if node.data == "yields":
         names = _names(node)
         return s.YieldsOf(names[0] if names else None, _names(_need(node, "names")), _at(node))
-    return s.UnitOf(_value(_need(node, "value")), _names(node), _at(node))
+    words = tuple(_name(token) for token in _tokens(node, "NAME", "CENTS"))
+    return s.UnitOf(_value(_need(node, "value")), words, _at(node))
 
 
 def _statement(node: Node) -> s.Statement:

@@ -242,7 +242,7 @@ def test_gates() -> None:
 
 def test_declared_actions() -> None:
     text = """
-    action refund { args.amount is usd cents  external  yields receipt  field body.note yields untrusted }
+    action refund { args.fee is usd external args.amount is usd cents  yields receipt  field body.note yields untrusted }
     action pay { internal args.fee is nano_usd }
     role r { permit refund where args.amount <= usd(5) permit pay where args.fee < usd(1) }
     """
