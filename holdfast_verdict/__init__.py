@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from holdfast_verdict.engine.history import History
     from holdfast_verdict.engine.session import Session
     from holdfast_verdict.engine.verdict import Verdict
+    from holdfast_verdict.language.compiler import compile_policy
     from holdfast_verdict.policy import Policy
+    from holdfast_verdict.problems import PolicyRefused, Problem
     from holdfast_verdict.provenance.sources import Sources
 
 _HOMES: Final = {
@@ -30,13 +32,29 @@ _HOMES: Final = {
     "Facts": "engine.facts",
     "History": "engine.history",
     "Policy": "policy",
+    "PolicyRefused": "problems",
+    "Problem": "problems",
     "Session": "engine.session",
     "Sources": "provenance.sources",
     "Verdict": "engine.verdict",
+    "compile_policy": "language.compiler",
     "decide_call": "engine.deciding",
 }
 
-__all__ = ["Catalogue", "Facts", "History", "Policy", "Session", "Sources", "Verdict", "decide", "decide_call"]
+__all__ = [
+    "Catalogue",
+    "Facts",
+    "History",
+    "Policy",
+    "PolicyRefused",
+    "Problem",
+    "Session",
+    "Sources",
+    "Verdict",
+    "compile_policy",
+    "decide",
+    "decide_call",
+]
 
 
 def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
