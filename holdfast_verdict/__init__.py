@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from holdfast_verdict.engine.session import Session
     from holdfast_verdict.engine.verdict import Verdict
     from holdfast_verdict.language.compiler import compile_policy
+    from holdfast_verdict.language.formatter import format_policy
     from holdfast_verdict.policy import Policy
     from holdfast_verdict.problems import PolicyRefused, Problem
     from holdfast_verdict.provenance.sources import Sources
@@ -38,6 +39,7 @@ _HOMES: Final = {
     "Sources": "provenance.sources",
     "Verdict": "engine.verdict",
     "compile_policy": "language.compiler",
+    "format_policy": "language.formatter",
     "decide_call": "engine.deciding",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "compile_policy",
     "decide",
     "decide_call",
+    "format_policy",
 ]
 
 

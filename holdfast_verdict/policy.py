@@ -195,7 +195,7 @@ class LabelRule:
     Attributes:
         actions: Patterns of the actions.
         field: Path of the output's field that carries the labels; empty for the whole output.
-        labels: The labels.
+        labels: The labels; none if the policy says that the output is nobody's doing.
         where: Which of the actions; unknown counts as true.
     """
 
@@ -452,7 +452,7 @@ def _rule(node: object, path: str, scope: Scope, roles: Mapping[str, tuple[str, 
 
 def _label(node: object, path: str, scope: Scope) -> LabelRule:
     fields = _object(node, path, "actions", "field", "labels", "where")
-    labels = [_name(each, f"{path}.labels") for each in _list(fields["labels"], f"{path}.labels", 1)]
+    labels = [_name(each, f"{path}.labels") for each in _list(fields["labels"], f"{path}.labels")]
     if set(labels) & set(ORIGIN_KINDS):
         refuse(f"{path}.labels", f"{', '.join(ORIGIN_KINDS)} are origins, not labels.")
     return LabelRule(

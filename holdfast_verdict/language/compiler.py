@@ -10,7 +10,7 @@ from holdfast_verdict.canonical import MAX_INTEGER
 from holdfast_verdict.expressions import Expr
 from holdfast_verdict.language import syntax as s
 from holdfast_verdict.language.conditions import Conditions, both
-from holdfast_verdict.language.declarations import Declared, Problems, declare, meant
+from holdfast_verdict.language.declarations import NOTHING, Declared, Problems, declare, meant
 from holdfast_verdict.language.gates import gate_of
 from holdfast_verdict.language.history import Watches, span_of
 from holdfast_verdict.language.parser import parse_text
@@ -267,7 +267,8 @@ class _Compiler:
         when = self._guard(actions, guard, grants=False)
         self.watches.check_alone(when, actions[0].at)
         patterns = tuple(dict.fromkeys(self.declared.pattern(name) for name in actions))
-        names = tuple(self.declared.label(label, yielded=True) for label in labels)
+        named = () if [label.text for label in labels] == [NOTHING] else labels
+        names = tuple(self.declared.label(label, yielded=True) for label in named)
         if len(set(names)) < len(names):
             self._problems.add("A label stands here twice.", (labels[0].at[0], labels[-1].at[1]))
         self.labels.append(LabelRule(patterns, "" if where is None else where.text, tuple(dict.fromkeys(names)), when))

@@ -16,6 +16,8 @@ from holdfast_verdict.problems import PolicyRefused, Problem
 ROOTS: Final = ("args", "principal", "estimate", "model")
 KINDS: Final = ("llm.call", "code.exec", "http.request", "kb.search", "agent.spawn")
 _UNIT_WORDS: Final = {("usd",): "usd", ("usd", "cents"): "usd_cents", ("nano_usd",): "nano_usd"}
+NOTHING: Final = "nothing"
+"""What an output yields that is trusted: no label at all."""
 UNTRUSTED: Final = "untrusted"
 """The label that outputs from outside carry, whatever is declared."""
 
@@ -98,6 +100,8 @@ class Declared:
         """Returns a label; notes what is wrong with it."""
         if name.text in ORIGIN_KINDS or name.text == "constant":
             self.problems.add(f"`{name.text}` is an origin, not a label.", name.at)
+        elif name.text == NOTHING:
+            self.problems.add("`nothing` is no label, and stands alone behind `yields`.", name.at)
         elif not yielded and self.complete and name.text not in self.labels:
             remedy = meant(name.text, self.labels) or f"Say which action yields it: `label NAME yields {name.text}`."
             self.problems.add(f"No action yields `{name.text}`.", name.at, remedy)

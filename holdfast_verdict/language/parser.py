@@ -161,21 +161,23 @@ def _statement(node: Node) -> s.Statement:
         )
     if node.data == "invariant":
         body = next(child for child in _trees(node) if child.data != "because")
-        return s.Invariant(_name(_tokens(node, "NAME")[0]), _body(body, _ending(node)), _at(node))
-    return cast("s.AtMost | s.Total", _body(_trees(node)[0], _ending(node)))  # of `bare_count` and `bare_sum`
+        return s.Invariant(_name(_tokens(node, "NAME")[0]), _body(body, _ending(node), _at(body)), _at(node))
+    return cast(
+        "s.AtMost | s.Total", _body(_trees(node)[0], _ending(node), _at(node))
+    )  # of `bare_count` and `bare_sum`
 
 
-def _body(node: Node, ending: s.Ending) -> s.Requires | s.Forbid | s.AtMost | s.Total:
+def _body(node: Node, ending: s.Ending, at: s.Span) -> s.Requires | s.Forbid | s.AtMost | s.Total:
     if node.data == "never":
         return _forbid(node, ending)
     if node.data == "requires":
         past = _past(_need(node, "past"))
-        return s.Requires(_names(_one(node, "actions")), _guard(node), past, ending, _at(node))
+        return s.Requires(_names(_one(node, "actions")), _guard(node), past, ending, at)
     actions = _names(_one(node, "actions"))
     if node.data == "at_most":
-        return s.AtMost(_number(_need(node, "number")), actions, _guard(node), _reach(node), ending, _at(node))
+        return s.AtMost(_number(_need(node, "number")), actions, _guard(node), _reach(node), ending, at)
     of, ceiling = _value(_need(node, "value")), _value(_trees(_need(node, "amount"))[0])
-    return s.Total(of, actions, _guard(node), ceiling, _reach(node), ending, _at(node))
+    return s.Total(of, actions, _guard(node), ceiling, _reach(node), ending, at)
 
 
 def _forbid(node: Node, ending: s.Ending | None = None) -> s.Forbid:

@@ -266,5 +266,11 @@ def test_labels() -> None:
     }
 
 
+def test_an_output_may_be_said_to_be_trusted() -> None:
+    (label,) = compile_policy("label clock yields nothing").labels
+    assert label.labels == ()
+    assert Policy.from_json(compile_policy("label clock yields nothing").to_json()).labels == (label,)
+
+
 def test_nothing_is_a_policy_that_permits_nothing() -> None:
     assert compile_policy("# nothing\n").rules == ()
