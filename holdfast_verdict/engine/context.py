@@ -80,6 +80,8 @@ class Context:
         value = self.facts.principal.get(name)
         if value is None:
             return self._lacks(f"principal.{name}")
+        if type(value) is not str and not _is_names(value):
+            raise TypeError(f"principal.{name} is neither a name nor a list of names")
         self.read["principal", name] = value
         return value
 
@@ -166,3 +168,7 @@ class Context:
             return self._lacks(f"estimate.{unit}")
         self.read["estimate", unit] = amount
         return amount
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

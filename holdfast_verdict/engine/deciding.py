@@ -74,8 +74,7 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
         read = _read(action)
         known = facts if isinstance(facts, Facts) else Facts.from_json(facts)
         if not isinstance(known.history, HistoryFacts | History | None):
-            history = History.of(program.policy, known.history, known.principal)
-            known = replace(known, history=history)
+            known = replace(known, history=_history(program, known))
         external = program.is_external(read.name, declared=read.external)
         context = Context(read.name, external, read.args, known, program, read.parameters)
         return _decide(program, read, context, trace)
@@ -132,6 +131,12 @@ def _read(action: object) -> _Action:
     if not whole or _name_of(value) != name:
         raise _Malformed("the action was altered after it got its canonical form")
     return _Action(name, value["args"], action.digest, external is not False, yields, parameters)  # type: ignore[attr-defined]
+
+
+def _history(program: Program, facts: Facts) -> History:
+    if not isinstance(facts.history, list | tuple):
+        raise TypeError("a history is kept, was read from one that is, or is a list of events")
+    return History.of(program.policy, facts.history, facts.principal)
 
 
 def _name_of(value: object) -> str:

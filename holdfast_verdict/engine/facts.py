@@ -160,8 +160,8 @@ class Facts:
         labels = self.labels
         if labels is None:
             return None if self.sources is None else self.sources.labels
-        if isinstance(labels, str):
-            raise TypeError("labels are a set of texts, not one text")
+        if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+            raise TypeError("labels are a set of texts")
         return frozenset(labels)
 
     def origin(self, path: str, leaves: Iterable[object]) -> Origin | None:

@@ -57,14 +57,15 @@ def shortage(leg: Leg, context: Context) -> str | None:
         if leg.amount is not None and leg.amount > leg.ceiling:
             return f"it takes {leg.amount} {leg.unit}, and the limit is {leg.ceiling}"
         return None  # the ledger holds the leg, in one transaction with the decision, or denies
+    told = usage.get(leg.key)
+    used = told if type(told) is int else None
+    context.read["usage", leg.key] = used  # also that it was asked for in vain
     if leg.amount is None:
         return f"?estimate.{leg.unit}"
     if leg.scope is None:
         return f"?principal.{leg.per}"
-    used = usage.get(leg.key)
-    if type(used) is not int:
+    if used is None:
         return f"?usage of {leg.key}"
-    context.read["usage", leg.key] = used
     if max(used, 0) + leg.amount > leg.ceiling:
         return f"it takes {leg.amount} {leg.unit}, {used} of {leg.ceiling} are used"
     return None

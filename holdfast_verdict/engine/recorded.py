@@ -155,7 +155,9 @@ _READERS: Final[Mapping[str, Callable[[Any], object]]] = {
     ),
     "origins": lambda value: {path: Origin.from_json(each) for path, each in _object(value, "origins").items()},
     "history": _history,
-    "usage": lambda value: {key: _whole(used, key) for key, used in _object(value, "usage").items()},
+    "usage": lambda value: {
+        key: _whole(used, key) for key, used in _object(value, "usage").items() if used is not None
+    },
     "approvals": lambda value: tuple(_approval(each) for each in _list(value, "approvals")),
     "estimate": lambda value: Estimate(**_object(value, "estimate")),
 }

@@ -6,7 +6,7 @@ import pytest
 
 from holdfast_verdict import decide
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.engine.facts import Estimate
+from holdfast_verdict.engine.facts import Estimate, Facts
 from holdfast_verdict.engine.usage import Usage
 from holdfast_verdict.engine.verdict import Leg
 
@@ -44,6 +44,13 @@ def test_a_usage_that_was_not_given_is_none_that_is_zero() -> None:
     assert decide(compiled, call(), clerk()).legs  # for the ledger to hold
     assert decide(compiled, call(), clerk(usage={})).code == "facts.missing"
     assert decide(compiled, call(), clerk(usage={"limit-pay run run=r1": None})).code == "facts.missing"
+
+
+def test_that_a_usage_was_not_given_is_recorded_as_well() -> None:
+    compiled = policy(rule("permit"), rule("limit", limit=limit("count", 5, "calls")))
+    verdict = decide(compiled, call(), clerk(usage={}))
+    assert verdict.facts_read["usage"] == {"limit-pay run run=r1": None}
+    assert decide(compiled, call(), Facts.from_json(verdict.facts_read)) == verdict
 
 
 def test_what_never_fits_is_denied_without_asking_the_ledger() -> None:
