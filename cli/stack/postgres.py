@@ -106,6 +106,8 @@ class EmbeddedPostgres:
             "fsync": "on",
             "full_page_writes": "on",
             "synchronous_commit": "on",
+            # a new segment of the log is not filled with zeros first: all commits wait as long as that takes
+            "wal_init_zero": "off",
         }
         return ChildSpec(
             name="postgres",
