@@ -80,7 +80,7 @@ def reserve_rows(
 ) -> tuple[list[tuple[object, ...]], list[tuple[UUID, str, str]], list[str]]:
     """Returns the members of a batch, the scopes that they point at by place, and the units of all of them."""
     places: dict[tuple[UUID, str, str], int] = {}
-    units: set[str] = set()
+    units = sorted({unit for member in batch for unit in member.reservation.amounts})
     rows = []
     for member in batch:
         reservation = member.reservation
@@ -89,12 +89,13 @@ def reserve_rows(
             places.setdefault((tenant_id, scope.kind, scope.scope_id), len(places) + 1)
             for scope in dict.fromkeys(reservation.scopes)
         ]
-        units.update(reservation.amounts)
-        rows.append(_reserve_row(reservation, scopes, member.named_caps))
-    return rows, list(places), sorted(units)
+        rows.append(_reserve_row(reservation, units, scopes, member.named_caps))
+    return rows, list(places), units
 
 
-def _reserve_row(reservation: Reservation, scopes: list[int], named_caps: tuple[UUID, ...]) -> tuple[object, ...]:
+def _reserve_row(
+    reservation: Reservation, units: list[str], scopes: list[int], named_caps: tuple[UUID, ...]
+) -> tuple[object, ...]:
     key, evaluated, request = reservation.key, reservation.evaluated, reservation.approval
     if evaluated.verdict != "needs_approval":
         request = None
@@ -124,8 +125,7 @@ def _reserve_row(reservation: Reservation, scopes: list[int], named_caps: tuple[
         evaluated.code,
         reservation.versions.history,
         reservation.versions.role,
-        list(reservation.amounts),
-        list(reservation.amounts.values()),
+        [reservation.amounts.get(unit) for unit in units],
         scopes,
         reservation.funded,
         jsonb(reservation.estimate),

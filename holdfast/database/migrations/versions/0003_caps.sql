@@ -64,66 +64,62 @@ END $$;
 CREATE TYPE ledger_scope AS (tenant_id uuid, kind text, scope_id text);
 
 -- Locks the caps in force on any of the scopes, in any of the units, and caps that are named besides; sorted by id. Returns them as
--- arrays, by the scope's place (0: named only) and then by id; first and last say where each scope's caps stand in them.
+-- arrays, by the scope's place (0: named only) and then by id; first and last say where each scope's caps stand in them. Heads and
+-- tails are what stands in a decision record between a leg's amount and what is reserved, and after that.
 CREATE FUNCTION lock_caps(p_scopes ledger_scope[], p_units text[], p_named uuid[], p_named_tenants uuid[],
-    OUT cap_ids uuid[], OUT tenant_ids uuid[], OUT units text[], OUT kinds text[], OUT limits bigint[], OUT unlimited boolean[],
-    OUT ceilings bigint[], OUT reserved bigint[], OUT committed bigint[], OUT debts bigint[], OUT thresholds text[], OUT passed smallint[],
-    OUT windows text[], OUT facts text[], OUT first integer[], OUT last integer[])
+    OUT cap_ids uuid[], OUT tenant_ids uuid[], OUT unit_places integer[], OUT kinds text[], OUT limits bigint[], OUT unlimited boolean[],
+    OUT ceilings bigint[], OUT reserved bigint[], OUT committed bigint[], OUT debts bigint[], OUT windows text[],
+    OUT heads text[], OUT tails text[], OUT first integer[], OUT last integer[])
 LANGUAGE plpgsql AS $$
-DECLARE at timestamptz; locked bigint; in_force boolean; ords integer[]; ends timestamptz[]; rolled boolean; o integer; rounds integer := 0;
+DECLARE in_force boolean; ords integer[]; ends timestamptz[]; ended_at timestamptz; o integer; rounds integer := 0;
 BEGIN
     LOOP
         rounds := rounds + 1;
         IF rounds > 100 THEN -- each round waits for somebody who made a window or a cap; so many there are not
             RAISE EXCEPTION 'the caps of these scopes do not come to rest' USING ERRCODE = 'serialization_failure';
         END IF;
-        SELECT count(*), coalesce(bool_and(l.newest OR l.named), true) INTO locked, in_force FROM (
-            SELECT c.newest, w.named FROM (
-                SELECT u.tenant_id, u.cap_id, bool_or(u.named) AS named FROM (
-                    SELECT c.tenant_id, c.cap_id, false AS named FROM unnest(p_scopes) AS s, LATERAL (SELECT k.* FROM caps k
-                WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
-                    WHERE c.unit = ANY(p_units)
-                    UNION ALL SELECT n.tenant_id, n.cap_id, true FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) u
-                GROUP BY 1, 2) w
-            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
-        CONTINUE WHEN NOT in_force; -- somebody has begun a new window meanwhile
-        SELECT array_agg(f.ord ORDER BY f.ord, f.cap_id), array_agg(f.cap_id ORDER BY f.ord, f.cap_id),
-            array_agg(f.tenant_id ORDER BY f.ord, f.cap_id), array_agg(f.unit ORDER BY f.ord, f.cap_id),
+        SELECT coalesce(bool_and(f.newest OR f.ord = 0), true), min(f.ends_at) FILTER (WHERE f.ord > 0),
+            array_agg(f.ord ORDER BY f.ord, f.cap_id), array_agg(f.cap_id ORDER BY f.ord, f.cap_id),
+            array_agg(f.tenant_id ORDER BY f.ord, f.cap_id), array_agg(array_position(p_units, f.unit) ORDER BY f.ord, f.cap_id),
             array_agg(f.scope_kind ORDER BY f.ord, f.cap_id), array_agg(f.limit_amount ORDER BY f.ord, f.cap_id),
             array_agg(f.unlimited ORDER BY f.ord, f.cap_id), array_agg(f.ceiling ORDER BY f.ord, f.cap_id),
             array_agg(f.reserved ORDER BY f.ord, f.cap_id), array_agg(f.committed ORDER BY f.ord, f.cap_id),
-            array_agg(f.debt ORDER BY f.ord, f.cap_id), array_agg(f.thresholds::text ORDER BY f.ord, f.cap_id),
-            array_agg(f.threshold_passed ORDER BY f.ord, f.cap_id), array_agg(f.window_kind ORDER BY f.ord, f.cap_id),
-            array_agg('"scope":[' || to_json(f.scope_kind) || ',' || to_json(f.scope_id) || '],"unit":' || to_json(f.unit) || CASE
+            array_agg(f.debt ORDER BY f.ord, f.cap_id), array_agg(f.window_kind ORDER BY f.ord, f.cap_id),
+            array_agg('","cap_id":"' || f.cap_id || '","committed":"' || f.committed || '","debt":"' || f.debt || '","limit":'
+                || CASE WHEN f.unlimited THEN 'null' ELSE '"' || f.limit_amount || '"' END || ',"reserved":"' ORDER BY f.ord, f.cap_id),
+            array_agg('","scope":[' || to_json(f.scope_kind) || ',' || to_json(f.scope_id) || '],"unit":' || to_json(f.unit) || CASE
                 WHEN f.window_kind = 'total' THEN '}' ELSE ',"window":["' || f.window_kind || '",'
                     || floor(extract(epoch FROM f.starts_at) * 1000)::bigint || ','
                     || floor(extract(epoch FROM f.ends_at) * 1000)::bigint || ']}' END ORDER BY f.ord, f.cap_id),
             array_agg(f.ends_at ORDER BY f.ord, f.cap_id)
-        INTO ords, cap_ids, tenant_ids, units, kinds, limits, unlimited, ceilings, reserved, committed, debts, thresholds, passed, windows,
-            facts, ends
+        INTO in_force, ended_at, ords, cap_ids, tenant_ids, unit_places, kinds, limits, unlimited, ceilings, reserved, committed, debts,
+            windows, heads, tails, ends
         FROM (
-            SELECT s.ord::integer AS ord, c.* FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (SELECT k.* FROM caps k
+            SELECT w.ord, c.* FROM (
+                SELECT u.tenant_id, u.cap_id, max(u.ord)::integer AS ord FROM (
+                    SELECT c.tenant_id, c.cap_id, s.ord FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (
+                        SELECT k.* FROM caps k
+                        WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
+                    WHERE c.unit = ANY(p_units)
+                    UNION ALL SELECT n.tenant_id, n.cap_id, 0 FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) u
+                GROUP BY 1, 2) w
+            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) f;
+        CONTINUE WHEN NOT in_force; -- somebody has begun a new window meanwhile
+        CONTINUE WHEN ( -- somebody has made a cap meanwhile
+            SELECT count(*) FROM unnest(p_scopes) AS s, LATERAL (
+                SELECT k.unit FROM caps k
                 WHERE k.newest AND k.tenant_id = s.tenant_id AND k.scope_kind = s.kind AND k.scope_id = s.scope_id OFFSET 0) c
-            WHERE c.unit = ANY(p_units)
-            UNION ALL
-            SELECT 0, c.* FROM (SELECT DISTINCT * FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)) n
-            JOIN caps c ON c.tenant_id = n.tenant_id AND c.cap_id = n.cap_id
-            WHERE NOT (c.newest AND c.unit = ANY(p_units) AND EXISTS (SELECT 1 FROM unnest(p_scopes) AS s
-                WHERE s.tenant_id = c.tenant_id AND s.kind = c.scope_kind AND s.scope_id = c.scope_id))) f;
-        CONTINUE WHEN locked <> coalesce(cardinality(cap_ids), 0); -- somebody has made a cap meanwhile
-        at := clock_timestamp();
-        rolled := false;
-        FOR i IN 1 .. locked LOOP
-            IF ords[i] > 0 AND ends[i] <= at THEN
-                PERFORM roll_window(tenant_ids[i], cap_ids[i], at);
-                rolled := true;
+            WHERE c.unit = ANY(p_units)) <> coalesce(cardinality(ords) - cardinality(array_positions(ords, 0)), 0);
+        EXIT WHEN coalesce(ended_at > clock_timestamp(), true);
+        FOR i IN 1 .. cardinality(ords) LOOP
+            IF ords[i] > 0 AND ends[i] <= clock_timestamp() THEN
+                PERFORM roll_window(tenant_ids[i], cap_ids[i], clock_timestamp());
             END IF;
         END LOOP;
-        EXIT WHEN NOT rolled;
     END LOOP;
     first := array_fill(1, ARRAY[coalesce(cardinality(p_scopes), 0)]);
     last := array_fill(0, ARRAY[coalesce(cardinality(p_scopes), 0)]);
-    FOR i IN 1 .. locked LOOP
+    FOR i IN 1 .. coalesce(cardinality(ords), 0) LOOP
         o := ords[i];
         CONTINUE WHEN o = 0;
         IF last[o] = 0 THEN first[o] := i; END IF;

@@ -3,7 +3,7 @@
 CREATE TYPE reserve_member AS (
     tenant_id uuid, run_id uuid, step integer, try integer, decision_id uuid, hold_id uuid, kind text, tool text, idempotent boolean,
     digest bytea, action bytea, part_a bytea, part_a_hash bytea, verdict text, code text, history_version bigint, role_version integer,
-    units text[], amounts bigint[], scopes integer[], funded boolean, estimate text, lease_ms bigint, hold_ms bigint,
+    amounts bigint[], scopes integer[], funded boolean, estimate text, lease_ms bigint, hold_ms bigint,
     consumes uuid, approval_id uuid, binding bytea, approval_rule text, approver_role text, requester_id uuid,
     approval_expires_at timestamptz, reply text, event_ids uuid[], channels text[], types text[], data text[], named_caps uuid[]
 );
@@ -15,43 +15,54 @@ CREATE TYPE reserve_answer AS (
     record_hash bytea, superseded uuid, seq bigint, named_caps uuid[], standing text
 );
 
+-- Amounts of a member stand in the order of `p_units`, null where it does not use a unit; its scopes are places in `p_scopes`.
 CREATE FUNCTION ledger_reserve(p_members reserve_member[], p_scopes ledger_scope[], p_units text[]) RETURNS SETOF reserve_answer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    m reserve_member; n integer := 0; now_at timestamptz; at_ms bigint; r integer; stop text;
+    m reserve_member; n integer := 0; now_at timestamptz; at_ms bigint; r integer; s integer; i integer; stop text;
     old_decision uuid; old_hold uuid; old_state text; old_digest text; old_caps uuid[]; old_held bigint[];
+    -- of all members, so that not every look at one of them takes all of it
+    m_tenant uuid[]; m_run uuid[]; m_step integer[]; m_try integer[]; names boolean; money integer;
     -- caps, as lock_caps returns them
-    c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
-    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_window text[]; c_facts text[];
-    s_first integer[]; s_last integer[]; c_changed boolean[];
+    c_id uuid[]; c_tenant uuid[]; c_unit integer[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_window text[]; c_head text[]; c_tail text[];
+    s_first integer[]; s_last integer[]; c_room bigint[];
     -- runs
     r_id uuid[]; r_tenant uuid[]; r_ended boolean[]; r_history bigint[]; r_seq bigint[]; r_role_version integer[]; r_agent text[]; r_role text[];
     r_status text[]; r_decided integer[]; r_events integer[];
     standing jsonb; any_standing boolean; held_ids uuid[]; stopped uuid[];
-    -- answers
+    -- answers; what is not there is as it usually is
     o_status text[]; o_verdict text[]; o_code text[]; o_message text[]; o_retryable boolean[]; o_expires timestamptz[]; o_part_b bytea[];
     o_hash bytea[]; o_superseded uuid[]; o_seq bigint[]; o_named uuid[] := '{}'; o_standing text[]; o_counts boolean[]; o_events integer[];
     o_alarm boolean[]; o_legs ledger_legs[];
-    -- legs of the member that is being decided, and the places of their caps
-    l_cap uuid[]; l_amount bigint[]; l_limit bigint[]; l_unlimited boolean[]; l_place integer[]; legs integer; none bigint[];
-    verdict text; code text; message text; retryable boolean; alarm boolean; allowed boolean;
-    legs_text text; has_cap boolean; short integer; amount bigint; free bigint; i integer; u integer;
-    needed text; part_b bytea; events integer; asks boolean := false;
+    -- legs of the member that is being decided: the places of their caps and the amounts; and what follows from the places, kept as long
+    -- as the next member has the same
+    l_place integer[]; l_amount bigint[]; legs integer; k_place integer[]; l_cap uuid[]; l_limit bigint[]; l_unlimited boolean[]; none bigint[];
+    tenant_pays boolean; run_pays boolean;
+    verdict text; code text; message text; retryable boolean; alarm boolean;
+    legs_text text; short integer; amount bigint; free bigint;
+    part_b bytea; events integer; asks boolean := false;
 BEGIN
-    PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
-    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.windows,
-        l.facts, l.first, l.last
-    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_facts, s_first, s_last
+    SELECT array_agg(t.tenant_id), array_agg(t.run_id), array_agg(t.step), array_agg(t.try), bool_or(cardinality(t.named_caps) > 0)
+    INTO m_tenant, m_run, m_step, m_try, names FROM unnest(p_members) AS t;
+    PERFORM require_tenants(m_tenant);
+    SELECT l.cap_ids, l.tenant_ids, l.unit_places, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.windows,
+        l.heads, l.tails, l.first, l.last
+    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_head, c_tail, s_first, s_last
     FROM lock_caps(p_scopes, p_units,
-        ARRAY(SELECT x FROM unnest(p_members) AS t, unnest(t.named_caps) AS x),
-        ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t, unnest(t.named_caps) AS x)) AS l;
-    c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
+        CASE WHEN names THEN ARRAY(SELECT x FROM unnest(p_members) AS t, unnest(t.named_caps) AS x) ELSE '{}' END,
+        CASE WHEN names THEN ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t, unnest(t.named_caps) AS x) ELSE '{}' END) AS l;
+    FOR i IN 1 .. coalesce(cardinality(c_id), 0) LOOP
+        -- what holds may take of it; nothing in here changes that
+        c_room[i] := c_limit[i] - c_committed[i] - c_debt[i];
+    END LOOP;
+    money := array_position(p_units, 'nano_usd');
 
     SELECT array_agg(l.run_id), array_agg(l.tenant_id), array_agg(l.ended_at IS NOT NULL), array_agg(l.history_version),
         array_agg(l.timeline_seq), array_agg(l.role_version), array_agg(l.agent_name), array_agg(l.role_name)
     INTO r_id, r_tenant, r_ended, r_history, r_seq, r_role_version, r_agent, r_role
-    FROM (SELECT r.* FROM (SELECT DISTINCT t.tenant_id, t.run_id FROM unnest(p_members) AS t) w
+    FROM (SELECT r.* FROM (SELECT DISTINCT t.tenant_id, t.run_id FROM unnest(m_tenant, m_run) AS t (tenant_id, run_id)) w
           JOIN runs r ON r.run_id = w.run_id AND r.tenant_id IS NOT DISTINCT FROM w.tenant_id ORDER BY r.run_id FOR NO KEY UPDATE OF r) l;
     r_status := array_fill(NULL::text, ARRAY[coalesce(cardinality(r_id), 0)]);
     r_decided := array_fill(0, ARRAY[coalesce(cardinality(r_id), 0)]);
@@ -59,7 +70,7 @@ BEGIN
 
     -- what stands for the keys; the run's lock keeps others from putting something there, but not executors from moving a hold
     SELECT count(*) > 0, array_agg(d.hold_id) FILTER (WHERE d.hold_id IS NOT NULL) INTO any_standing, held_ids
-    FROM unnest(p_members) AS t, LATERAL (
+    FROM unnest(m_tenant, m_run, m_step, m_try) AS t (tenant_id, run_id, step, try), LATERAL (
         SELECT k.hold_id FROM decisions k WHERE k.run_id = t.run_id AND k.step = t.step AND k.try = t.try
             AND k.tenant_id IS NOT DISTINCT FROM t.tenant_id AND k.superseded_at IS NULL AND k.step IS NOT NULL OFFSET 0) d;
     IF any_standing THEN
@@ -76,23 +87,20 @@ BEGIN
     END IF;
 
     stopped := ARRAY(SELECT DISTINCT s.tenant_id FROM stops s
-        WHERE s.lifted_at IS NULL AND s.tenant_id = ANY (ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t)));
+        WHERE s.lifted_at IS NULL AND s.tenant_id = ANY (m_tenant));
+    o_status := array_fill('decided'::text, ARRAY[coalesce(cardinality(p_members), 0)]);
     now_at := clock_timestamp();
     at_ms := floor(extract(epoch FROM now_at) * 1000)::bigint;
 
     FOREACH m IN ARRAY p_members LOOP
         n := n + 1;
-        o_status[n] := 'decided'; o_verdict[n] := NULL; o_code[n] := ''; o_message[n] := NULL; o_retryable[n] := false;
         o_expires[n] := now_at + m.hold_ms * interval '1 millisecond';
-        o_part_b[n] := NULL; o_hash[n] := NULL; o_superseded[n] := NULL; o_seq[n] := 0; o_standing[n] := NULL;
-        o_counts[n] := false; o_events[n] := 0; o_alarm[n] := false; o_legs[n] := NULL;
         r := coalesce(width_bucket(m.run_id, r_id), 0);
         -- INVARIANT (LAW 5): another member of this batch may have brought the run of another tenant in
         IF r = 0 OR r_id[r] <> m.run_id OR r_tenant[r] <> m.tenant_id THEN
             o_status[n] := 'no_run';
             CONTINUE;
         END IF;
-        o_seq[n] := r_seq[r];
         old_decision := NULL; old_hold := NULL; old_state := NULL;
         IF standing IS NOT NULL AND standing ? n::text THEN
             SELECT x.decision_id, x.digest, x.hold_id, x.state, ARRAY(SELECT jsonb_array_elements_text(x.cap_ids)::uuid),
@@ -101,18 +109,18 @@ BEGIN
             FROM jsonb_to_record(standing -> n::text)
                 AS x (decision_id uuid, digest text, hold_id uuid, state text, cap_ids jsonb, amounts jsonb);
             IF old_digest = encode(m.digest, 'hex') THEN
-                o_status[n] := 'again';
+                o_status[n] := 'again'; o_seq[n] := r_seq[r];
                 o_standing[n] := standing ->> n::text;
                 CONTINUE;
             END IF;
         END IF;
         IF r_history[r] <> m.history_version OR r_role_version[r] <> m.role_version THEN
-            o_status[n] := 'changed';
+            o_status[n] := 'changed'; o_seq[n] := r_seq[r];
             CONTINUE;
         END IF;
 
         verdict := m.verdict; code := m.code; message := NULL; retryable := false; alarm := false;
-        legs_text := ''; legs := 0; l_cap := '{}'; l_amount := '{}'; l_limit := '{}'; l_unlimited := '{}'; l_place := '{}'; short := NULL; has_cap := false;
+        legs_text := ''; legs := 0; l_place := '{}'; l_amount := '{}'; short := NULL;
         IF r_ended[r] THEN
             verdict := 'deny'; code := 'run.ended'; message := 'the run has ended'; alarm := true;
         ELSIF old_decision IS NOT NULL AND old_state <> 'held' THEN
@@ -122,7 +130,7 @@ BEGIN
             IF old_hold IS NOT NULL THEN
                 -- alone, so that the journal has its return right before what is decided with it; its caps have to be locked, too
                 IF cardinality(p_members) > 1 OR EXISTS (SELECT 1 FROM unnest(old_caps) AS x WHERE x <> ALL(coalesce(c_id, '{}'))) THEN
-                    o_status[n] := 'alone';
+                    o_status[n] := 'alone'; o_seq[n] := r_seq[r];
                     o_named := old_caps;
                     CONTINUE;
                 END IF;
@@ -130,64 +138,64 @@ BEGIN
                     i := array_position(c_id, old_caps[j]);
                     c_reserved[i] := c_reserved[i] - old_held[j];
                     c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
-                    c_changed[i] := true;
                 END LOOP;
             END IF;
             o_superseded[n] := old_decision;
             -- the legs: every cap in force on a scope of the action, in a unit it uses
-            needed := CASE WHEN m.funded THEN 'run' ELSE 'tenant' END;
-            FOR s IN 1 .. coalesce(cardinality(m.scopes), 0) LOOP
-                FOR i IN s_first[m.scopes[s]] .. s_last[m.scopes[s]] LOOP
-                    u := array_position(m.units, c_unit[i]);
-                    CONTINUE WHEN u IS NULL OR (m.funded AND c_unit[i] = 'nano_usd' AND c_kind[i] <> 'run');
-                    amount := m.amounts[u];
-                    IF c_unit[i] = 'nano_usd' AND c_kind[i] = needed THEN has_cap := true; END IF;
-                    IF short IS NULL AND NOT c_unlimited[i] AND c_limit[i] - c_reserved[i] - c_committed[i] - c_debt[i] < amount THEN
+            FOREACH s IN ARRAY m.scopes LOOP
+                CONTINUE WHEN s_last[s] = 0;
+                FOR i IN s_first[s] .. s_last[s] LOOP
+                    amount := m.amounts[c_unit[i]];
+                    CONTINUE WHEN amount IS NULL OR (m.funded AND c_unit[i] = money AND c_kind[i] <> 'run');
+                    IF c_room[i] - c_reserved[i] < amount AND short IS NULL AND NOT c_unlimited[i] THEN
                         short := i;
                     END IF;
-                    legs_text := legs_text || CASE WHEN legs_text = '' THEN '' ELSE ',' END || '{"amount":"' || amount || '","cap_id":"'
-                        || c_id[i] || '","committed":"' || c_committed[i] || '","debt":"' || c_debt[i] || '","limit":'
-                        || CASE WHEN c_unlimited[i] THEN 'null' ELSE '"' || c_limit[i] || '"' END || ',"reserved":"' || c_reserved[i] || '",'
-                        || c_facts[i];
+                    legs_text := legs_text || CASE legs WHEN 0 THEN '{"amount":"' ELSE ',{"amount":"' END || amount || c_head[i] || c_reserved[i]
+                        || c_tail[i];
                     legs := legs + 1;
-                    l_place[legs] := i; l_cap[legs] := c_id[i]; l_amount[legs] := amount; l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
+                    l_place[legs] := i; l_amount[legs] := amount;
                 END LOOP;
             END LOOP;
+            IF k_place IS DISTINCT FROM l_place THEN
+                k_place := l_place; l_cap := '{}'; l_limit := '{}'; l_unlimited := '{}'; tenant_pays := false; run_pays := false;
+                FOREACH i IN ARRAY k_place LOOP
+                    l_cap := l_cap || c_id[i]; l_limit := l_limit || c_limit[i]; l_unlimited := l_unlimited || c_unlimited[i];
+                    tenant_pays := tenant_pays OR (c_unit[i] = money AND c_kind[i] = 'tenant');
+                    run_pays := run_pays OR (c_unit[i] = money AND c_kind[i] = 'run');
+                END LOOP;
+                none := array_fill(0::bigint, ARRAY[legs]);
+            END IF;
             IF verdict = 'allow' THEN
                 stop := CASE WHEN m.tenant_id = ANY (stopped) THEN active_stop(m.tenant_id, r_agent[r], r_role[r], m.tool) END;
-                u := array_position(m.units, 'nano_usd');
                 IF stop IS NOT NULL THEN
                     verdict := 'deny'; code := 'stop.active'; message := 'an emergency stop is on: ' || stop;
                 -- LAW 7: nothing is unlimited by omission
-                ELSIF u IS NOT NULL AND m.amounts[u] > 0 AND NOT has_cap THEN
+                ELSIF m.amounts[money] > 0 AND NOT (CASE WHEN m.funded THEN run_pays ELSE tenant_pays END) THEN
                     verdict := 'deny'; code := 'budget.no_cap'; message := 'the tenant has no money cap, so it cannot spend: set one first';
                 -- LAW 3
                 ELSIF short IS NOT NULL THEN
-                    amount := m.amounts[array_position(m.units, c_unit[short])];
-                    free := c_limit[short] - c_reserved[short] - c_committed[short] - c_debt[short];
+                    amount := m.amounts[c_unit[short]];
+                    free := c_room[short] - c_reserved[short];
                     verdict := 'deny'; code := 'budget.cap_exceeded';
-                    retryable := c_limit[short] - c_committed[short] - c_debt[short] >= amount;
+                    retryable := c_room[short] >= amount;
                     message := 'the cap on ' || c_kind[short] || CASE WHEN c_window[short] = 'total' THEN '' ELSE ' per ' || c_window[short] END
-                        || ' has ' || amount_text(c_unit[short], greatest(free, 0)) || ' left of '
-                        || amount_text(c_unit[short], c_limit[short]) || ', and this may take ' || amount_text(c_unit[short], amount);
+                        || ' has ' || amount_text(p_units[c_unit[short]], greatest(free, 0)) || ' left of '
+                        || amount_text(p_units[c_unit[short]], c_limit[short]) || ', and this may take '
+                        || amount_text(p_units[c_unit[short]], amount);
                 ELSIF m.consumes IS NOT NULL AND NOT take_approval(m.tenant_id, m.run_id, m.step, m.consumes, m.decision_id) THEN
                     verdict := 'deny'; code := 'approval.consumed'; message := 'the approval was used already';
                 END IF;
             END IF;
             o_counts[n] := true;
         END IF;
-        allowed := verdict = 'allow';
-        IF allowed THEN
+        IF verdict = 'allow' THEN
             FOR leg IN 1 .. legs LOOP
-                i := l_place[leg];
-                c_reserved[i] := c_reserved[i] + l_amount[leg];
-                c_changed[i] := true;
+                c_reserved[l_place[leg]] := c_reserved[l_place[leg]] + l_amount[leg];
             END LOOP;
-            none := array_fill(0::bigint, ARRAY[legs]);
             o_legs[n] := ROW(l_cap, l_amount, none, none, l_limit, l_unlimited)::ledger_legs;
         END IF;
         -- canonical bytes: keys in order, no spaces; see holdfast_verdict.record.part_b
-        part_b := convert_to('{"decision_id":"' || m.decision_id || '","hold_id":' || CASE WHEN allowed THEN '"' || m.hold_id || '"' ELSE 'null' END
+        part_b := convert_to('{"decision_id":"' || m.decision_id || '","hold_id":' || CASE verdict WHEN 'allow' THEN '"' || m.hold_id || '"' ELSE 'null' END
             || ',"legs":[' || legs_text || '],"reason_codes":[' || to_json(code) || '],"time_ms":' || at_ms || ',"v":' || '1,"verdict":"'
             || verdict || '"}', 'UTF8');
         events := CASE WHEN message IS NULL THEN cardinality(m.event_ids) ELSE 1 END;
@@ -197,60 +205,69 @@ BEGIN
         r_events[r] := r_events[r] + events;
         r_status[r] := CASE verdict WHEN 'needs_approval' THEN 'waiting' ELSE 'running' END;
         asks := asks OR verdict = 'needs_approval';
-        o_verdict[n] := verdict; o_code[n] := code; o_message[n] := message; o_retryable[n] := retryable; o_part_b[n] := part_b;
+        o_verdict[n] := verdict; o_code[n] := code; o_part_b[n] := part_b; o_seq[n] := r_seq[r]; o_events[n] := events;
         o_hash[n] := sha256('\x00'::bytea || m.part_a_hash || sha256(part_b));
-        o_seq[n] := r_seq[r]; o_events[n] := events; o_alarm[n] := alarm;
+        IF message IS NOT NULL THEN
+            o_message[n] := message; o_retryable[n] := retryable; o_alarm[n] := alarm;
+        END IF;
     END LOOP;
 
     IF array_remove(o_superseded, NULL) <> '{}' THEN
         PERFORM supersede_decisions(p_members, o_superseded);
     END IF;
     UPDATE caps c SET reserved = w.reserved, ceiling = w.ceiling
-    FROM unnest(c_tenant, c_id, c_reserved, c_ceiling, c_changed) AS w (tenant_id, cap_id, reserved, ceiling, changed)
-    WHERE w.changed AND c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id;
-    INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, tool, idempotent, digest, action, decision_id, max_cost_nano_usd,
-        estimate, lease_ms, expires_at, leg_cap_ids, leg_amounts)
-    SELECT t.tenant_id, t.hold_id, t.run_id, t.step, t.try, t.kind, t.tool, t.idempotent, t.digest, t.action, t.decision_id,
-        coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.estimate::jsonb, t.lease_ms, o_expires[t.ordinality],
-        (o_legs[t.ordinality]).cap_ids, (o_legs[t.ordinality]).reserved
-    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'allow';
-    INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts, unlimited,
-        actor, reason)
-    SELECT t.tenant_id, 'reserve', t.hold_id, t.run_id, l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, 'run', t.kind
-    FROM unnest(p_members) WITH ORDINALITY AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l
-    WHERE o_verdict[t.ordinality] = 'allow' AND cardinality(l.cap_ids) > 0 ORDER BY t.ordinality;
+    FROM unnest(c_tenant, c_id, c_reserved, c_ceiling) AS w (tenant_id, cap_id, reserved, ceiling)
+    WHERE c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id AND (c.reserved <> w.reserved OR c.ceiling <> w.ceiling);
     IF asks THEN
         INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd, requester_id, expires_at)
         SELECT t.tenant_id, t.approval_id, t.run_id, t.step, t.binding, t.action, t.approval_rule, t.approver_role,
-            coalesce(t.amounts[array_position(t.units, 'nano_usd')], 0), t.requester_id, t.approval_expires_at
+            coalesce(t.amounts[money], 0), t.requester_id, t.approval_expires_at
         FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_verdict[t.ordinality] = 'needs_approval' AND t.approval_id IS NOT NULL;
     END IF;
-    INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id, reply,
-        part_a, part_b, record_hash)
-    SELECT t.tenant_id, t.decision_id, t.run_id, CASE WHEN o_counts[t.ordinality] THEN t.step END, CASE WHEN o_counts[t.ordinality] THEN t.try END, t.kind,
-        t.digest, o_verdict[t.ordinality], ARRAY[o_code[t.ordinality]], CASE WHEN o_verdict[t.ordinality] = 'allow' THEN t.hold_id END,
-        CASE WHEN o_verdict[t.ordinality] = 'needs_approval' THEN t.approval_id ELSE t.consumes END,
-        CASE WHEN o_message[t.ordinality] IS NULL THEN t.reply::jsonb ELSE jsonb_build_object('code', o_code[t.ordinality], 'message', o_message[t.ordinality],
-            'rule_id', CASE WHEN o_alarm[t.ordinality] THEN '' ELSE t.reply::jsonb ->> 'rule_id' END, 'retryable', o_retryable[t.ordinality],
-            'approval_expires_at', NULL) END,
-        t.part_a, o_part_b[t.ordinality], o_hash[t.ordinality]
-    FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_status[t.ordinality] = 'decided';
+    -- one statement, for each has to be made ready, and carries the members from where they came
+    WITH mem AS MATERIALIZED (
+        SELECT t.*, o_verdict[t.ordinality] AS decided, o_message[t.ordinality] AS message_now, coalesce(o_alarm[t.ordinality], false) AS alarms
+        FROM unnest(p_members) WITH ORDINALITY AS t WHERE o_status[t.ordinality] = 'decided'
+    ), hold AS (
+        INSERT INTO holds (tenant_id, hold_id, run_id, step, try, kind, tool, idempotent, digest, action, decision_id, max_cost_nano_usd,
+            estimate, lease_ms, expires_at, leg_cap_ids, leg_amounts)
+        SELECT t.tenant_id, t.hold_id, t.run_id, t.step, t.try, t.kind, t.tool, t.idempotent, t.digest, t.action, t.decision_id,
+            coalesce(t.amounts[money], 0), t.estimate::jsonb, t.lease_ms, o_expires[t.ordinality],
+            (o_legs[t.ordinality]).cap_ids, (o_legs[t.ordinality]).reserved
+        FROM mem AS t WHERE t.decided = 'allow'
+    ), entry AS (
+        INSERT INTO journal (tenant_id, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas, limit_amounts,
+            unlimited, actor, reason)
+        SELECT t.tenant_id, 'reserve', t.hold_id, t.run_id, l.cap_ids, l.reserved, l.committed, l.debts, l.limits, l.unlimited, 'run', t.kind
+        FROM mem AS t, LATERAL (SELECT (o_legs[t.ordinality]).* OFFSET 0) AS l
+        WHERE t.decided = 'allow' AND cardinality(l.cap_ids) > 0 ORDER BY t.ordinality
+    ), decision AS (
+        INSERT INTO decisions (tenant_id, decision_id, run_id, step, try, kind, digest, verdict, reason_codes, hold_id, approval_id, reply,
+            part_a, part_b, record_hash)
+        SELECT t.tenant_id, t.decision_id, t.run_id, CASE WHEN o_counts[t.ordinality] THEN t.step END, CASE WHEN o_counts[t.ordinality] THEN t.try END,
+            t.kind, t.digest, t.decided, ARRAY[o_code[t.ordinality]], CASE t.decided WHEN 'allow' THEN t.hold_id END,
+            CASE t.decided WHEN 'needs_approval' THEN t.approval_id ELSE t.consumes END,
+            CASE WHEN t.message_now IS NULL THEN t.reply::jsonb ELSE jsonb_build_object('code', o_code[t.ordinality], 'message', t.message_now,
+                'rule_id', CASE WHEN t.alarms THEN '' ELSE t.reply::jsonb ->> 'rule_id' END, 'retryable', o_retryable[t.ordinality],
+                'approval_expires_at', NULL) END,
+            t.part_a, o_part_b[t.ordinality], o_hash[t.ordinality]
+        FROM mem AS t
+    )
+    INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
+    SELECT t.tenant_id, t.run_id, o_seq[t.ordinality] - o_events[t.ordinality] + e.ord, e.event_id, e.channel,
+        CASE WHEN t.alarms THEN 'decision.alarm' ELSE e.type END,
+        CASE WHEN t.message_now IS NULL THEN e.data::jsonb ELSE e.data::jsonb || jsonb_build_object('verdict', t.decided,
+            'code', o_code[t.ordinality], 'message', t.message_now, 'hold_id', NULL, 'held_nano_usd', 0)
+            || CASE WHEN t.alarms THEN '{"rule": ""}'::jsonb ELSE '{}'::jsonb END END
+    FROM mem AS t, unnest(t.event_ids, t.channels, t.types, t.data) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
+    WHERE e.ord <= o_events[t.ordinality];
     UPDATE runs r SET history_version = r.history_version + w.decided, timeline_seq = r.timeline_seq + w.events,
         status = CASE WHEN r.ended_at IS NULL AND r.status IN ('running', 'waiting') THEN w.status ELSE r.status END
     FROM unnest(r_tenant, r_id, r_decided, r_events, r_status) AS w (tenant_id, run_id, decided, events, status)
     WHERE w.decided > 0 AND r.run_id = w.run_id AND r.tenant_id IS NOT DISTINCT FROM w.tenant_id;
-    INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
-    SELECT t.tenant_id, t.run_id, o_seq[t.ordinality] - o_events[t.ordinality] + e.ord, e.event_id, e.channel,
-        CASE WHEN o_alarm[t.ordinality] THEN 'decision.alarm' ELSE e.type END,
-        CASE WHEN o_message[t.ordinality] IS NULL THEN e.data::jsonb ELSE e.data::jsonb || jsonb_build_object('verdict', o_verdict[t.ordinality],
-            'code', o_code[t.ordinality], 'message', o_message[t.ordinality], 'hold_id', NULL, 'held_nano_usd', 0)
-            || CASE WHEN o_alarm[t.ordinality] THEN '{"rule": ""}'::jsonb ELSE '{}'::jsonb END END
-    FROM unnest(p_members) WITH ORDINALITY AS t,
-        unnest(t.event_ids, t.channels, t.types, t.data) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
-    WHERE o_status[t.ordinality] = 'decided' AND e.ord <= o_events[t.ordinality];
-    RETURN QUERY SELECT a::integer, o_status[a], o_verdict[a], o_code[a], o_message[a], o_retryable[a],
+    RETURN QUERY SELECT a::integer, o_status[a], o_verdict[a], coalesce(o_code[a], ''), o_message[a], coalesce(o_retryable[a], false),
         CASE WHEN o_verdict[a] = 'allow' THEN (p_members[a]).hold_id END, o_expires[a], o_hash[a],
-        CASE WHEN o_superseded[a] IS NOT NULL THEN (standing -> a::text ->> 'hold_id')::uuid END, o_seq[a], o_named, o_standing[a]
+        CASE WHEN o_superseded[a] IS NOT NULL THEN (standing -> a::text ->> 'hold_id')::uuid END, coalesce(o_seq[a], 0), o_named, o_standing[a]
     FROM generate_series(1, n) AS a;
 END $$;
 

@@ -22,9 +22,9 @@ CREATE FUNCTION ledger_settle(p_members settle_member[]) RETURNS SETOF settle_an
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    m settle_member; h record; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
-    c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
-    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_window text[]; c_changed boolean[];
+    m settle_member; h record; m_tenant uuid[]; m_hold uuid[]; returns boolean; b_tenant uuid[]; b_cap uuid[]; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
+    c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_changed boolean[];
     r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
@@ -34,26 +34,32 @@ DECLARE
     t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
     last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; threshold smallint;
 BEGIN
-    PERFORM require_tenants(ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t));
-    SELECT l.cap_ids, l.tenant_ids, l.units, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.thresholds, l.passed, l.windows
-    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_window
-    FROM (SELECT array_agg(x.cap_id) AS ids, array_agg(x.tenant_id) AS tenants FROM (
-        SELECT g.tenant_id, leg AS cap_id FROM unnest(p_members) AS t
-        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
-        UNION
+    SELECT array_agg(t.tenant_id), array_agg(t.hold_id), bool_or(t.returns_budget) INTO m_tenant, m_hold, returns FROM unnest(p_members) AS t;
+    PERFORM require_tenants(m_tenant);
+    IF returns THEN
         -- whoever may be the last to settle of a run that has ended returns its budget in the same transaction
-        SELECT b.tenant_id, leg FROM unnest(p_members) AS t
+        SELECT array_agg(b.tenant_id), array_agg(leg) INTO b_tenant, b_cap FROM unnest(p_members) AS t
         JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
         JOIN runs ru ON ru.run_id = g.run_id AND ru.tenant_id IS NOT DISTINCT FROM g.tenant_id
         JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id, unnest(b.leg_cap_ids) AS leg
-        WHERE t.returns_budget) x) ids, lock_caps('{}', '{}', ids.ids, ids.tenants) AS l;
+        WHERE t.returns_budget;
+    END IF;
+    SELECT array_agg(l.cap_id), array_agg(l.tenant_id), array_agg(l.unit), array_agg(l.limit_amount), array_agg(l.unlimited),
+        array_agg(l.ceiling), array_agg(l.reserved), array_agg(l.committed), array_agg(l.debt), array_agg(l.thresholds::text),
+        array_agg(l.threshold_passed)
+    INTO c_id, c_tenant, c_unit, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed
+    FROM (SELECT c.* FROM (
+            SELECT g.tenant_id, leg AS cap_id FROM unnest(m_tenant, m_hold) AS t (tenant_id, hold_id)
+            JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
+            UNION SELECT * FROM unnest(b_tenant, b_cap)) w
+          JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
     c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
 
     SELECT array_agg(l.run_id), array_agg(l.tenant_id), array_agg(l.timeline_seq), array_agg(l.project_id), array_agg(l.user_id),
         array_agg(l.agent_name), array_agg(l.role_name), array_agg(l.time_zone)
     INTO r_id, r_tenant, r_seq, r_project, r_user, r_agent, r_role, r_zone
     FROM (SELECT ru.*, z.time_zone FROM (
-            SELECT DISTINCT g.tenant_id, g.run_id FROM unnest(p_members) AS t
+            SELECT DISTINCT g.tenant_id, g.run_id FROM unnest(m_tenant, m_hold) AS t (tenant_id, hold_id)
             JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id) w
           JOIN runs ru ON ru.run_id = w.run_id AND ru.tenant_id IS NOT DISTINCT FROM w.tenant_id JOIN tenants z ON z.tenant_id = w.tenant_id
           ORDER BY ru.run_id FOR NO KEY UPDATE OF ru) l;
@@ -64,14 +70,14 @@ BEGIN
 
     -- first the locks, then a look: an outcome that was stored while they were waited for is not to be missed (LAW 4)
     PERFORM 1 FROM (
-        SELECT g.hold_id FROM unnest(p_members) AS t
+        SELECT g.hold_id FROM unnest(m_tenant, m_hold) AS t (tenant_id, hold_id)
         JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
         ORDER BY g.hold_id FOR NO KEY UPDATE OF g) l;
     FOR h IN
         SELECT t.ordinality::integer AS ord, g.tenant_id, g.hold_id, g.run_id, g.kind, g.tool, g.state, g.outward_at IS NOT NULL AS outward,
             g.leg_cap_ids, g.leg_amounts, o.hold_id IS NOT NULL AS has_outcome, coalesce(o.simulated, false) AS simulated,
             coalesce(g.estimate #>> '{prices_used,model}', '') AS model
-        FROM unnest(p_members) WITH ORDINALITY AS t
+        FROM unnest(m_tenant, m_hold) WITH ORDINALITY AS t (tenant_id, hold_id, ordinality)
         JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id
         LEFT JOIN outcomes o ON o.tenant_id = g.tenant_id AND o.hold_id = g.hold_id
         ORDER BY g.hold_id, t.ordinality
@@ -84,7 +90,7 @@ BEGIN
             o_state[h.ord] := h.state;
             CONTINUE;
         END IF;
-        IF NOT write_entries(h.tenant_id, h.run_id, m.parents, m.entry_ids, m.contents) THEN
+        IF cardinality(m.entry_ids) > 0 AND NOT write_entries(h.tenant_id, h.run_id, m.parents, m.entry_ids, m.contents) THEN
             o_status[h.ord] := 'no_entry';
             CONTINUE;
         END IF;
@@ -134,9 +140,10 @@ BEGIN
                     r_seq[r] := r_seq[r] + 1;
                     o_seq[h.ord] := r_seq[r];
                     t_run[told] := r; t_seq[told] := r_seq[r];
-                    t_data[told] := jsonb_build_object('cap_id', c_id[i], 'scope', c_kind[i], 'unit', c_unit[i],
-                        'window', c_window[i], 'percent', threshold,
-                        'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text);
+                    t_data[told] := (
+                        SELECT jsonb_build_object('cap_id', c.cap_id, 'scope', c.scope_kind, 'unit', c.unit, 'window', c.window_kind,
+                            'percent', threshold, 'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text)
+                        FROM caps c WHERE c.tenant_id = c_tenant[i] AND c.cap_id = c_id[i]);
                 END LOOP;
             END IF;
         END LOOP;
@@ -182,12 +189,14 @@ BEGIN
         calls = old.calls + excluded.calls, tokens = old.tokens + excluded.tokens,
         input_tokens = old.input_tokens + excluded.input_tokens, cached_tokens = old.cached_tokens + excluded.cached_tokens,
         cost_nano_usd = old.cost_nano_usd + excluded.cost_nano_usd;
-    FOR h IN
-        SELECT DISTINCT t.tenant_id, r_id[o_run[t.ordinality]] AS run_id FROM unnest(p_members) WITH ORDINALITY AS t
-        WHERE t.returns_budget AND o_status[t.ordinality] = 'settled' ORDER BY 2
-    LOOP
-        PERFORM return_budget(h.tenant_id, h.run_id);
-    END LOOP;
+    IF returns THEN
+        FOR h IN
+            SELECT DISTINCT t.tenant_id, r_id[o_run[t.ordinality]] AS run_id FROM unnest(p_members) WITH ORDINALITY AS t
+            WHERE t.returns_budget AND o_status[t.ordinality] = 'settled' ORDER BY 2
+        LOOP
+            PERFORM return_budget(h.tenant_id, h.run_id);
+        END LOOP;
+    END IF;
     RETURN QUERY SELECT a::integer, o_status[a], o_state[a], o_seq[a] FROM generate_series(1, n) AS a;
 END $$;
 
