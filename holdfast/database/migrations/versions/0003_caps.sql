@@ -148,7 +148,7 @@ BEGIN
         INSERT INTO caps (tenant_id, cap_id, scope_kind, scope_id, unit, window_kind, starts_at, ends_at, unlimited, limit_amount, ceiling)
         VALUES (p_tenant_id, new_id(), p_kind, p_scope_id, p_unit, p_window, window_start(p_window, at, zone),
             window_end(p_window, at, zone), false, 0, 0)
-        ON CONFLICT (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest DO NOTHING;
+        ON CONFLICT DO NOTHING; -- whichever of its unique indexes sees first that somebody else makes it
     END IF;
     LOOP
         SELECT * INTO cap FROM caps c WHERE c.newest AND c.tenant_id = p_tenant_id AND c.scope_kind = p_kind AND c.scope_id = p_scope_id
