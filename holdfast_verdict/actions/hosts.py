@@ -89,7 +89,7 @@ def normalise_host(text: str) -> str:
     if text.startswith("["):
         return _normalise_ipv6(text)
     if not text or len(text) > HOST_LENGTH_MAX:
-        raise FormRefused("host.form", f"a host has 1 to {HOST_LENGTH_MAX} characters")
+        raise FormRefused("host.form", f"a host has 1 to {HOST_LENGTH_MAX} characters", "write a shorter name")
     name = text.removesuffix(".")
     labels = [_normalise_label(label, text) for label in _without_substitutes(name).split(".")]
     host = ".".join(labels)
@@ -149,11 +149,15 @@ def _normalise_label(label: str, text: str) -> str:
 
 def _normalise_ipv6(text: str) -> str:
     if not text.endswith("]") or "%" in text:
-        raise FormRefused("host.form", f"{shown(text)} is not an IPv6 address in brackets without a zone id")
+        raise FormRefused(
+            "host.form", f"{shown(text)} is not an IPv6 address in brackets", "write [::1], without a zone id"
+        )
     try:
         address = ipaddress.IPv6Address(text[1:-1])
     except ValueError:
-        raise FormRefused("host.form", f"{shown(text)} is not an IPv6 address") from None
+        raise FormRefused(
+            "host.form", f"{shown(text)} is not an IPv6 address", "write an address such as [::1]"
+        ) from None
     if carries_ipv4(address):
         raise FormRefused(
             "host.embedded_address",

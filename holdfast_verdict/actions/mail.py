@@ -21,6 +21,8 @@ MAIL_ADDRESS_LENGTH_MAX: Final = 254
 _LOCAL_BYTES_MAX: Final = 64
 # without `%` and `!`, by which some servers route on, and `|` and backtick, which some hand to a shell
 _ATOM: Final = re.compile(r"[A-Za-z0-9#$&'*+/=?^_{}~-]+")
+# which some readers decode, and find another address in it
+_ENCODED_WORD: Final = re.compile(r"=\?[^?]*\?[^?]*\?[^?]*\?=")
 _OPTION_OR_FILE: Final = ("-", "/")
 _LETTERS: Final = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
 
@@ -42,7 +44,9 @@ def normalise_mail_address(text: str) -> str:
         raise _not_bare(text)
     address = f"{_local_part(local, text)}@{_domain(domain, text)}"
     if len(address) > MAIL_ADDRESS_LENGTH_MAX:
-        raise FormRefused("email.form", f"a mail address has at most {MAIL_ADDRESS_LENGTH_MAX} characters")
+        raise FormRefused(
+            "email.form", f"a mail address has at most {MAIL_ADDRESS_LENGTH_MAX} characters", "write a shorter one"
+        )
     return address
 
 
@@ -56,7 +60,12 @@ def _not_bare(text: str) -> FormRefused:
 
 def _local_part(local: str, text: str) -> str:
     lowered = normal_text("".join(character.lower() for character in local))
-    if not lowered or len(lowered.encode()) > _LOCAL_BYTES_MAX or lowered.startswith(_OPTION_OR_FILE):
+    if (
+        not lowered
+        or len(lowered.encode()) > _LOCAL_BYTES_MAX
+        or lowered.startswith(_OPTION_OR_FILE)
+        or _ENCODED_WORD.search(lowered)
+    ):
         raise _not_bare(text)
     if unicodedata.normalize("NFKC", lowered) != lowered:
         raise FormRefused(

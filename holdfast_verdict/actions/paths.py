@@ -24,7 +24,7 @@ def normalise_path(text: str) -> str:
         FormRefused: It is no path, or one that some reader takes to another place.
     """
     if not text or len(text) > PATH_LENGTH_MAX:
-        raise FormRefused("path.form", f"a path has 1 to {PATH_LENGTH_MAX} characters")
+        raise FormRefused("path.form", f"a path has 1 to {PATH_LENGTH_MAX} characters", "write a shorter one")
     text = normal_text(text)
     check_visible(text)
     if "\\" in text:

@@ -7,6 +7,7 @@ from typing import Final
 UNKNOWN: Final = "action.unknown"
 MALFORMED: Final = "action.malformed"
 _SHOWN_MAX: Final = 80
+_PLACE_LENGTH_MAX: Final = 200
 
 
 class FormRefused(ValueError):
@@ -15,11 +16,11 @@ class FormRefused(ValueError):
     Attributes:
         code: Stable code.
         message: What is wrong.
-        remedy: What to write instead, or empty.
+        remedy: What to write instead.
     """
 
-    def __init__(self, code: str, message: str, remedy: str = "") -> None:
-        super().__init__(f"{message}; {remedy}" if remedy else message)
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
         self.code = code
         self.message = message
         self.remedy = remedy
@@ -32,11 +33,11 @@ class ActionRefused(ValueError):
         code: Stable code of what is wrong; `holdfast_verdict.actions.codes.CODES` says what each means.
         path: Where, such as `args.to[1]`.
         message: What is wrong, in words that a model can act on.
-        remedy: What to write instead, or empty.
+        remedy: What to write instead.
     """
 
-    def __init__(self, code: str, path: str, message: str, remedy: str = "") -> None:
-        super().__init__(f"{path}: {message}; {remedy}" if remedy else f"{path}: {message}")
+    def __init__(self, code: str, path: str, message: str, remedy: str) -> None:
+        super().__init__(f"{path}: {message}; {remedy}")
         self.code = code
         self.path = path
         self.message = message
@@ -68,6 +69,21 @@ class CatalogueInvalid(ValueError):
         self.path = path
         self.message = message
         self.remedy = remedy
+
+
+Place = tuple["Place | None", str | int]
+"""Where a value stands: the place it stands in, and its name or number there. Put into words only when it is said."""
+
+
+def words_of(place: Place) -> str:
+    """Returns a place as messages name it, such as `args.to[1]`."""
+    words: list[str] = []
+    rest: Place | None = place
+    while rest is not None:
+        rest, word = rest
+        words.append(f"[{word}]" if isinstance(word, int) else f".{word}")
+    text = "".join(reversed(words)).removeprefix(".")
+    return text if len(text) <= _PLACE_LENGTH_MAX else text[:_PLACE_LENGTH_MAX] + "…"
 
 
 def shown(text: str) -> str:

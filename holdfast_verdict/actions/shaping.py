@@ -12,7 +12,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError, ValidationError
 from holdfast_verdict.actions.formats import FORMATS
 from holdfast_verdict.actions.headers import HEADERS, normalise_headers
 from holdfast_verdict.actions.numbers import plain_text
-from holdfast_verdict.actions.refused import ActionRefused, FormRefused
+from holdfast_verdict.actions.refused import ActionRefused, FormRefused, Place, shown, words_of
 from holdfast_verdict.actions.schemas import FORM, types_of, validator
 from holdfast_verdict.actions.values import Plain, copy_of
 
@@ -35,7 +35,7 @@ class Shape:
         Raises:
             ActionRefused: They are not what the schema describes.
         """
-        shaped = _Walk(self).shaped(self.schema, arguments, "args")
+        shaped = _Walk(self).shaped(self.schema, arguments, (None, "args"))
         for error in islice(self._validator.iter_errors(shaped), 1):
             raise _explained(error)
         return cast("dict[str, Plain]", shaped)
@@ -64,52 +64,54 @@ class _Walk:
         # the value is kept beside what was made of it, so that no other gets its id
         self._tried: dict[tuple[int, int], tuple[Plain, Plain | ActionRefused]] = {}
 
-    def shaped(self, schema: Any, value: Plain, path: str) -> Plain:
+    def shaped(self, schema: Any, value: Plain, place: Place) -> Plain:
         schema = self._shape.resolved(schema)
         if not isinstance(schema, dict):
             return value
         for word in ("anyOf", "oneOf"):
             branches = schema.get(word)
             if branches and any(isinstance(branch, dict) and _gives_form(branch) for branch in branches):
-                value = self._chosen(branches, value, path)
+                value = self._chosen(branches, value, place)
         if isinstance(value, dict):
-            return self._object(schema, value, path)
+            return self._object(schema, value, place)
         if isinstance(value, list):
             first = schema.get("prefixItems", ())
             rest = schema.get("items", True)
             return [
-                self.shaped(first[index] if index < len(first) else rest, member, f"{path}[{index}]")
+                self.shaped(first[index] if index < len(first) else rest, member, (place, index))
                 for index, member in enumerate(value)
             ]
-        return _scalar(schema, value, path)
+        return _scalar(schema, value, place)
 
-    def _object(self, schema: Mapping[str, Any], value: dict[str, Plain], path: str) -> Plain:
+    def _object(self, schema: Mapping[str, Any], value: dict[str, Plain], place: Place) -> Plain:
         named = schema.get("properties", {})
         rest = schema.get("additionalProperties", True)
         if schema.get(FORM) == HEADERS:
-            value = _headers(value, path)
+            value = _headers(value, place)
         shaped: dict[str, Plain] = {}
         for name, member in value.items():
             if name not in named and rest is False:
-                known = ", ".join(named) or "nothing"
-                raise ActionRefused("schema.unknown_field", path, f"{name!r} is not known here", f"it takes: {known}")
-            shaped[name] = self.shaped(named.get(name, rest), member, f"{path}.{name}")
+                known = _cut(", ".join(named) or "nothing")
+                raise ActionRefused(
+                    "schema.unknown_field", words_of(place), f"{shown(name)} is not known here", f"it takes: {known}"
+                )
+            shaped[name] = self.shaped(named.get(name, rest), member, (place, name))
         for name, inner in named.items():
             if name not in shaped and isinstance(inner, dict) and "default" in inner:
-                where = f"{path}.{name}"
+                where = (place, name)
                 shaped[name] = self.shaped(inner, copy_of(inner["default"], where), where)
         return shaped
 
-    def _chosen(self, branches: list[Any], value: Plain, path: str) -> Plain:
+    def _chosen(self, branches: list[Any], value: Plain, place: Place) -> Plain:
         """Returns what the first branch makes of a value that describes it; the value itself if none does."""
         kind = _kind_of(value)
         possible = [each for each in branches if self._may_be(each, kind, value)]
         if len(possible) == 1:
-            return self._tried_on(possible[0], value, path)
+            return self._tried_on(possible[0], value, place)
         refusals = []
         for branch in possible:
             try:
-                made = self._tried_on(branch, value, path)
+                made = self._tried_on(branch, value, place)
             except ActionRefused as refused:
                 refusals.append(refused)
                 continue
@@ -119,13 +121,13 @@ class _Walk:
             raise refusals[0]
         return value
 
-    def _tried_on(self, branch: Any, value: Plain, path: str) -> Plain:
+    def _tried_on(self, branch: Any, value: Plain, place: Place) -> Plain:
         if not isinstance(value, dict | list):
-            return self.shaped(branch, value, path)
+            return self.shaped(branch, value, place)
         key = (id(branch), id(value))
         if key not in self._tried:
             try:
-                self._tried[key] = (value, self.shaped(branch, value, path))
+                self._tried[key] = (value, self.shaped(branch, value, place))
             except ActionRefused as refused:
                 self._tried[key] = (value, refused)
         made = self._tried[key][1]
@@ -164,7 +166,7 @@ def _kind_of(value: Plain) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
-def _scalar(schema: Mapping[str, Any], value: Plain, path: str) -> Plain:
+def _scalar(schema: Mapping[str, Any], value: Plain, place: Place) -> Plain:
     form = schema.get(FORM)
     if form == "decimal" and isinstance(value, int | Decimal) and not isinstance(value, bool):
         if "number" not in types_of(schema):
@@ -172,7 +174,10 @@ def _scalar(schema: Mapping[str, Any], value: Plain, path: str) -> Plain:
         return value
     if isinstance(value, Decimal) and "number" not in types_of(schema) and "integer" in types_of(schema):
         raise ActionRefused(
-            "number.fraction", path, f"{plain_text(value)} is not a whole number", "write one without a fraction"
+            "number.fraction",
+            words_of(place),
+            f"{plain_text(value)} is not a whole number",
+            "write one without a fraction",
         )
     bring = FORMATS.get(form or "")
     if bring is None or not isinstance(value, str):
@@ -180,19 +185,27 @@ def _scalar(schema: Mapping[str, Any], value: Plain, path: str) -> Plain:
     try:
         return bring(value)
     except FormRefused as refused:
-        raise ActionRefused(refused.code, path, refused.message, refused.remedy) from None
+        raise ActionRefused(refused.code, words_of(place), refused.message, refused.remedy) from None
 
 
-def _headers(value: dict[str, Plain], path: str) -> dict[str, Plain]:
+def _headers(value: dict[str, Plain], place: Place) -> dict[str, Plain]:
     try:
         return normalise_headers(value)
     except FormRefused as refused:
-        raise ActionRefused(refused.code, path, refused.message, refused.remedy) from None
+        raise ActionRefused(refused.code, words_of(place), refused.message, refused.remedy) from None
+
+
+def _cut(message: str) -> str:
+    """Returns a message without what cannot be seen, and without more than can be read."""
+    seen = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message[:_MESSAGE_LENGTH_MAX])
+    return seen if len(message) <= _MESSAGE_LENGTH_MAX else seen + " …"
 
 
 def _explained(error: ValidationError) -> ActionRefused:
-    where = "args" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-    message = error.message if len(error.message) <= _MESSAGE_LENGTH_MAX else error.message[:_MESSAGE_LENGTH_MAX] + " …"
+    place: Place = (None, "args")
+    for part in error.instance_path:
+        place = (place, part)
+    where, message = words_of(place), _cut(error.message)
     if isinstance(error.kind, ValidationErrorKind.Required):
         return ActionRefused("schema.missing_field", where, message, "give it")
     return ActionRefused("schema.mismatch", where, message, "correct the arguments and call again")

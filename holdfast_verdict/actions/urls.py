@@ -71,7 +71,7 @@ def read_url(text: str) -> Url:
         FormRefused: It is not one, or two readers might disagree about where it leads.
     """
     if len(text) > URL_LENGTH_MAX:
-        raise FormRefused("url.size", f"a URL has at most {URL_LENGTH_MAX} characters")
+        raise FormRefused("url.size", f"a URL has at most {URL_LENGTH_MAX} characters", "send long values in a body")
     if "\\" in text:
         raise FormRefused(
             "url.backslash", "a URL has no backslash, which some readers take for /", "write / or percent-encode it"
@@ -93,7 +93,9 @@ def read_url(text: str) -> Url:
     target = _decoded(read["pathname"]) + _decoded(read["search"] or ("?" if query else ""))
     url = Url(scheme, host, port, target, _decoded(read["hash"]))
     if len(url.text) > URL_LENGTH_MAX:
-        raise FormRefused("url.size", f"a URL has at most {URL_LENGTH_MAX} characters when percent-encoded")
+        raise FormRefused(
+            "url.size", f"a URL has at most {URL_LENGTH_MAX} characters when percent-encoded", "send less"
+        )
     return url
 
 
@@ -115,7 +117,7 @@ def _host_and_port(authority: str, scheme: str) -> tuple[str, int]:
         raise FormRefused("url.host_escape", "a host has no percent-encoding", "write its plain characters")
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None or not parts["host"]:
-        raise FormRefused("url.form", f"{shown(authority)} is not host or host:port")
+        raise FormRefused("url.form", f"{shown(authority)} is not host or host:port", "write one host after //")
     port = int(parts["port"]) if parts["port"] else DEFAULT_PORTS[scheme]
     if not 0 < port <= _PORT_MAX:
         raise FormRefused("url.port", f"{port} is not a port", f"write 1 to {_PORT_MAX}")
@@ -161,7 +163,7 @@ def _parsed(text: str, host: str) -> ada_url.ada_adapter.ParseAttributes:
     try:
         read = ada_url.parse_url(text, ("hostname", "username", "password", "pathname", "search", "hash"))
     except ValueError:
-        raise FormRefused("url.form", "is not a URL by the WHATWG standard") from None
+        raise FormRefused("url.form", "is not a URL by the WHATWG standard", "write its host plainly") from None
     # the strict reader and the standard's must see the same destination
     if read["hostname"] != host or read["username"] or read["password"]:
         raise FormRefused("url.form", "is a URL that readers read differently", "write its host plainly")

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, Union
 
 from holdfast_verdict.actions.numbers import exact_number
-from holdfast_verdict.actions.refused import ActionRefused, FormRefused, shown
+from holdfast_verdict.actions.refused import ActionRefused, FormRefused, Place, shown, words_of
 from holdfast_verdict.actions.texts import normal_text
 
 Plain = Union[None, bool, int, str, Decimal, list["Plain"], dict[str, "Plain"]]  # noqa: UP007 (quoted names cannot be parts of a `|`)
@@ -18,13 +18,13 @@ ARGUMENTS_BYTES_MAX: Final = 65_536
 DEPTH_MAX: Final = 60
 
 
-def copy_of(value: object, path: str) -> Plain:
+def copy_of(value: object, place: Place) -> Plain:
     """Returns a copy of a value with its numbers and texts in their one form.
 
     Raises:
         ActionRefused: It is not JSON, or over a bound.
     """
-    return _Copy().of(value, path, 0)
+    return _Copy().of(value, place, 0)
 
 
 class _Copy:
@@ -33,59 +33,66 @@ class _Copy:
     def __init__(self) -> None:
         self._left = ARGUMENTS_BYTES_MAX
 
-    def of(self, value: object, path: str, depth: int) -> Plain:
+    def of(self, value: object, place: Place, depth: int) -> Plain:
         if depth > DEPTH_MAX:
-            raise ActionRefused("json.depth", path, f"is nested deeper than {DEPTH_MAX}", "send flatter arguments")
-        self._take(1, path)
+            raise ActionRefused(
+                "json.depth", words_of(place), f"is nested deeper than {DEPTH_MAX}", "send flatter arguments"
+            )
+        self._take(1, place)
         if value is None or isinstance(value, bool):
             return value
         try:
             if isinstance(value, str):
-                self._take(len(value), path)
+                self._take(len(value), place)
                 return normal_text(str.__str__(value))
             if isinstance(value, int):
                 return exact_number(int.__add__(value, 0))
             if isinstance(value, float | Decimal):
                 return exact_number(value)
         except FormRefused as refused:
-            raise ActionRefused(refused.code, path, refused.message, refused.remedy) from None
+            raise ActionRefused(refused.code, words_of(place), refused.message, refused.remedy) from None
         if isinstance(value, list | tuple):
-            return [self.of(member, f"{path}[{index}]", depth + 1) for index, member in enumerate(value)]
+            return [self.of(member, (place, index), depth + 1) for index, member in enumerate(value)]
         if isinstance(value, Mapping):
             return {
-                self._key(key, path): self.of(member, f"{path}.{key}", depth + 1)
-                for key, member in self._items(value, path)
+                self._key(key, place): self.of(member, (place, str(key)), depth + 1)
+                for key, member in self._items(value, place)
             }
         raise ActionRefused(
-            "json.type", path, f"is a {type(value).__name__}, which JSON does not have", "send plain JSON"
+            "json.type", words_of(place), f"is a {type(value).__name__}, which JSON does not have", "send plain JSON"
         )
 
-    def _take(self, size: int, path: str) -> None:
+    def _take(self, size: int, place: Place) -> None:
         self._left -= size
         if self._left < 0:
-            raise ActionRefused("json.size", path, f"the arguments are over {ARGUMENTS_BYTES_MAX} bytes", "send less")
+            raise ActionRefused(
+                "json.size", words_of(place), f"the arguments are over {ARGUMENTS_BYTES_MAX} bytes", "send less"
+            )
 
-    def _items(self, value: Mapping[object, object], path: str) -> list[tuple[object, object]]:
+    def _items(self, value: Mapping[object, object], place: Place) -> list[tuple[object, object]]:
         try:
             return list(islice(value.items(), self._left + 1))
         except Exception as error:  # noqa: BLE001 (a caller's own mapping may raise anything, and this must not)
             raise ActionRefused(
-                "json.type", path, f"cannot be read: {type(error).__name__}", "send plain JSON"
+                "json.type", words_of(place), f"cannot be read: {type(error).__name__}", "send plain JSON"
             ) from None
 
-    def _key(self, key: object, path: str) -> str:
+    def _key(self, key: object, place: Place) -> str:
         if not isinstance(key, str):
             raise ActionRefused(
-                "json.key_name", path, f"has a key that is a {type(key).__name__}", "write keys as text"
+                "json.key_name", words_of(place), f"has a key that is a {type(key).__name__}", "write keys as text"
             )
         key = str.__str__(key)
-        self._take(len(key), path)
+        self._take(len(key), place)
         if not key.isascii() or not key.isprintable():
             raise ActionRefused(
-                "json.key_name", path, f"has the key {shown(key)}, which is not printable ASCII", "rename it"
+                "json.key_name", words_of(place), f"has the key {shown(key)}, which is not printable ASCII", "rename it"
             )
         if key.startswith("$"):
             raise ActionRefused(
-                "json.key_name", path, f"has the key {shown(key)}: keys that start with $ are Holdfast's", "rename it"
+                "json.key_name",
+                words_of(place),
+                f"has the key {shown(key)}: keys that start with $ are Holdfast's",
+                "rename it",
             )
         return key
