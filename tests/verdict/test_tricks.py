@@ -12,6 +12,7 @@ import ada_url
 import httpx
 import pytest
 
+from holdfast_verdict import Policy, decide_call
 from holdfast_verdict.actions import (
     ActionRefused,
     CanonicalAction,
@@ -58,19 +59,22 @@ HONEST: Final = [sample for sample in ALL if sample.honest]
 OF_TEXT: Final = [sample for sample in ALL if sample.noun in NAMES]
 
 
-def proposed(sample: Sample, catalogue: Catalogue = CATALOGUE) -> CanonicalAction:
+def call_of(sample: Sample) -> tuple[str, Mapping[str, object] | str]:
+    """Returns the call that a sample is tried by: an action's name and its arguments, as JSON text where it is one."""
     if sample.noun in NAMES:
         tool, name, _ = NAMES[sample.noun]
-        return catalogue.action(tool, {name: sample.given})
+        return tool, {name: sample.given}
     if sample.noun == "numbers":
-        return catalogue.action("pay", f'{{"amount": {sample.given}}}')
+        return "pay", f'{{"amount": {sample.given}}}'
     if sample.noun == "headers":
-        return catalogue.action(
-            "http.request", f'{{"method": "GET", "url": "https://api.stripe.com/", "headers": {sample.given}}}'
-        )
+        return "http.request", f'{{"method": "GET", "url": "https://api.stripe.com/", "headers": {sample.given}}}'
     if sample.noun == "strings":
-        return catalogue.action("note", f'{{"text": {sample.given}}}')
-    return catalogue.action("store", sample.given)
+        return "note", f'{{"text": {sample.given}}}'
+    return "store", sample.given
+
+
+def proposed(sample: Sample, catalogue: Catalogue = CATALOGUE) -> CanonicalAction:
+    return catalogue.action(*call_of(sample))
 
 
 def argument(sample: Sample, action: CanonicalAction) -> Any:
@@ -100,6 +104,59 @@ def test_each_becomes_what_it_should(sample: Sample) -> None:
     assert argument(sample, action) == sample.becomes
     again = CATALOGUE.action(action.name, action.arguments())
     assert again == action
+
+
+MATCHERS: Final[Mapping[str, Any]] = {
+    "urls": ("in", ("arg", "url"), [("host", "api.stripe.com")]),
+    "hosts": ("in", ("arg", "host"), [("host", "*.acme.com")]),
+    "mail": ("in", ("arg", "to"), [("domain", "acme.com")]),
+    "paths": ("in", ("arg", "path"), [("path", "/srv/data")]),
+    "numbers": ("<=", ("arg", "amount"), ("int", 100)),
+    "json": ("==", ("arg", "to"), ("text", "bob")),
+    "headers": ("in", ("arg", "url"), [("host", "api.stripe.com")]),
+    "strings": ("==", ("arg", "text"), ("text", "admin")),
+}
+TOOLS: Final = {
+    **{noun: tool for noun, (tool, _, _) in NAMES.items()},
+    "numbers": "pay",
+    "json": "store",
+    "headers": "http.request",
+    "strings": "note",
+}
+FACTS: Final = {"principal": {"tenant": "acme", "project": "p", "user": "u", "agent": "a", "role": "tried", "run": "r"}}
+
+
+def policy_of(noun: str, effect: str) -> Policy:
+    """Returns a policy that permits (or permits all, and forbids) what has the harmless reading."""
+    rule: dict[str, Any] = {
+        "id": "r",
+        "effect": effect,
+        "role": "tried",
+        "actions": [TOOLS[noun]],
+        "when": MATCHERS[noun],
+        "code": "policy.permitted" if effect == "permit" else "policy.forbidden",
+        "message": "",
+        "gate": None,
+        "limit": None,
+    }
+    everything = {**rule, "id": "all", "effect": "permit", "when": ["true"], "code": "policy.permitted"}
+    rules = [rule] if effect == "permit" else [everything, {**rule, "when": ["not", rule["when"]]}]
+    form = {"v": 1, "roles": {"tried": []}, "rules": rules, "labels": [], "watches": [], "zones": [], "external": {}}
+    return Policy.from_json(json.loads(json.dumps(form)))
+
+
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+@pytest.mark.parametrize("sample", ALL, ids=str)
+def test_no_policy_that_allows_the_harmless_reading_allows_a_trick(sample: Sample, effect: str) -> None:
+    """Neither one that permits what is harmless, nor one that forbids what is not: what cannot be read is unknown to both."""
+    tool, arguments = call_of(sample)
+    verdict = decide_call(policy_of(sample.noun, effect), CATALOGUE, tool, arguments, FACTS)
+    allowed = sample.allowed and (sample.noun != "strings")
+    assert (verdict.verdict == "allow") == allowed, verdict
+    if sample.refused:
+        assert verdict.code == "action.malformed"
+    if sample.noun in NAMES and not sample.allowed:
+        assert decide_call(policy_of(sample.noun, effect), PLAIN, tool, arguments, FACTS).verdict == "deny"
 
 
 RULES: Final[Mapping[str, Callable[[object], bool | None]]] = {
