@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
@@ -28,6 +28,8 @@ class CanonicalAction:
         canonical: Its bytes.
         digest: SHA-256 of these.
         external: Its effect leaves the tenant's boundary.
+        yields: Labels of what it returns, by path of the field; as its type says.
+        parameters: JSON Schema of its arguments, as its type says.
     """
 
     name: str
@@ -36,15 +38,26 @@ class CanonicalAction:
     canonical: bytes
     digest: bytes
     external: bool
+    yields: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+    parameters: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, name: str, kind: str, arguments: Mapping[str, Plain], *, external: bool) -> CanonicalAction:
+    def of(
+        cls,
+        name: str,
+        kind: str,
+        arguments: Mapping[str, Plain],
+        *,
+        external: bool,
+        yields: Mapping[str, tuple[str, ...]],
+        parameters: Mapping[str, Any],
+    ) -> CanonicalAction:
         """Builds it from arguments that are in their one form already."""
         about: dict[str, JsonValue] = {"kind": kind, "args": _encoded(dict(arguments))}
         if kind == TOOL_KIND:
             about["tool"] = name
         canonical = canonical_bytes(about)
-        return cls(name, kind, about, canonical, hashlib.sha256(canonical).digest(), external)
+        return cls(name, kind, about, canonical, hashlib.sha256(canonical).digest(), external, yields, parameters)
 
     @property
     def args(self) -> Mapping[str, JsonValue]:

@@ -170,7 +170,14 @@ class Catalogue:
         if not isinstance(read, Mapping):
             raise ActionRefused("json.type", "args", "are not an object", 'send {"name": value, …}')
         about = self._types[name]
-        action = CanonicalAction.of(name, about.kind, shape.of(copy_of(read, (None, "args"))), external=about.external)
+        action = CanonicalAction.of(
+            name,
+            about.kind,
+            shape.of(copy_of(read, (None, "args"))),
+            external=about.external,
+            yields=about.yields,
+            parameters=about.parameters,
+        )
         if len(action.canonical) > ARGUMENTS_BYTES_MAX:
             raise ActionRefused("json.size", "args", f"the arguments are over {ARGUMENTS_BYTES_MAX} bytes", "send less")
         return action

@@ -135,7 +135,7 @@ def _normalise_label(label: str, text: str) -> str:
         return label
     try:
         encoded = idna.alabel(label).decode("ascii")
-        unicode_label = idna.ulabel(encoded)
+        unicode_label = idna.ulabel(encoded) if label.isascii() else label
     except UnicodeError:
         raise _not_a_host(text) from None
     if _LABEL.fullmatch(encoded) is None or (label.isascii() and encoded != label):

@@ -16,6 +16,7 @@ from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
 from holdfast_verdict.actions.formats import FORMATS
 from holdfast_verdict.actions.headers import HEADERS
+from holdfast_verdict.actions.values import refusal_of_key
 
 SCHEMA_BYTES_MAX: Final = 262_144
 SCHEMA_DEPTH_MAX: Final = 48
@@ -265,6 +266,9 @@ class _Closer:
         self._close_text(flat, found, path, forms)
         if "properties" in flat or "additionalProperties" in flat or flat.get("type") == "object":
             named = flat.get("properties", {})
+            for name in named:
+                if refusal := refusal_of_key(name):
+                    raise SchemaRefused(path, f"names {name!r}, which {refusal}", "rename it")
             found["properties"] = {
                 name: self.schema(inner, _below(path, "properties", name), depth + 1, forms.get(name, {}))
                 for name, inner in named.items()

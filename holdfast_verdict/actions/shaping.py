@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from itertools import islice
 from typing import Any, Final, cast
 
 from jsonschema_rs import Draft202012Validator, ValidationError, ValidationErrorKind
@@ -14,10 +13,9 @@ from holdfast_verdict.actions.headers import HEADERS, normalise_headers
 from holdfast_verdict.actions.numbers import plain_text
 from holdfast_verdict.actions.refused import ActionRefused, FormRefused, Place, shown, words_of
 from holdfast_verdict.actions.schemas import FORM, types_of, validator
-from holdfast_verdict.actions.values import Plain, copy_of
+from holdfast_verdict.actions.values import DEPTH_MAX, Plain, copy_of
 
 _MESSAGE_LENGTH_MAX: Final = 200
-_PROBLEMS_SHOWN_MAX: Final = 5
 
 
 class Shape:
@@ -36,8 +34,10 @@ class Shape:
             ActionRefused: They are not what the schema describes.
         """
         shaped = _Walk(self).shaped(self.schema, arguments, (None, "args"))
-        for error in islice(self._validator.iter_errors(shaped), 1):
-            raise _explained(error)
+        try:
+            self._validator.validate(shaped)
+        except ValidationError as error:
+            raise _explained(error) from None
         return cast("dict[str, Plain]", shaped)
 
     def resolved(self, schema: Any) -> Any:
@@ -61,6 +61,7 @@ class _Walk:
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
+        self._filling = 0
         # the value is kept beside what was made of it, so that no other gets its id
         self._tried: dict[tuple[int, int], tuple[Plain, Plain | ActionRefused]] = {}
 
@@ -98,14 +99,23 @@ class _Walk:
             shaped[name] = self.shaped(named.get(name, rest), member, (place, name))
         for name, inner in named.items():
             if name not in shaped and isinstance(inner, dict) and "default" in inner:
-                where = (place, name)
-                shaped[name] = self.shaped(inner, copy_of(inner["default"], where), where)
+                shaped[name] = self._default(inner, (place, name))
         return shaped
+
+    def _default(self, schema: Mapping[str, Any], place: Place) -> Plain:
+        if self._filling > DEPTH_MAX:
+            raise ActionRefused("json.depth", words_of(place), "has a default that holds itself", "give it")
+        self._filling += 1
+        try:
+            return self.shaped(schema, copy_of(schema["default"], place), place)
+        finally:
+            self._filling -= 1
 
     def _chosen(self, branches: list[Any], value: Plain, place: Place) -> Plain:
         """Returns what the first branch makes of a value that describes it; the value itself if none does."""
-        kind = _kind_of(value)
-        possible = [each for each in branches if self._may_be(each, kind, value)]
+        possible = [each for each in branches if self._is_of_type(each, _kind_of(value))]
+        if len(possible) > 1 and isinstance(value, dict):
+            possible = [each for each in possible if self._names_fit(each, value)]
         if len(possible) == 1:
             return self._tried_on(possible[0], value, place)
         refusals = []
@@ -135,17 +145,21 @@ class _Walk:
             raise made
         return made
 
-    def _may_be(self, branch: Any, kind: str, value: Plain) -> bool:
+    def _is_of_type(self, branch: Any, kind: str) -> bool:
+        branch = self._shape.resolved(branch)
+        return kind in types_of(branch) if isinstance(branch, dict) else bool(branch)
+
+    def _names_fit(self, branch: Any, value: dict[str, Plain]) -> bool:
+        """Says whether an object has the fields of a branch, and what is constant in it: a look that costs little."""
         branch = self._shape.resolved(branch)
         if not isinstance(branch, dict):
             return bool(branch)
-        if kind not in types_of(branch):
+        named = branch.get("properties", {})
+        if branch.get("additionalProperties", True) is False and not value.keys() <= named.keys():
             return False
-        if not isinstance(value, dict):
-            return True
-        for name, inner in branch.get("properties", {}).items():
-            known = self._shape.resolved(inner)
-            if isinstance(known, dict) and "const" in known and name in value and value[name] != known["const"]:
+        for name in value.keys() & named.keys():
+            known = self._shape.resolved(named[name])
+            if isinstance(known, dict) and "const" in known and value[name] != known["const"]:
                 return False
         return True
 

@@ -84,15 +84,15 @@ class _Copy:
             )
         key = str.__str__(key)
         self._take(len(key), place)
-        if not key.isascii() or not key.isprintable():
+        if refusal := refusal_of_key(key):
             raise ActionRefused(
-                "json.key_name", words_of(place), f"has the key {shown(key)}, which is not printable ASCII", "rename it"
-            )
-        if key.startswith("$"):
-            raise ActionRefused(
-                "json.key_name",
-                words_of(place),
-                f"has the key {shown(key)}: keys that start with $ are Holdfast's",
-                "rename it",
+                "json.key_name", words_of(place), f"has the key {shown(key)}, which {refusal}", "rename it"
             )
         return key
+
+
+def refusal_of_key(key: str) -> str:
+    """Says why nothing can be called so in canonical arguments, or nothing if it can."""
+    if not key.isascii() or not key.isprintable():
+        return "is not printable ASCII"
+    return "starts with $ as Holdfast's own do" if key.startswith("$") else ""

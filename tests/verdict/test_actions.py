@@ -136,3 +136,16 @@ def test_a_catalogue_that_would_leave_something_open_is_refused(entry: Any, said
         Catalogue.of({"x": entry})
     with pytest.raises(CatalogueInvalid, match="no name"):
         Catalogue.of({"tool.call": {}})
+
+
+def test_a_default_that_holds_itself_is_refused_and_not_filled_in_for_ever() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node", "default": {}}}}
+    catalogue = Catalogue.of(
+        {
+            "x": {
+                "parameters": {"type": "object", "properties": {"n": {"$ref": "#/$defs/Node"}}, "$defs": {"Node": node}}
+            }
+        }
+    )
+    with pytest.raises(ActionRefused, match="holds itself"):
+        catalogue.action("x", {"n": {}})
