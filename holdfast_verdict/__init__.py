@@ -15,7 +15,9 @@ import holdfast_verdict.decide  # noqa: F401 (see above)
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from holdfast_verdict.actions.catalogue import Catalogue
+    from holdfast_verdict.actions.action import CanonicalAction
+    from holdfast_verdict.actions.catalogue import ActionType, Catalogue
+    from holdfast_verdict.actions.refused import ActionRefused, CatalogueInvalid
     from holdfast_verdict.canonical import JsonValue
     from holdfast_verdict.engine.deciding import decide_call
     from holdfast_verdict.engine.facts import Facts
@@ -29,22 +31,30 @@ if TYPE_CHECKING:
     from holdfast_verdict.provenance.sources import Sources
 
 _HOMES: Final = {
-    "Catalogue": "actions.catalogue",
-    "Facts": "engine.facts",
-    "History": "engine.history",
-    "Policy": "policy",
-    "PolicyRefused": "problems",
-    "Problem": "problems",
-    "Session": "engine.session",
-    "Sources": "provenance.sources",
-    "Verdict": "engine.verdict",
-    "compile_policy": "language.compiler",
-    "format_policy": "language.formatter",
-    "decide_call": "engine.deciding",
+    "ActionRefused": "holdfast_verdict.actions.refused",
+    "ActionType": "holdfast_verdict.actions.catalogue",
+    "CanonicalAction": "holdfast_verdict.actions.action",
+    "Catalogue": "holdfast_verdict.actions.catalogue",
+    "CatalogueInvalid": "holdfast_verdict.actions.refused",
+    "Facts": "holdfast_verdict.engine.facts",
+    "History": "holdfast_verdict.engine.history",
+    "Policy": "holdfast_verdict.policy",
+    "PolicyRefused": "holdfast_verdict.problems",
+    "Problem": "holdfast_verdict.problems",
+    "Session": "holdfast_verdict.engine.session",
+    "Sources": "holdfast_verdict.provenance.sources",
+    "Verdict": "holdfast_verdict.engine.verdict",
+    "compile_policy": "holdfast_verdict.language.compiler",
+    "decide_call": "holdfast_verdict.engine.deciding",
+    "format_policy": "holdfast_verdict.language.formatter",
 }
 
 __all__ = [
+    "ActionRefused",
+    "ActionType",
+    "CanonicalAction",
     "Catalogue",
+    "CatalogueInvalid",
     "Facts",
     "History",
     "Policy",
@@ -71,4 +81,4 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(home), name)

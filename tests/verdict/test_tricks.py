@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import ada_url
 import httpx
 import pytest
 
-from holdfast_verdict import Policy, decide_call
+from holdfast_verdict import Policy, compile_policy, decide_call
 from holdfast_verdict.actions import (
     ActionRefused,
     CanonicalAction,
@@ -106,16 +107,17 @@ def test_each_becomes_what_it_should(sample: Sample) -> None:
     assert again == action
 
 
-MATCHERS: Final[Mapping[str, Any]] = {
-    "urls": ("in", ("arg", "url"), [("host", "api.stripe.com")]),
-    "hosts": ("in", ("arg", "host"), [("host", "*.acme.com")]),
-    "mail": ("in", ("arg", "to"), [("domain", "acme.com")]),
-    "paths": ("in", ("arg", "path"), [("path", "/srv/data")]),
-    "numbers": ("<=", ("arg", "amount"), ("int", 100)),
-    "json": ("==", ("arg", "to"), ("text", "bob")),
-    "headers": ("in", ("arg", "url"), [("host", "api.stripe.com")]),
-    "strings": ("==", ("arg", "text"), ("text", "admin")),
+READINGS_ALLOWED: Final = {
+    "urls": 'args.url in host("api.stripe.com")',
+    "hosts": 'args.host in host("*.acme.com")',
+    "mail": 'args.to in domain("acme.com")',
+    "paths": 'args.path in path("/srv/data")',
+    "numbers": "args.amount <= 100",
+    "json": 'args.to == "bob"',
+    "headers": 'args.url in host("api.stripe.com")',
+    "strings": 'args.text == "admin"',
 }
+"""What is harmless, as a policy says it."""
 TOOLS: Final = {
     **{noun: tool for noun, (tool, _, _) in NAMES.items()},
     "numbers": "pay",
@@ -126,23 +128,14 @@ TOOLS: Final = {
 FACTS: Final = {"principal": {"tenant": "acme", "project": "p", "user": "u", "agent": "a", "role": "tried", "run": "r"}}
 
 
+@cache
 def policy_of(noun: str, effect: str) -> Policy:
     """Returns a policy that permits (or permits all, and forbids) what has the harmless reading."""
-    rule: dict[str, Any] = {
-        "id": "r",
-        "effect": effect,
-        "role": "tried",
-        "actions": [TOOLS[noun]],
-        "when": MATCHERS[noun],
-        "code": "policy.permitted" if effect == "permit" else "policy.forbidden",
-        "message": "",
-        "gate": None,
-        "limit": None,
-    }
-    everything = {**rule, "id": "all", "effect": "permit", "when": ["true"], "code": "policy.permitted"}
-    rules = [rule] if effect == "permit" else [everything, {**rule, "when": ["not", rule["when"]]}]
-    form = {"v": 1, "roles": {"tried": []}, "rules": rules, "labels": [], "watches": [], "zones": [], "external": {}}
-    return Policy.from_json(json.loads(json.dumps(form)))
+    tool, reading = TOOLS[noun], READINGS_ALLOWED[noun]
+    rules = (
+        f"permit {tool} where {reading}" if effect == "permit" else f"permit {tool}  forbid {tool} when not ({reading})"
+    )
+    return compile_policy(f"role tried {{ {rules} }}", CATALOGUE)
 
 
 @pytest.mark.parametrize("effect", ["permit", "forbid"])
