@@ -14,6 +14,7 @@ from holdfast_verdict.actions.readings import (
     url_of,
 )
 from holdfast_verdict.actions.refused import ActionRefused, CatalogueInvalid, FormRefused
+from holdfast_verdict.actions.texts import folded_text
 
 __all__ = [
     "ActionRefused",
@@ -24,6 +25,7 @@ __all__ = [
     "FormRefused",
     "cidr_matcher",
     "domain_matcher",
+    "folded_text",
     "host_matcher",
     "host_of",
     "ip_of",

@@ -40,6 +40,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "An address, host, URL or path holds characters that cannot be seen, or that reorder what can.",
             "Leave them out.",
         ),
+        "text.line": ("One line of text has a line break, or characters that reorder it.", "Leave them out."),
         "schema.unknown_field": ("A field is not described by the action's schema.", "Leave it out, or rename it."),
         "schema.missing_field": ("A required field is missing.", "Give it."),
         "schema.mismatch": ("A value is not what the action's schema describes.", "Correct it; the sentence says how."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -17,6 +19,9 @@ from holdfast_verdict.actions.paths import normalise_path
 from holdfast_verdict.actions.refused import FormRefused, shown
 from holdfast_verdict.actions.urls import normalise_url
 
+_BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_REORDERING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that let a text look different from what it is, to the very person who is to approve it."""
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _DATE_TIME: Final = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ](?P<time>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)(?P<fraction>\.[0-9]{1,9})?"
@@ -71,6 +76,47 @@ def normalise_date_time(text: str) -> str:
     raise FormRefused("date.form", f"{shown(text)} is not a date and time", "write it as 2026-01-31T12:30:00Z")
 
 
+def normalise_line(text: str) -> str:
+    """Accepts one line of text, so that nothing can be smuggled into a header behind it.
+
+    Raises:
+        FormRefused: It has a line break, a control character, or one that reorders text.
+    """
+    for character in text:
+        if character in _REORDERING or (not character.isprintable() and unicodedata.category(character) in _BREAKING):
+            raise FormRefused("text.line", f"holds U+{ord(character):04X}, and is one line of text", "leave it out")
+    return text
+
+
+def normalise_ip(text: str) -> str:
+    """Brings an IP address to its one spelling, without brackets.
+
+    Raises:
+        FormRefused: It is none, or an IPv6 address that leads to the IPv4 address inside it.
+    """
+    host = normalise_host(f"[{text}]" if ":" in text and not text.startswith("[") else text)
+    try:
+        return str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        raise _no_address(text) from None
+
+
+def _of_version(version: int) -> Callable[[str], str]:
+    def normalise(text: str) -> str:
+        address = normalise_ip(text)
+        if ipaddress.ip_address(address).version != version:
+            raise _no_address(text)
+        return address
+
+    return normalise
+
+
+def _no_address(text: str) -> FormRefused:
+    return FormRefused(
+        "host.form", f"{shown(text)} is not such an IP address", "write 192.0.2.1, or 2001:db8::1 for IPv6"
+    )
+
+
 def normalise_uuid(text: str) -> str:
     """Brings a UUID to lower case.
 
@@ -92,6 +138,10 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "hostname": normalise_host,
         "idn-hostname": normalise_host,
         "host": normalise_host,
+        "ipv4": _of_version(4),
+        "ipv6": _of_version(6),
+        "ip": normalise_ip,
+        "ipvanyaddress": normalise_ip,
         "path": normalise_path,
         "file-path": normalise_path,
         "directory-path": normalise_path,
@@ -100,6 +150,7 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "date-time": normalise_date_time,
         "uuid": normalise_uuid,
         "header": normalise_header_value,
+        "line": normalise_line,
     }
 )
 """By name. Other formats that JSON Schema knows are checked as it says; those that nobody knows say nothing."""

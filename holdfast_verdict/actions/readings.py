@@ -22,7 +22,7 @@ Matcher = Callable[[object], bool | None]
 
 # read as other letters by IDNA of 2003, which some programs still speak
 _DEVIATIONS: Final = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]|xn--", re.IGNORECASE)
-_EDGES: Final = " ."
+_AUTHORITY_END: Final = re.compile("([/?#])")
 
 
 def _plain(text: object, length_max: int) -> str | None:
@@ -54,9 +54,10 @@ def url_of(text: object) -> Url | None:
         url = read_url(plain)
     except ValueError:
         return None
-    written = plain.partition("://")[2]
-    host = re.split("[/?#]", written, maxsplit=1)[0]
-    return None if _read_differently(host) or host.partition(":")[0].endswith(".") else url
+    host, separator, rest = _AUTHORITY_END.split(f"{plain.partition('://')[2]}/", maxsplit=1)
+    # `https://a.example?@b.example`: some readers look for the first slash only
+    hidden = separator != "/" and ("@" in rest or "\\" in rest)
+    return None if hidden or _read_differently(host) or host.partition(":")[0].endswith(".") else url
 
 
 def host_of(text: object) -> str | None:

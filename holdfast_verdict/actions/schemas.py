@@ -45,8 +45,8 @@ _TESTS: Final = ("not", "if", "then", "else", "contains", "propertyNames", "depe
 _UNIONS: Final = ("anyOf", "oneOf")
 _OBJECT_WORDS: Final = ("properties", "additionalProperties", "required")
 _TYPES: Final = ("object", "array", "string", "integer", "number", "boolean", "null")
-# as pydantic writes the text form of a `Decimal`; the format says the same in linear time
-_DECIMAL_PATTERN: Final = r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"
+# as some releases of pydantic start the pattern of a `Decimal`; the format says the same in linear time
+_DECIMAL_PATTERN: Final = r"^(?!^[-+.]*$)[+-]?0*"
 
 
 class SchemaRefused(ValueError):
@@ -182,6 +182,7 @@ class _Closer:
                 "name the arguments, and leave it out",
             )
         flat["type"] = "object"
+        flat.setdefault("properties", {})
         return self._closed(flat, "parameters", 0, forms)
 
     def schema(self, written: object, path: str, depth: int, forms: Forms) -> Any:
@@ -242,10 +243,9 @@ class _Closer:
             raise SchemaRefused(
                 _below(path, "unevaluatedProperties"), "would let through what nothing describes", "leave it out"
             )
-        if flat.get("format") == "decimal" or flat.get("pattern") == _DECIMAL_PATTERN:
+        if str(flat.get("pattern", "")).startswith(_DECIMAL_PATTERN):
             flat["format"] = "decimal"
-            if flat.get("pattern") == _DECIMAL_PATTERN:
-                del flat["pattern"]
+            del flat["pattern"]
         if "$ref" in written:
             reference = written["$ref"]
             if reference in seen:
@@ -264,7 +264,8 @@ class _Closer:
                 found[word] = _only_checks(flat[word], _below(path, word))
         flat = self._with_branches(flat, found, path, depth, forms)
         self._close_text(flat, found, path, forms)
-        if "properties" in flat or "additionalProperties" in flat or flat.get("type") == "object":
+        # an object that names nothing may hold anything; one that names something holds that and no more
+        if "properties" in flat or "additionalProperties" in flat:
             named = flat.get("properties", {})
             for name in named:
                 if refusal := refusal_of_key(name):

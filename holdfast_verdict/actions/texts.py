@@ -59,3 +59,14 @@ def check_visible(text: str) -> None:
                 f"holds U+{ord(character):04X}, which cannot be seen or reorders what is",
                 "leave it out",
             )
+
+
+def folded_text(text: str) -> str:
+    """Returns a text as a lenient reader takes it: compatibility forms plain, without what shows as nothing or stands around it.
+
+    Where a comparison of plain text comes out differently for the folded one, two readers disagree, and the answer is unknown.
+    """
+    if text.isascii():
+        return text.strip()
+    plain = unicodedata.normalize("NFKC", normal_text(text))
+    return "".join(each for each in plain if each not in _BLANK and unicodedata.category(each) != "Cf").strip()

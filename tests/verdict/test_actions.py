@@ -82,6 +82,137 @@ def test_numbers_have_one_form_and_keep_all_digits() -> None:
     assert refused({"to": [], "amount": "5"}) == "schema.mismatch"
 
 
+@pytest.mark.parametrize(
+    ("form", "written", "becomes"),
+    [
+        ("ipv4", "192.0.2.1", "192.0.2.1"),
+        ("ipv4", "127.1", "host.number"),
+        ("ipv4", "::1", "host.form"),
+        ("ipv4", "a1", "host.form"),
+        ("ipv6", "2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
+        ("ipv6", "[2001:db8::1]", "2001:db8::1"),
+        ("ipv6", "::ffff:127.0.0.1", "host.embedded_address"),
+        ("ipv6", "fe80::1%eth0", "host.form"),
+        ("ip", "127.0.0.1", "127.0.0.1"),
+        ("ip", "localhost", "host.form"),
+        ("line", "Re: your order – größer 😀", "Re: your order – größer 😀"),
+        ("line", "Re:\tx", "text.line"),
+        ("line", "hi\r\nBcc: eve@evil.example", "text.line"),
+        ("line", "hi\nBcc: eve@evil.example", "text.line"),
+        ("line", "a\u2028b", "text.line"),
+        ("line", "a\x85b", "text.line"),
+        ("line", "pay \u202egnp.exe", "text.line"),
+        ("header", "a\r\nb: c", "header.value"),
+        ("header", "text/html; q=0.9", "text/html; q=0.9"),
+        ("date", "2024-02-29", "2024-02-29"),
+        ("date", "2023-02-29", "date.form"),
+        ("date", "2024-2-9", "date.form"),
+        ("date", "٢٠٢٤-01-01", "date.form"),
+        ("date-time", "2024-05-15T10:00:00+02:00", "2024-05-15T08:00:00Z"),
+        ("date-time", "2024-05-15t08:00:00.500z", "2024-05-15T08:00:00.5Z"),
+        ("date-time", "2024-05-15 10:00", "2024-05-15T10:00:00"),
+        ("date-time", "0001-01-01T00:00:00+01:00", "date.form"),
+        ("date-time", "2024-05-15T10:00:00+99:00", "date.form"),
+        ("decimal", " +012.50 ", "12.5"),
+        ("decimal", "1e3", "1000"),
+        ("decimal", "-0.0", "0"),
+        ("decimal", "1_000", "decimal.form"),
+        ("decimal", "1,5", "decimal.form"),
+        ("decimal", "NaN", "decimal.form"),
+        ("decimal", "1e999999999", "decimal.form"),
+        ("decimal", "٥", "decimal.form"),
+        ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        ("uuid", "a0eebc999c0b4ef8bb6d6bb9bd380a11", "uuid.form"),
+        ("time", "25:00:00Z", "schema.mismatch"),
+        ("nobody-knows-this", "any text", "any text"),
+    ],
+)
+def test_formats_beside_those_of_the_corpus(form: str, written: str, becomes: str) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "format": form}}}
+    catalogue = Catalogue.of({"x": {"parameters": schema}})
+    if becomes in CODES:
+        with pytest.raises(ActionRefused) as refusal:
+            catalogue.action("x", {"x": written})
+        assert refusal.value.code == becomes
+    else:
+        action = catalogue.action("x", {"x": written})
+        assert action.args["x"] == becomes
+        assert catalogue.action("x", action.arguments()) == action
+
+
+def test_real_schemas_are_taken_as_they_are_written() -> None:
+    """What pydantic and makers of tools write: unions with null, references, merged objects, text patterns of decimals."""
+    animal = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Arguments",
+        "type": "object",
+        "properties": {
+            "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None, "title": "Limit"},
+            "price": {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}]},
+            "pet": {
+                "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}],
+                "discriminator": {"propertyName": "kind"},
+            },
+            "color": {"allOf": [{"$ref": "#/$defs/Color"}], "default": "red", "description": "which"},
+            "meta": {"additionalProperties": True, "type": "object"},
+            "bag": {"type": "object"},
+            "scores": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}},
+            "pair": {
+                "type": "array",
+                "prefixItems": [{"type": "integer"}, {"type": "string"}],
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        },
+        "$defs": {
+            "Color": {"enum": ["red", "green"], "type": "string"},
+            "Animal": animal,
+            "Cat": {
+                "allOf": [
+                    {"$ref": "#/$defs/Animal"},
+                    {
+                        "type": "object",
+                        "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}},
+                        "required": ["kind"],
+                    },
+                ]
+            },
+            "Dog": {
+                "type": "object",
+                "properties": {"kind": {"const": "dog"}, "good": {"type": "boolean", "default": True}},
+            },
+        },
+    }
+    catalogue = Catalogue.of({"x": {"parameters": schema}})
+
+    def args(**given: Any) -> Any:
+        action = catalogue.action("x", given)
+        assert catalogue.action("x", action.arguments()) == action
+        return action.args
+
+    assert args() == {"limit": None, "color": "red"}
+    assert args(price="5.50")["price"] == "5.5"
+    assert args(price=5.5)["price"] == {"$number": "5.5"}
+    assert args(pet={"kind": "cat", "name": "x", "lives": 9})["pet"] == {"kind": "cat", "name": "x", "lives": 9}
+    assert args(pet={"kind": "dog"})["pet"] == {"kind": "dog", "good": True}
+    assert args(meta={"a": [1]}, bag={"b": {}})["bag"] == {"b": {}}
+    assert args(scores={"x": [1.5, 2]})["scores"] == {"x": [{"$number": "1.5"}, 2]}
+    assert args(pair=[1, "x"])["pair"] == [1, "x"]
+    for wrong in (
+        {"pet": {"kind": "dog", "lives": 9}},
+        {"pet": {"kind": "cat", "name": "x", "good": True}},
+        {"pet": {"kind": "cat"}},
+        {"pet": {"kind": "fox"}},
+        {"color": "blue"},
+        {"pair": ["x", 1]},
+        {"scores": {"x": "1"}},
+        {"limit": "5"},
+    ):
+        with pytest.raises(ActionRefused):
+            catalogue.action("x", wrong)
+
+
 def test_nothing_unknown_gets_through_at_any_depth() -> None:
     assert refused({"to": [], "bcc": []}) == "schema.unknown_field"
     assert refused({"to": [], "who": {"nme": "x"}}) == "schema.unknown_field"

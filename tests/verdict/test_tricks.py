@@ -19,6 +19,7 @@ from holdfast_verdict.actions import (
     CanonicalAction,
     Catalogue,
     domain_matcher,
+    folded_text,
     host_matcher,
     host_of,
     ip_of,
@@ -223,7 +224,13 @@ def test_an_honest_value_is_read_as_plain_text_too(sample: Sample) -> None:
 
 @pytest.mark.parametrize("code", sorted(CODES))
 def test_every_code_is_given_by_some_value(code: str) -> None:
-    others = {"number.fraction", "date.form", "decimal.form", "uuid.form"}  # of formats that have no file here
+    others = {
+        "number.fraction",
+        "date.form",
+        "decimal.form",
+        "uuid.form",
+        "text.line",
+    }  # of formats that have no file here
     assert code in others or any(sample.refused == code for sample in TRICKS)
 
 
@@ -234,6 +241,30 @@ READINGS: Final = (mail_domain, host_of, path_of, ip_of)
 def test_what_is_no_text_has_no_reading(reading: Callable[[object], object]) -> None:
     for value in (None, True, 7, 1.5, b"bob@acme.com", ["bob@acme.com"], {"host": "acme.com"}, "", "\ud800", "x\0"):
         assert reading(value) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://api.stripe.com?@evil.com/", "https://api.stripe.com#@evil.com/", "https://api.stripe.com./", "https://straße.example/",
+        "https://a\u0301pi.stripe.com\u200d/", "api.stripe.com/ ", "api.stripe.com:", "api.stripe.com:0", "api.stripe.com@evil.com",
+        "//api.stripe.com", "api.stripe.com\\evil.com", "http:api.stripe.com", "api.stripe.com, evil.com",
+    ],
+)  # fmt: skip
+def test_a_host_that_some_reader_reads_differently_has_no_reading(text: str) -> None:
+    assert host_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("admin", "admin"), (" admin\n", "admin"), ("ad\u200bmin", "admin"), ("ａｄｍｉｎ", "admin"), ("admin\ufe0f", "admin"), ("ﬁle", "file"),
+        ("\u202eadmin", "admin"), ("e\u0301", "é"), ("аdmin", "аdmin"), ("Admin", "Admin"), ("", ""), ("①", "1"), ("a b", "a b"),
+    ],
+)  # fmt: skip
+def test_text_is_folded_as_lenient_readers_take_it(text: str, folded: str) -> None:
+    assert folded_text(text) == folded
+    assert folded_text(folded) == folded
 
 
 @pytest.mark.parametrize(
