@@ -258,7 +258,8 @@ def test_a_host_that_some_reader_reads_differently_has_no_reading(text: str) -> 
 @pytest.mark.parametrize(
     ("text", "folded"),
     [
-        ("admin", "admin"), (" admin\n", "admin"), ("ad\u200bmin", "admin"), ("ａｄｍｉｎ", "admin"), ("admin\ufe0f", "admin"), ("ﬁle", "file"),
+        ("admin", "admin"), (" admin\n", "admin"), ("ad\u200bmin", "admin"), ("ａｄｍｉｎ", "admin"),
+        ("admin\ufe0f", "admin"), ("ﬁle", "file"),
         ("\u202eadmin", "admin"), ("e\u0301", "é"), ("аdmin", "аdmin"), ("Admin", "Admin"), ("", ""), ("①", "1"), ("a b", "a b"),
     ],
 )  # fmt: skip
