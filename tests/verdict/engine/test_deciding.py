@@ -232,7 +232,7 @@ def test_a_policy_and_facts_may_be_their_json() -> None:
 
 
 def test_provenance_is_asked_of_each_leaf() -> None:
-    compiled = policy(rule("permit", when=["from", TO, "user"]), rule("forbid", when=["from", TO, "untrusted"]))
+    compiled = policy(rule("permit", when=["only_from", TO, ["user"]]), rule("forbid", when=["from", TO, "untrusted"]))
     assert decide(compiled, call(to=["a", "b"]), clerk(origins={"to[0]": USER, "to[1]": USER})).allowed
     assert not decide(compiled, call(to=["a", "b"]), clerk(origins={"to[0]": USER, "to[1]": WEB})).allowed
     assert decide(compiled, call(to=["a", "b"]), clerk(origins={"to[0]": USER})).code == "facts.missing"
@@ -248,7 +248,16 @@ def test_labels_of_an_allowed_action_join_those_of_the_run() -> None:
     verdict = decide(compiled, call("read"), clerk(labels=frozenset({"old"})))
     assert verdict.yields == (("", ("secret",)), ("body", ("doubtful",)))
     assert verdict.labels_after == {"old", "secret", "doubtful"}
-    assert decide(compiled, call(), clerk()).labels_after == frozenset()
+
+
+def test_an_output_of_which_nobody_says_anything_is_untrusted() -> None:
+    vouched = {"actions": ["tell"], "field": "", "labels": [], "where": ["true"]}
+    big = {"actions": ["pay"], "field": "", "labels": ["secret"], "where": [">", AMOUNT, ["int", 5]]}
+    compiled = policy(rule("permit", "*"), labels=[vouched, big])
+    assert decide(compiled, call("read"), clerk()).labels_after == {"untrusted"}
+    assert decide(compiled, call("tell"), clerk()).labels_after == frozenset()
+    assert decide(compiled, call(amount=6), clerk()).labels_after == {"secret"}
+    assert decide(compiled, call(amount=5), clerk()).labels_after == {"untrusted"}
 
 
 def test_too_much_work_is_a_deny() -> None:
