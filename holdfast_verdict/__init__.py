@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import holdfast_verdict.decide  # noqa: F401 (see above)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from holdfast_verdict.actions.action import CanonicalAction
     from holdfast_verdict.actions.catalogue import ActionType, Catalogue
@@ -72,9 +72,17 @@ __all__ = [
 
 def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
     """Decides on an action; see `holdfast_verdict.engine.deciding.decide`. It does not raise."""
+    return (_LOADED or _load())[0](policy, action, facts)
+
+
+_LOADED: list[Callable[..., Verdict]] = []
+
+
+def _load() -> list[Callable[..., Verdict]]:
     from holdfast_verdict.engine import deciding
 
-    return deciding.decide(policy, action, facts)
+    _LOADED.append(deciding.decide)
+    return _LOADED
 
 
 def __getattr__(name: str) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast_verdict.engine.facts import Facts, HistoryFacts, LocalTime, Release
@@ -19,6 +19,9 @@ MAX_STEPS: Final = 200_000
 """Members of lists that one decision may look at, over all of its rules; beyond, it denies."""
 
 
+_LABELS: Final = ("labels", "")
+
+
 class TooMuchWork(Exception):  # an error of the evaluation, never seen outside of it
     """A decision would look at more members of lists than it may."""
 
@@ -31,7 +34,6 @@ class Bound:
     path: Path | None
 
 
-@dataclass(slots=True)
 class Context:
     """One evaluation.
 
@@ -49,17 +51,40 @@ class Context:
         constants: Paths of arguments whose values the schema lists, once somebody asked.
     """
 
-    name: str
-    external: bool
-    args: Mapping[str, object]
-    facts: Facts
-    program: Program | None = None
-    parameters: Mapping[str, object] | None = None
-    read: dict[tuple[str, str], object] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    variables: dict[str, Bound] = field(default_factory=dict)
-    steps: int = 0
-    constants: set[str] | None = None
+    __slots__ = (
+        "args",
+        "constants",
+        "external",
+        "facts",
+        "missing",
+        "name",
+        "parameters",
+        "program",
+        "read",
+        "steps",
+        "variables",
+    )
+
+    def __init__(  # one is made for each decision, and a dataclass would take three times as long
+        self,
+        name: str,
+        external: bool,
+        args: Mapping[str, object],
+        facts: Facts,
+        program: Program | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        self.name = name
+        self.external = external
+        self.args = args
+        self.facts = facts
+        self.program = program
+        self.parameters = parameters
+        self.read: dict[tuple[str, str], object] = {}
+        self.missing: list[str] = []
+        self.variables: dict[str, Bound] = {}
+        self.steps = 0
+        self.constants: set[str] | None = None
 
     def step(self, count: int) -> None:
         """Counts work that grows with the action's size.
@@ -103,11 +128,17 @@ class Context:
 
     def labels(self) -> frozenset[str] | Unknown:
         """Reads the run's labels; where they were not given, those of the sources that were."""
-        labels = self.facts.run_labels()
-        if labels is None:
-            return self._lacks("labels")
-        self.read["labels", ""] = labels
-        return labels
+        labels = self.labels_given()
+        return self._lacks("labels") if labels is None else labels
+
+    def labels_given(self) -> frozenset[str] | None:
+        """Reads the run's labels, if they were given."""
+        known = self.read.get(_LABELS)
+        if known is None:
+            known = self.facts.run_labels()
+            if known is not None:
+                self.read[_LABELS] = known
+        return known  # type: ignore[return-value]  # only this function writes under that name
 
     def released(self) -> tuple[Release, ...]:
         """Reads the releases that were recorded."""

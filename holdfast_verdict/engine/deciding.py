@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.actions.refused import ActionRefused
 from holdfast_verdict.canonical import NotCanonical, canonical_bytes
 from holdfast_verdict.engine.context import Context
@@ -40,12 +41,16 @@ _STRICT: Final = (
 )
 
 
+_HISTORIES: Final = (HistoryFacts, History, type(None))
+_OF_TOOLS: Final = frozenset({"kind", "tool", "args"})
+_OF_OTHERS: Final = frozenset({"kind", "args"})
+
+
 class _Malformed(Exception):  # it becomes a deny, and never leaves this module
     """An action has no form that can be decided."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Action:
+class _Action(NamedTuple):
     """The action as it is decided."""
 
     name: str
@@ -73,7 +78,7 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
         program = program_of(policy if isinstance(policy, Policy) else Policy.from_json(policy))
         read = _read(action)
         known = facts if isinstance(facts, Facts) else Facts.from_json(facts)
-        if not isinstance(known.history, HistoryFacts | History | None):
+        if not isinstance(known.history, _HISTORIES):
             known = replace(known, history=_history(program, known))
         external = program.is_external(read.name, declared=read.external)
         context = Context(read.name, external, read.args, known, program, read.parameters)
@@ -114,7 +119,7 @@ def decide_call(
 
 def _read(action: object) -> _Action:
     """Reads an action; one that was altered after it got its canonical form is refused."""
-    if isinstance(action, Mapping):
+    if not isinstance(action, CanonicalAction) and isinstance(action, Mapping):
         value: Any = dict(action)  # JSON of any form, looked at below
         try:
             canonical = canonical_bytes(value)
@@ -144,8 +149,8 @@ def _name_of(value: object) -> str:
     if not isinstance(value, dict):
         raise _Malformed("an action is an object")
     is_tool_call = value.get("kind") == "tool.call"
-    needs = {"kind", "args", "tool"} if is_tool_call else {"kind", "args"}
-    if not needs <= value.keys() <= {*needs, "definition"}:
+    needs = _OF_TOOLS if is_tool_call else _OF_OTHERS
+    if value.keys() != needs and value.keys() != {*needs, "definition"}:
         raise _Malformed(f"an action of this kind has the members {', '.join(sorted(needs))}")
     name = value["tool"] if is_tool_call else value["kind"]
     if not isinstance(value["args"], dict) or not isinstance(name, str) or not name:
@@ -306,10 +311,8 @@ def _allow(
     used: tuple[str, ...],
 ) -> Verdict:
     yields = yields_of(plan, action.yields, context)
-    labels = context.facts.run_labels()
-    if labels is not None:
-        context.read["labels", ""] = labels
-    after = (labels or frozenset()).union(*(names for _, names in yields)) if yields else labels or frozenset()
+    labels = context.labels_given() or frozenset()
+    after = labels.union(*(names for _, names in yields)) if yields else labels
     consented = ", with consent" if used else ""
     return Verdict(
         "allow",

@@ -54,12 +54,34 @@ def _truth(operator: str) -> Ask:
 
 def _and(_: str, *operands: object) -> Ask:
     asks = [compile_expression(operand) for operand in operands]
-    return lambda context: all_of(ask(context) for ask in asks)
+
+    def ask_all(context: Context) -> Truth:
+        answer: Truth = True
+        for ask in asks:
+            truth = ask(context)
+            if truth is False:
+                return False
+            if truth is None:
+                answer = None
+        return answer
+
+    return ask_all
 
 
 def _or(_: str, *operands: object) -> Ask:
     asks = [compile_expression(operand) for operand in operands]
-    return lambda context: any_of(ask(context) for ask in asks)
+
+    def ask_any(context: Context) -> Truth:
+        answer: Truth = False
+        for ask in asks:
+            truth = ask(context)
+            if truth is True:
+                return True
+            if truth is None:
+                answer = None
+        return answer
+
+    return ask_any
 
 
 def negated(truth: Truth) -> Truth:

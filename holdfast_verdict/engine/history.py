@@ -308,14 +308,13 @@ def _places(watch: CompiledWatch, scope: str | None, key: Key) -> list[_Place]:
 
 
 def _together(kept: _Kept, watch: CompiledWatch, places: list[_Place], since_ms: int | None) -> Number | Unknown:
-    keep, with_open = watch.watch.keep, watch.watch.doubt and watch.watch.event == "succeeded"
+    with_open = watch.watch.doubt and watch.watch.event == "succeeded"
     together: Number = 0
     for place in places:
         summary = kept.summaries.get(place)
-        if summary is None:
-            continue
-        value = summary.value(keep, since_ms, with_open=with_open)
-        if isinstance(value, Unknown):
-            return UNKNOWN
-        together += value
+        if summary is not None:
+            value = summary.value(watch.watch.keep, since_ms, with_open=with_open)
+            if isinstance(value, Unknown):
+                return UNKNOWN
+            together += value
     return together

@@ -28,15 +28,12 @@ def leg_of(rule: CompiledRule, context: Context) -> Leg:
     named = scope if isinstance(scope, str) else None
     if named is not None:
         context.read["principal", limit.per] = named
-    key = f"{rule.rule.id} {limit.window} {limit.per}={named or ''}"
-    return Leg(
-        rule.rule.id, key, limit.unit, _amount(rule, limit, context), limit.ceiling, limit.window, limit.per, named
-    )
+    key = rule.key + (named or "")
+    amount = 1 if limit.measure == "count" else _amount(rule, limit, context)
+    return Leg(rule.rule.id, key, limit.unit, amount, limit.ceiling, limit.window, limit.per, named)
 
 
 def _amount(rule: CompiledRule, limit: Limit, context: Context) -> int | None:
-    if limit.measure == "count":
-        return 1
     if rule.measured is not None:
         number = number_of(rule.measured(context))
         if isinstance(number, Unknown):

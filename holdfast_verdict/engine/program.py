@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,13 +20,16 @@ _PLANS_MAX: Final = 10_000
 _PROGRAMS_MAX: Final = 256
 
 
+Answer = tuple[Truth, Looked]
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One of the conditions of a rule, with what the trace says when it is the one that stands in the way."""
+    """One of the conditions of a rule, with what is answered when it is the one that stands in the way."""
 
     ask: Ask
     words: str
-    failed: Looked
+    failed: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +38,34 @@ class CompiledRule:
 
     Attributes:
         rule: The rule.
-        order: Its place in the policy.
-        conditions: All must hold.
-        matched: What the trace says if they do.
+        ask: Says whether it matches, and what the trace says of that.
         measured: For a sum, what is added up.
+        key: For a limit, the part of its leg's key that is always the same.
     """
 
     rule: Rule
-    order: int
-    conditions: tuple[Condition, ...]
-    matched: Looked
+    ask: Callable[[Context], Answer]
     measured: Read | None = None
+    key: str = ""
 
-    def ask(self, context: Context) -> tuple[Truth, Looked]:
-        """Asks whether the rule matches. A condition that is false ends it; one that is unknown does only if none is false."""
+
+def _asker(rule: Rule, conditions: tuple[Condition, ...]) -> Callable[[Context], Answer]:
+    """Returns what asks a rule. A condition that is false ends it; one that is unknown does only if none is false."""
+    matched: Answer = (True, Looked(rule.effect, rule.id, "matched"))
+
+    def ask(context: Context) -> Answer:
         doubt: Looked | None = None
-        for condition in self.conditions:
+        for condition in conditions:
             asked = len(context.missing)
             truth = condition.ask(context)
             if truth is False:
-                return False, condition.failed
+                return condition.failed
             if truth is not True and doubt is None:
                 missing = tuple(dict.fromkeys(context.missing[asked:]))
-                doubt = Looked(self.rule.effect, self.rule.id, "unknown", condition.words, missing)
-        return (True, self.matched) if doubt is None else (None, doubt)
+                doubt = Looked(rule.effect, rule.id, "unknown", condition.words, missing)
+        return matched if doubt is None else (None, doubt)
+
+    return ask if conditions else lambda _: matched
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +147,20 @@ class Program:
         return Plan(of("forbid"), of("permit"), of("limit"), of("gate"), labels)
 
 
-def _compile_rule(rule: Rule, order: int) -> CompiledRule:
+def _compile_rule(rule: Rule) -> CompiledRule:
     if rule.effect not in ("forbid", "permit", "limit", "gate"):
         raise Unrunnable(f"there is no effect {rule.effect!r}")
     conditions = []
     for node in conjuncts(rule.when):
         words = in_words(node)
-        failed = Looked(rule.effect, rule.id, "no", words)
+        failed = False, Looked(rule.effect, rule.id, "no", words)
         conditions.append(Condition(compile_expression(node), words, failed))
-    measured = None if rule.limit is None or rule.limit.of is None else compile_value(rule.limit.of)
-    return CompiledRule(rule, order, tuple(conditions), Looked(rule.effect, rule.id, "matched"), measured)
+    ask = _asker(rule, tuple(conditions))
+    limit = rule.limit
+    if limit is None:
+        return CompiledRule(rule, ask)
+    measured = None if limit.of is None else compile_value(limit.of)
+    return CompiledRule(rule, ask, measured, f"{rule.id} {limit.window} {limit.per}=")
 
 
 def compile_program(policy: Policy) -> Program:
@@ -161,7 +172,7 @@ def compile_program(policy: Policy) -> Program:
     return Program(
         policy,
         policy.policy_hash,
-        tuple(_compile_rule(rule, order) for order, rule in enumerate(policy.rules)),
+        tuple(_compile_rule(rule) for rule in policy.rules),
         tuple(CompiledLabel(label, compile_expression(label.where)) for label in policy.labels),
         {watch.id: CompiledWatch.of_watch(watch) for watch in policy.watches},
     )

@@ -38,8 +38,7 @@ class Looked(NamedTuple):
         return f"{words} (not given: {', '.join(self.missing)})" if self.missing else words
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """What a limit asks the ledger to hold.
 
     Attributes:
@@ -64,7 +63,7 @@ class Leg:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns its JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return self._asdict()
 
 
 @dataclass(frozen=True, slots=True)
