@@ -51,7 +51,7 @@ invariant no-exfil:
 invariant no-injected-target:
   forbid mail.send when args.to from untrusted
 invariant not-too-often:
-  at most 500 mail.send within 1h per tenant
+  at most 1000000 mail.send within 1h per tenant
 invariant nothing-after-export:
   forbid web.fetch after crm.export within 1h
 invariant refunds-in-sum:

@@ -20,7 +20,7 @@ from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts
 from holdfast_verdict.engine.gates import standing
 from holdfast_verdict.engine.history import History
-from holdfast_verdict.engine.labels import yields_of
+from holdfast_verdict.engine.labels import labels_after, yields_of
 from holdfast_verdict.engine.limits import Immeasurable, leg_of, shortage
 from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of
 from holdfast_verdict.engine.verdict import GateAsk, Leg, Looked, Verdict
@@ -312,7 +312,6 @@ def _allow(
 ) -> Verdict:
     yields = yields_of(plan, action.yields, context)
     labels = context.labels_given() or frozenset()
-    after = labels.union(*(names for _, names in yields)) if yields else labels
     consented = ", with consent" if used else ""
     return Verdict(
         "allow",
@@ -324,6 +323,6 @@ def _allow(
         legs,
         used,
         yields,
-        after,
+        labels_after(labels, yields),
         context.read,
     )

@@ -18,6 +18,8 @@ def yields_of(plan: Plan, declared: Mapping[str, Iterable[str]], context: Contex
 
     An output of which neither catalogue nor policy says anything is untrusted. A policy that says `yields nothing` vouches for it.
     """
+    if not plan.labels and not declared:
+        return UNTRUSTED
     spoken_of = bool(declared)
     fields: dict[str, set[str]] = {path: set(labels) for path, labels in declared.items()}
     for each in plan.labels:
@@ -27,3 +29,10 @@ def yields_of(plan: Plan, declared: Mapping[str, Iterable[str]], context: Contex
     if not spoken_of:
         return UNTRUSTED
     return tuple((path, tuple(sorted(labels))) for path, labels in sorted(fields.items()) if labels)
+
+
+def labels_after(labels: frozenset[str], yields: Yields) -> frozenset[str]:
+    """Returns what a run carries once it has read an output."""
+    for _, names in yields:
+        labels = labels if labels.issuperset(names) else labels.union(names)
+    return labels
