@@ -13,6 +13,7 @@ import typer
 from bench import overhead, startup, stream, tools
 from bench.ledger import measure as ledger
 from bench.matrix import measure as matrix
+from bench.policy import measure as policy
 from bench.report import Report
 from holdfast.errors import ConfigurationInvalid
 
@@ -21,6 +22,7 @@ _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
     "ledger": ledger.measure,
     "matrix": matrix.measure,
     "overhead": overhead.measure,
+    "policy": policy.measure,
     "startup": startup.measure,
     "stream": stream.measure,
     "tools": tools.measure,

@@ -8,8 +8,10 @@ from typing import Final
 import cedarpy
 
 from bench.policy.cases import CATALOGUE
-from holdfast_verdict import Facts, compile_policy, decide
+from holdfast_verdict import Facts, Policy, compile_policy, decide
+from holdfast_verdict.actions import CanonicalAction
 
+Ask = Callable[[], bool]
 ROLES: Final = 5
 _RULES: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("permit", "invoice.read", "args.tenant == principal.tenant", "context.args.tenant == context.tenant"),
@@ -36,7 +38,15 @@ _CALLS: Final[tuple[tuple[str, dict[str, object], bool], ...]] = (
 )
 
 
-def pairs() -> list[tuple[Callable[[], bool], Callable[[], bool], bool]]:
+def _ours(policy: Policy, action: CanonicalAction, facts: Facts) -> Ask:
+    return lambda: decide(policy, action, facts).allowed
+
+
+def _theirs(request: dict[str, object], policies: cedarpy.PolicySet, entities: cedarpy.Entities) -> Ask:
+    return lambda: bool(cedarpy.is_authorized(request, policies, entities).allowed)
+
+
+def pairs() -> list[tuple[Ask, Ask, bool]]:
     """Returns for each request how we decide it, how Cedar does, and what both have to say."""
     ours, theirs = [], []
     for number in range(ROLES):
@@ -50,20 +60,14 @@ def pairs() -> list[tuple[Callable[[], bool], Callable[[], bool], bool]]:
     assert len(policy.rules) == len(theirs) == ROLES * len(_RULES)
     policies, entities = cedarpy.PolicySet.from_str("\n".join(theirs)), cedarpy.Entities.from_json_str("[]")
     facts = Facts({"role": "desk-0", "tenant": "acme"}, labels=frozenset())
-    found = []
+    found: list[tuple[Ask, Ask, bool]] = []
     for name, arguments, allowed in _CALLS:
         action = CATALOGUE.action(name, dict(arguments))
-        request = {
+        request: dict[str, object] = {
             "principal": 'Role::"desk-0"',
             "action": f'Action::"{name}"',
             "resource": 'Tenant::"acme"',
             "context": {"args": dict(action.args), "tenant": "acme"},
         }
-        found.append(
-            (
-                lambda action=action: decide(policy, action, facts).allowed,  # type: ignore[misc]  # bound here
-                lambda request=request: cedarpy.is_authorized(request, policies, entities).allowed,  # type: ignore[misc]  # bound here
-                allowed,
-            )
-        )
+        found.append((_ours(policy, action, facts), _theirs(request, policies, entities), allowed))
     return found
