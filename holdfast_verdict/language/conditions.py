@@ -121,6 +121,14 @@ class Conditions:
         holders = ("text", "list") if node.operator == "contains" else ("text",)
         if not left.shape.may_be(*holders):
             return self._wrong(f"This is {left.shape.says()}.", node.left.at, "Only text and lists hold something.")
+        members = left.shape.members
+        if (
+            node.operator == "contains"
+            and left.shape.is_only("list")
+            and members
+            and not members.kinds & right.shape.kinds
+        ):
+            return self._wrong(f"This is {right.shape.says()}, and the list is of {members.says()}.", node.right.at)
         if not left.shape.may_be("list") or node.operator != "contains":
             if not right.shape.may_be("text"):
                 return self._wrong(f"This is {right.shape.says()}, not text.", node.right.at)
@@ -137,7 +145,7 @@ class Conditions:
         if operator not in _ORDER and (self._is_pattern(left_node) or self._is_pattern(right_node)):
             remedy = 'Write `in ["…*"]` for a pattern, or `exactly("…")` for the character.'
             return self._wrong(f"`*` is no pattern behind `{operator}`.", at, remedy)
-        if self._is_money(left, left_node, right) or self._is_money(right, right_node, left):
+        if self._is_money(left) or self._is_money(right):
             left, right = self.values.as_money(left, left_node.at), self.values.as_money(right, right_node.at)
             return (operator, left.value, right.value)
         if not left.shape.kinds & right.shape.kinds:
@@ -154,19 +162,12 @@ class Conditions:
     def _is_pattern(node: s.Value) -> bool:
         return isinstance(node, s.Text) and "*" in node.value
 
-    def _is_money(self, typed: Typed, node: s.Value, other: Typed) -> bool:
+    def _is_money(self, typed: Typed) -> bool:
         if typed.shape.is_only("money"):
             return True
         path = tuple(str(part) for part in typed.value[1:])
         units = self.values.units(path) if typed.value[0] == "arg" else {typed.shape.unit}
-        if units == {""} or not typed.shape.may_be("number"):
-            return False
-        if other.shape.literal and not other.shape.is_only("money"):
-            unit = ", ".join(sorted(units - {""}))
-            self._wrong(
-                f"This is declared in {unit}, and compared with a number without a unit.", node.at, "Write `usd(…)`."
-            )
-        return True
+        return units != {""} and typed.shape.may_be("number")
 
     def _check_choice(self, left: Shape, right: Shape, at: s.Span) -> None:
         for shape, other in ((left, right), (right, left)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
+from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.expressions import MONEY_UNITS, ORIGIN_KINDS, is_action, is_name
 from holdfast_verdict.language import syntax as s
 from holdfast_verdict.language.shapes import UNKNOWN, Catalogue, Shape, joined, shape_of
@@ -14,7 +15,6 @@ from holdfast_verdict.language.source import MAX_PROBLEMS, Text
 from holdfast_verdict.problems import PolicyRefused, Problem
 
 ROOTS: Final = ("args", "principal", "estimate", "model")
-KINDS: Final = ("llm.call", "code.exec", "http.request", "kb.search", "agent.spawn")
 _UNIT_WORDS: Final = {("usd",): "usd", ("usd", "cents"): "usd_cents", ("nano_usd",): "nano_usd"}
 NOTHING: Final = "nothing"
 """What an output yields that is trusted: no label at all."""
@@ -31,6 +31,8 @@ class Problems:
 
     def add(self, message: str, at: s.Span, remedy: str = "", expected: Sequence[str] = ()) -> None:
         """Notes a problem."""
+        if len(self.found) >= MAX_PROBLEMS:
+            return
         problem = self._source.problem("policy.meaning", message, at, remedy=remedy, expected=expected)
         if problem not in self.found:
             self.found.append(problem)
@@ -43,7 +45,7 @@ class Problems:
         """Raises `PolicyRefused` with all that was noted, if anything was."""
         if self.found:
             ordered = sorted(self.found, key=lambda problem: (problem.line, problem.column))
-            raise PolicyRefused(ordered[:MAX_PROBLEMS])
+            raise PolicyRefused(ordered)
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -61,6 +63,7 @@ class Declared:
         roles: Every role, with all the roles it extends, nearest first.
         sets: Every set.
         actions: Shape of each known action's arguments, by name.
+        kinds: The same of the kinds of action that there are besides tools; they may be named though no catalogue has them.
         complete: Whether `actions` is all there is: a catalogue was given.
         externals: The known actions that leave the tenant's boundary.
         external: What the policy itself says of them.
@@ -72,6 +75,7 @@ class Declared:
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sets: dict[str, s.SetStatement] = field(default_factory=dict)
     actions: dict[str, Shape] = field(default_factory=dict)
+    kinds: dict[str, Shape] = field(default_factory=dict)
     complete: bool = False
     externals: set[str] = field(default_factory=set)
     external: dict[str, bool] = field(default_factory=dict)
@@ -85,16 +89,22 @@ class Declared:
             return "*"
         if name.text in ("external", "*") or not self.complete:
             return name.text
-        if not any(matches(name.text, action) for action in self.actions):
+        if not self.matched(name.text):
             what = "No action matches" if name.text.endswith("*") else "There is no action"
-            self.problems.add(f"{what} `{name.text}`.", name.at, meant(name.text, self.actions))
+            self.problems.add(f"{what} `{name.text}`.", name.at, meant(name.text, [*self.actions, *self.kinds]))
         return name.text
 
     def matched(self, pattern: str) -> list[str]:
         """Returns the known actions that a pattern matches."""
         if pattern == "external":
             return sorted(self.externals)
+        if pattern in self.kinds:
+            return [pattern]
         return [action for action in self.actions if matches(pattern, action)]
+
+    def shape(self, action: str) -> Shape:
+        """Returns the shape of an action's arguments."""
+        return self.actions.get(action) or self.kinds.get(action, UNKNOWN)
 
     def label(self, name: s.Name, *, yielded: bool = False) -> str:
         """Returns a label; notes what is wrong with it."""
@@ -123,6 +133,8 @@ def declare(items: Sequence[s.Item], catalogue: Catalogue | None, problems: Prob
                 declared.externals.add(name)
             declared.labels |= set(_labels_of(action.yields))
         declared.labels.add(UNTRUSTED)
+        missing = {name: entry["parameters"] for name, entry in KINDS.items() if name not in catalogue.types}
+        declared.kinds = {name: shape_of(parameters) for name, parameters in missing.items()}
     _declare_roles([item for item in items if isinstance(item, s.Role)], declared)
     for item in items:
         if isinstance(item, s.SetStatement):
@@ -251,7 +263,7 @@ def resolve(shape: Shape, path: Sequence[str]) -> Shape | None:
 
 def argument(declared: Declared, action: str, path: tuple[str, ...]) -> Shape | None:
     """Returns the shape of an action's argument, with its declared unit."""
-    found = resolve(declared.actions.get(action, UNKNOWN), path)
+    found = resolve(declared.shape(action), path)
     unit = declared.units.get((action, path), "" if found is None else found.unit)
     if found is None or unit not in MONEY_UNITS:
         return found

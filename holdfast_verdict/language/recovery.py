@@ -120,6 +120,8 @@ def _chunks(source: Text, tokens: list[Token], problems: list[Problem]) -> Itera
     chunk: list[Token] = []
     braces = 0
     for index, token in enumerate(tokens):
+        if len(problems) >= MAX_PROBLEMS:
+            return
         head = chunk[0].type if chunk else ""
         if _begins(tokens, index):
             yield from [chunk] if chunk else []

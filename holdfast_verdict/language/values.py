@@ -186,7 +186,7 @@ class Values:
             what = f"`{lacking[0]}` has no argument `{name}`, and this rule speaks of it, too."
             remedy = f"Name the actions that are meant, or ask first: `args.{name} is present and …`."
             return self._wrong(what, node.at, remedy)
-        parent = resolve(self.declared.actions[lacking[0]], path[:-1])
+        parent = resolve(self.declared.shape(lacking[0]), path[:-1])
         if parent is not None and parent.known and parent.is_only("list"):
             remedy = f"Write `every args.{'.'.join(path[:-1])} as item: (item.{path[-1]} …)`, or `some …`."
             return self._wrong(f"`args.{'.'.join(path[:-1])}` is a list.", node.at, remedy)
@@ -248,19 +248,19 @@ class Values:
         """Returns a value as an amount of money; a number without a unit is dollars."""
         if typed.shape.is_only("money") or typed is WRONG:
             return typed
-        if typed.shape.literal:
-            return self._wrong("A number without a unit is compared with money.", at, "Write `usd(…)`.")
         if not typed.shape.may_be("number"):
             return self._wrong(f"This is {typed.shape.says()}, not an amount.", at)
+        if typed.shape.literal:
+            return self._wrong("A number without a unit is compared with money.", at, "Write `usd(…)`.")
         units = (
             self.units(tuple(str(part) for part in typed.value[1:])) if typed.value[0] == "arg" else {typed.shape.unit}
         )
+        # undeclared, an amount that is compared with money is in dollars
+        units = {unit or "usd" for unit in units}
         if len(units) > 1:
-            listed = ", ".join(sorted(unit or "usd, undeclared" for unit in units))
-            return self._wrong(
-                f"The actions give this amount in different units ({listed}).", at, "Write a rule for each of them."
-            )
-        unit = next(iter(units)) or "usd"
+            message = f"The actions give this amount in different units: {', '.join(sorted(units))}."
+            return self._wrong(message, at, "Write a rule for each of them.")
+        (unit,) = units
         return Typed(("as_money", typed.value, unit), of_kind("money"))
 
 
