@@ -23,7 +23,7 @@ from activities.tools.openapi_request import BasicAuth, BearerAuth, HeaderAuth, 
 from cli.deployment.secret_files import FILES
 from cli.project.files import AgentFile, CaseFile, LimitsFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
-from docs import commands, looseness, operations
+from docs import commands, looseness, operations, refusals
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
@@ -257,6 +257,8 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "services": services,
         "secrets": secret_files,
         "looseness": loose_bounds,
+        "refusals": lambda: _table(refusals.REFUSAL_HEADINGS, refusals.refusals()),
+        "formats": lambda: _table(refusals.FORMAT_HEADINGS, refusals.formats()),
         "commands": commands.reference,
         "operations": operations.reference,
         "shared-options": commands.shared_options,
