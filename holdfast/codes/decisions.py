@@ -62,6 +62,27 @@ CODES: Final = (
         status=422,
     ),
     Code(
+        "policy.source",
+        (Place.API, Place.COMMAND),
+        "A policy's text cannot be read: it is no UTF-8, too long, or holds characters that show as something else.",
+        "Save it as plain UTF-8 text; the problem names line and column.",
+        status=422,
+    ),
+    Code(
+        "policy.syntax",
+        (Place.API, Place.COMMAND),
+        "A policy's text is not of the language's grammar.",
+        "Mend what the problem marks: it says what was expected there.",
+        status=422,
+    ),
+    Code(
+        "policy.meaning",
+        (Place.API, Place.COMMAND),
+        "A policy speaks of actions, arguments, roles or types that there are not, or that do not go together.",
+        "Mend what the problem marks, or add the action to the catalogue.",
+        status=422,
+    ),
+    Code(
         "policy.form",
         (Place.API, Place.COMMAND),
         "The compiled form of a policy holds what is not known here: it is of another version, or was altered.",

@@ -134,7 +134,7 @@ class Facts:
         now_ms: The time, milliseconds of the epoch.
         zones: What the clocks say in the zones that the policy asks about.
         labels: Labels that the run carries; without, those of `sources`.
-        released: Releases that were recorded.
+        released: Releases that were recorded; none here is none recorded.
         sources: What the run has read; tells where arguments are from.
         origins: Where arguments are from, by path, where that was found out before.
         history: What happened before: kept summaries, what was read from them, or a plain list of events.
