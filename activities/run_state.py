@@ -41,8 +41,11 @@ _MARK = text("""
 """)
 
 _FINISH = text("""
-    UPDATE runs SET status = :status, status_code = :code, status_message = :message, ended_at = now(),
-        history_version = history_version + 1
+    UPDATE runs SET status = :status, status_code = :code, ended_at = now(), history_version = history_version + 1,
+        -- what its last refusal of that code said, to whoever asks why it ended
+        status_message = coalesce((SELECT d.reply ->> 'message' FROM decisions d
+            WHERE d.tenant_id = :tenant_id AND d.run_id = :run_id AND d.superseded_at IS NULL AND d.step IS NOT NULL
+              AND d.verdict = 'deny' AND d.reason_codes[1] = :code ORDER BY d.step DESC, d.try DESC LIMIT 1), '')
     WHERE tenant_id = :tenant_id AND run_id = :run_id AND ended_at IS NULL RETURNING run_id
 """)
 
@@ -185,14 +188,10 @@ class RunState:
         return FinishedRun(ended=True)
 
 
-async def end_run(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, *, status: str, code: str, message: str = ""
-) -> int:
+async def end_run(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, *, status: str, code: str) -> int:
     """Ends a run in the caller's transaction; returns the number of its last event, or 0 if it had ended before."""
     await lock_for_return(connection, tenant_id, run_id)  # lock order: caps before the run
-    ended = await connection.scalar(
-        _FINISH, {"tenant_id": tenant_id, "run_id": run_id, "status": status, "code": code, "message": message}
-    )
+    ended = await connection.scalar(_FINISH, {"tenant_id": tenant_id, "run_id": run_id, "status": status, "code": code})
     if ended is None:
         return 0
     await return_budget(connection, tenant_id, run_id)

@@ -75,6 +75,7 @@ async def test_a_permit_that_was_given_before_is_refused_and_the_run_ends(
     refusals = [one for one in await run.decisions() if one["kind"] == "permit"]
     assert [one["reason_codes"] for one in refusals] == [["stop.active"]]
     assert (await run.codes()).count("stop.active") == 3, "the permit, the mail's new try, the model's next call"
+    assert (await run.row())["status_message"] == f"an emergency stop is on: {REASON}"
     assert await other.ended() == (STOPPED if kind == "tenant" else "succeeded")
     assert len(rig.mails(f"other {kind}")) == (0 if kind == "tenant" else 1)
 
