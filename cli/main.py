@@ -28,6 +28,7 @@ from cli import (
 from cli.backup import commands as backup
 from cli.deployment import commands as deployment
 from cli.doctor import commands as doctor
+from cli.policy import commands as policy
 from cli.project import commands as project
 from cli.stack import commands as stack
 from cli.terminal import EXIT_CODES_HELP
@@ -53,6 +54,7 @@ for noun in (
     holds,
     stops,
     ledger,
+    policy,
     project,
     keys,
     tenants,

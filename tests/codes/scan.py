@@ -75,6 +75,8 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
         "http.response.start": "message of ASGI",
         "http.response.body": "message of ASGI",
         "http.disconnect": "message of ASGI",
+        "example.org": "host of examples",
+        "www.example.net": "host of examples",
         "policy.gate": "code of a gate's rule; decisions say approval.required",
         "step.try": "heading of a column",
         "anthropic.resources.messages": "module",
