@@ -21,8 +21,12 @@ CODES: Final = (
     _check("cap.limit", "A cap's limit is not what its newest journal entry says."),
     _check("cap.windows", "Windows of one cap overlap, or another than the last of them is in force."),
     _check("cap.ceiling", "A cap has more reserved and committed than its ceiling, or a ceiling that is too high."),
+    _check("cap.carried", "A rolling cap's newest bucket carries something else than the older ones that count have."),
     _check("cap.reserved", "A cap has not reserved what its open holds come to."),
     _check("journal.overdrawn", "A journal entry reserved more than its cap had left."),
+    _check(
+        "journal.rolling", "A journal entry reserved more than a rolling cap had left in the hours that counted then."
+    ),
     _check("journal.leg", "A journal entry belongs to no leg of a hold."),
     _check("leg.journal", "A leg of a hold was not reserved and settled exactly once, with its amount."),
     _check("hold.cost", "A hold's cost is not what its caps were charged."),

@@ -57,9 +57,23 @@ _CHECKS: Final[dict[str, TextClause]] = {
         WHERE ends_at > next_starts_at OR newest <> is_last
     """),
     "cap.ceiling": text("""
-        SELECT cap_id, format('reserved %s and committed %s are over the ceiling %s', reserved, committed, ceiling)
-        FROM caps WHERE tenant_id = :tenant_id AND NOT unlimited
-            AND (reserved + committed > ceiling OR ceiling > greatest(limit_amount, reserved + committed))
+        SELECT cap_id, format('reserved %s and committed %s are over the ceiling %s, or it is too high', reserved, committed, ceiling)
+        FROM (SELECT cap_id, limit_amount, ceiling, carried_reserved + reserved AS reserved, carried_committed + committed AS committed
+            FROM caps WHERE tenant_id = :tenant_id AND NOT unlimited) c
+        WHERE reserved + committed > ceiling OR ceiling > greatest(limit_amount, reserved + committed)
+    """),
+    "cap.carried": text("""
+        SELECT c.cap_id, format('it carries reserved %s, committed %s, debt %s; the older buckets that count have '
+            '%s, %s, %s, and %s of them another limit', c.carried_reserved, c.carried_committed, c.carried_debt,
+            coalesce(sum(b.reserved), 0), coalesce(sum(b.committed), 0), coalesce(sum(b.debt), 0), count(b.cap_id) FILTER (WHERE
+                (b.limit_amount, b.unlimited) IS DISTINCT FROM (c.limit_amount, c.unlimited)))
+        FROM caps c LEFT JOIN caps b ON b.tenant_id = c.tenant_id AND b.scope_kind = c.scope_kind AND b.scope_id = c.scope_id
+            AND b.unit = c.unit AND b.window_kind = c.window_kind AND b.cap_id <> c.cap_id
+            AND b.ends_at > c.starts_at - make_interval(hours => c.rolling_hours)
+        WHERE c.tenant_id = :tenant_id AND c.newest AND c.rolling_hours IS NOT NULL GROUP BY c.tenant_id, c.cap_id
+        HAVING (c.carried_reserved, c.carried_committed, c.carried_debt)
+                IS DISTINCT FROM (coalesce(sum(b.reserved), 0), coalesce(sum(b.committed), 0), coalesce(sum(b.debt), 0))
+            OR bool_or((b.limit_amount, b.unlimited) IS DISTINCT FROM (c.limit_amount, c.unlimited)) FILTER (WHERE b.cap_id IS NOT NULL)
     """),
     "cap.reserved": text("""
         SELECT c.cap_id, format('reserved is %s, its open holds come to %s', c.reserved, coalesce(o.amount, 0))
@@ -79,6 +93,36 @@ _CHECKS: Final[dict[str, TextClause]] = {
         -- of two transactions at the turn of an archived month, the later entry may be the archived one
         WHERE j.kind = 'reserve' AND j.reserved_delta > 0 AND NOT j.unlimited AND j.entry_id > coalesce(s.last_entry_id, 0)
             AND j.used + coalesce(s.used, 0) > j.limit_amount
+    """),
+    # The same over all buckets of a rolling window that counted then: what was moved while its newest was the newest, and before that
+    "journal.rolling": text("""
+        WITH buckets AS (
+            SELECT cap_id, ARRAY[scope_kind, scope_id, unit, window_kind] AS family, starts_at, ends_at,
+                rolling_hours * interval '1 hour' AS long
+            FROM caps WHERE tenant_id = :tenant_id AND rolling_hours IS NOT NULL
+        ), moved AS (
+            SELECT b.*, j.entry_id, j.kind, j.reserved_delta, j.limit_amount, j.unlimited,
+                j.reserved_delta + j.committed_delta + j.debt_delta AS used,
+                max(b.starts_at) OVER (PARTITION BY b.family ORDER BY j.entry_id) AS newest_at
+            FROM journal_legs j JOIN buckets b USING (cap_id) WHERE j.tenant_id = :tenant_id
+        ), before AS (
+            SELECT family, starts_at, long, newest_at, sum(used) AS used FROM moved GROUP BY 1, 2, 3, 4
+            UNION ALL SELECT b.family, b.starts_at, b.long, '-infinity', s.reserved + s.committed + s.debt
+            FROM journal_sums s JOIN buckets b USING (cap_id) WHERE s.tenant_id = :tenant_id
+        ), carried AS (
+            SELECT family, hour AS newest_at, sum(used) AS used
+            FROM before, generate_series(starts_at + interval '1 hour', starts_at + long, interval '1 hour') AS hour
+            WHERE newest_at < hour GROUP BY 1, 2
+        )
+        SELECT m.cap_id, format('entry %s takes %s and makes %s of %s in the hours that count', m.entry_id, m.reserved_delta,
+            m.used + coalesce(c.used, 0), m.limit_amount)
+        FROM (SELECT cap_id, family, newest_at, starts_at, entry_id, kind, reserved_delta, limit_amount, unlimited,
+                sum(used) FILTER (WHERE ends_at > newest_at - long) OVER (PARTITION BY family, newest_at ORDER BY entry_id) AS used
+            FROM moved) m
+        LEFT JOIN carried c USING (family, newest_at)
+        WHERE m.kind = 'reserve' AND m.reserved_delta > 0 AND NOT m.unlimited AND m.starts_at = m.newest_at
+            AND m.entry_id > (SELECT coalesce(max(last_entry_id), 0) FROM journal_sums WHERE tenant_id = :tenant_id)
+            AND m.used + coalesce(c.used, 0) > m.limit_amount
     """),
     # an entry is as old as what it says of its hold: both are of one transaction; what is older than the archives is in them
     "leg.journal": text("""

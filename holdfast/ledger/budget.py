@@ -17,15 +17,24 @@ from holdfast.ledger import core
 from holdfast.ledger.types import CapView, Scope
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 
-# a window that has ended is read as the one that begins with the next hold: nothing of it is used
+# a window that has ended is read as the one that begins with the next hold: nothing of it is used, but for the buckets that would still
+# count in a rolling one
 _READ_APPLICABLE = text("""
-    SELECT cap_id, scope_kind, scope_id, unit, window_kind, unlimited, limit_amount,
-           CASE WHEN ends_at > now() THEN ceiling ELSE limit_amount END AS ceiling, CASE WHEN ends_at > now() THEN reserved ELSE 0 END,
-           CASE WHEN ends_at > now() THEN committed ELSE 0 END, CASE WHEN ends_at > now() THEN debt ELSE 0 END
-    FROM caps
-    WHERE tenant_id = :tenant_id AND unit = ANY(:units) AND newest
-      AND (scope_kind, scope_id) IN (SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])))
-    ORDER BY cap_id
+    SELECT c.cap_id, c.scope_kind, c.scope_id, c.unit, c.window_kind, c.unlimited, c.limit_amount,
+           CASE WHEN c.ends_at > now() THEN c.ceiling ELSE greatest(c.limit_amount, o.reserved + o.committed) END,
+           CASE WHEN c.ends_at > now() THEN c.carried_reserved + c.reserved ELSE o.reserved END,
+           CASE WHEN c.ends_at > now() THEN c.carried_committed + c.committed ELSE o.committed END,
+           CASE WHEN c.ends_at > now() THEN c.carried_debt + c.debt ELSE o.debt END
+    FROM caps c, LATERAL (
+        SELECT CAST(coalesce(sum(b.reserved), 0) AS bigint) AS reserved, CAST(coalesce(sum(b.committed), 0) AS bigint) AS committed,
+               CAST(coalesce(sum(b.debt), 0) AS bigint) AS debt
+        FROM caps b WHERE c.rolling_hours IS NOT NULL AND c.ends_at <= now()
+          AND b.tenant_id = c.tenant_id AND b.scope_kind = c.scope_kind AND b.scope_id = c.scope_id AND b.unit = c.unit
+          AND b.window_kind = c.window_kind
+          AND b.ends_at > date_trunc('hour', now(), 'UTC') - make_interval(hours => c.rolling_hours)) o
+    WHERE c.tenant_id = :tenant_id AND c.unit = ANY(:units) AND c.newest
+      AND (c.scope_kind, c.scope_id) IN (SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])))
+    ORDER BY c.cap_id
 """)
 
 _LOCK_FOR_BUDGET = """

@@ -14,7 +14,8 @@ from holdfast_verdict.decide import Verdict
 HoldState = Literal["held", "executing", "executed", "committed", "voided", "expired", "unknown"]
 SETTLED_STATES = frozenset({"committed", "voided", "expired"})
 
-WindowKind = Literal["total", "hour", "day", "month"]
+WindowKind = str
+"""A name of a window: `total`, `hour`, `day`, `month`, or a rolling one, `24h`; see `holdfast.ledger.windows`."""
 
 NANO_USD = "nano_usd"
 CALLS = "calls"

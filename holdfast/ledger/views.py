@@ -19,21 +19,37 @@ from holdfast.ledger.types import Scope
 from holdfast.tenancy.service import find_project, find_user
 from holdfast_verdict.canonical import JsonValue
 
-# A window that has ended and that no hold has followed is shown as the one in force: nothing of it is used.
+# A window that has ended and that no hold has followed is shown as the one in force: nothing of it is used. A rolling one is shown with
+# all the buckets that count in this hour.
 _CAPS = """
     SELECT c.cap_id, c.scope_kind, c.scope_id,
            CASE c.scope_kind WHEN 'tenant' THEN t.slug WHEN 'project' THEN p.slug WHEN 'user' THEN u.name
                WHEN 'user_project' THEN u.name || '/' || p.slug WHEN 'user_role' THEN u.name || '/' || split_part(c.scope_id, '/', 2)
                WHEN 'project_role' THEN p.slug || '/' || split_part(c.scope_id, '/', 2) ELSE c.scope_id END,
            c.unit, c.window_kind, c.unlimited, c.limit_amount,
-           CASE WHEN c.fresh THEN 0 ELSE c.reserved END, CASE WHEN c.fresh THEN 0 ELSE c.committed END,
-           CASE WHEN c.fresh THEN 0 ELSE c.debt END, c.thresholds, CASE WHEN c.fresh THEN 0 ELSE c.threshold_passed END,
-           nullif(CASE WHEN c.fresh THEN greatest(window_start(c.window_kind, now(), t.time_zone), c.ends_at)
-               ELSE c.starts_at END, '-infinity'),
+           CASE WHEN c.rolls THEN w.reserved WHEN c.fresh THEN 0 ELSE c.reserved END,
+           CASE WHEN c.rolls THEN w.committed WHEN c.fresh THEN 0 ELSE c.committed END,
+           CASE WHEN c.rolls THEN w.debt WHEN c.fresh THEN 0 ELSE c.debt END, c.thresholds,
+           CASE WHEN c.rolls THEN least(c.threshold_passed,
+                   reached_threshold(c.thresholds, c.unlimited, c.limit_amount, w.committed + w.debt))
+               WHEN c.fresh THEN 0 ELSE c.threshold_passed END,
+           CASE WHEN c.rolls THEN begins.at - make_interval(hours => c.rolling_hours) ELSE nullif(begins.at, '-infinity') END,
            nullif(CASE WHEN c.fresh THEN window_end(c.window_kind, now(), t.time_zone) ELSE c.ends_at END, 'infinity'),
-           c.newest, t.time_zone
-    FROM (SELECT *, newest AND ends_at <= now() AND NOT CAST(:as_stored AS boolean) AS fresh FROM caps) c
+           c.newest, t.time_zone, w.leaves_at, w.leaves
+    FROM (SELECT *, newest AND ends_at <= now() AND NOT CAST(:as_stored AS boolean) AS fresh,
+              newest AND rolling_hours IS NOT NULL AND NOT CAST(:as_stored AS boolean) AS rolls FROM caps) c
     JOIN tenants t ON t.tenant_id = c.tenant_id
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.fresh THEN greatest(window_start(c.window_kind, now(), t.time_zone), c.ends_at)
+        ELSE c.starts_at END AS at) begins
+    CROSS JOIN LATERAL (
+        SELECT CAST(coalesce(sum(b.reserved), 0) AS bigint) AS reserved, CAST(coalesce(sum(b.committed), 0) AS bigint) AS committed,
+            CAST(coalesce(sum(b.debt), 0) AS bigint) AS debt,
+            min(b.ends_at) FILTER (WHERE b.reserved + b.committed + b.debt > 0) + make_interval(hours => c.rolling_hours) AS leaves_at,
+            (array_agg(b.reserved + b.committed + b.debt ORDER BY b.ends_at)
+                FILTER (WHERE b.reserved + b.committed + b.debt > 0))[1] AS leaves
+        FROM caps b WHERE c.rolls AND b.tenant_id = c.tenant_id AND b.scope_kind = c.scope_kind AND b.scope_id = c.scope_id
+            AND b.unit = c.unit AND b.window_kind = c.window_kind
+            AND b.ends_at > begins.at - make_interval(hours => c.rolling_hours)) w
     LEFT JOIN projects p ON p.tenant_id = c.tenant_id AND p.project_id = CASE c.scope_kind WHEN 'project' THEN CAST(c.scope_id AS uuid)
         WHEN 'user_project' THEN CAST(split_part(c.scope_id, '/', 2) AS uuid)
         WHEN 'project_role' THEN CAST(split_part(c.scope_id, '/', 1) AS uuid) END
@@ -62,7 +78,8 @@ _LIST_CHANGES = text("""
     SELECT * FROM (
         SELECT j.entry_id, j.cap_ids[1] AS window_id, j.actor, j.reason, j.created_at,
             lag(j.limit_amounts[1]) OVER w AS from_amount, lag(j.unlimited[1]) OVER w AS from_unlimited,
-            j.limit_amounts[1] AS to_amount, j.unlimited[1] AS to_unlimited, j.committed_deltas[1] AS debt_paid
+            j.limit_amounts[1] AS to_amount, j.unlimited[1] AS to_unlimited,
+            (SELECT CAST(sum(paid) AS bigint) FROM unnest(j.committed_deltas) AS paid) AS debt_paid
         FROM caps c JOIN journal j ON j.tenant_id = c.tenant_id AND j.kind = 'limit' AND j.cap_ids[1] = c.cap_id
         WHERE c.tenant_id = :tenant_id AND j.actor <> 'ledger'
           AND c.scope_kind = :scope_kind AND c.scope_id = :scope_id AND c.unit = :unit AND c.window_kind = :window
@@ -100,10 +117,12 @@ class NamedCap:
     Attributes:
         thresholds: Percentages of the limit that are told once a window.
         threshold_passed: The highest of them that was told in this window; 0 if none was.
-        starts_at: When the window began; None: it always was.
-        ends_at: When it ends; None: never.
+        starts_at: When the window began, or since when what was taken counts in a rolling one; None: it always was.
+        ends_at: When it ends, or moves on by an hour if it is rolling; None: never.
         newest: Whether it is the one in force, else a past one.
         time_zone: The tenant's, by which windows begin and end.
+        leaves_at: When the oldest hour of a rolling window that has something leaves it; None if nothing does.
+        leaves: How much that is.
     """
 
     cap_id: UUID
@@ -123,6 +142,8 @@ class NamedCap:
     ends_at: datetime | None
     newest: bool
     time_zone: str
+    leaves_at: datetime | None
+    leaves: int | None
 
 
 @dataclass(frozen=True, slots=True)

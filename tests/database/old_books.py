@@ -102,7 +102,7 @@ class OldBooks:
         self.entries.append(
             (self.tenant.tenant_id, cap_id, hold_id, kind, *deltas, cap.limit, cap.unlimited, reason, self.now)
         )
-        cap.past.append(cap.now())
+        cap.remember()
 
     def set_limit(self, cap_id: UUID, limit: int, *, unlimited: bool) -> None:
         cap = self.caps[cap_id]

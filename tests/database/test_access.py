@@ -46,10 +46,11 @@ CROSSING = {
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
-INNER = {"active_stop", "amount_text", "lock_caps", "may_settle", "new_id", "require_tenants", "roll_window", "supersede_decisions",
-         "take_approval", "window_end", "window_start", "write_entries"}  # fmt: skip
+INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "leg_head", "lock_caps", "lock_carriers", "may_settle", "new_id",
+         "newest_buckets", "reached_threshold", "require_tenants", "roll_window", "supersede_decisions", "take_approval", "window_end",
+         "window_start", "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
-PURE = {"window_start": {"api"}, "window_end": {"api"}}
+PURE = {"window_start": {"api"}, "window_end": {"api"}, "reached_threshold": {"api"}}
 """Inner functions that others may call as well, with no rights but their own: they look at nothing."""
 VIEWS = ("hold_legs", "journal_legs")
 _RELATIONS = """SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind::text,
@@ -188,7 +189,7 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
                 OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
            FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
     )
-    triggers = {"refuse_overspend", "refuse_resettling"}
+    triggers = {"refuse_overspend", "refuse_resettling", "require_carried"}
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
         name = row["proname"]

@@ -28,6 +28,7 @@ DECLARE
     c_id uuid[]; c_tenant uuid[]; c_unit integer[]; c_kind text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
     c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_window text[]; c_head text[]; c_tail text[];
     s_first integer[]; s_last integer[]; c_room bigint[];
+    c_carried_reserved bigint[]; c_carried_committed bigint[]; c_carried_debt bigint[]; c_carrier integer[]; k integer;
     -- runs
     r_id uuid[]; r_tenant uuid[]; r_ended boolean[]; r_history bigint[]; r_seq bigint[]; r_role_version integer[]; r_agent text[]; r_role text[];
     r_status text[]; r_decided integer[]; r_events integer[];
@@ -48,14 +49,15 @@ BEGIN
     INTO m_tenant, m_run, m_step, m_try, names FROM unnest(p_members) AS t;
     PERFORM require_tenants(m_tenant);
     SELECT l.cap_ids, l.tenant_ids, l.unit_places, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.windows,
-        l.heads, l.tails, l.first, l.last
-    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_head, c_tail, s_first, s_last
+        l.heads, l.tails, l.first, l.last, l.carried_reserved, l.carried_committed, l.carried_debts, l.carriers
+    INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_head, c_tail, s_first, s_last,
+        c_carried_reserved, c_carried_committed, c_carried_debt, c_carrier
     FROM lock_caps(p_scopes, p_units,
         CASE WHEN names THEN ARRAY(SELECT x FROM unnest(p_members) AS t, unnest(t.named_caps) AS x) ELSE '{}' END,
         CASE WHEN names THEN ARRAY(SELECT t.tenant_id FROM unnest(p_members) AS t, unnest(t.named_caps) AS x) ELSE '{}' END) AS l;
     FOR i IN 1 .. coalesce(cardinality(c_id), 0) LOOP
-        -- what holds may take of it; nothing in here changes that
-        c_room[i] := c_limit[i] - c_committed[i] - c_debt[i];
+        -- what holds may take of it; nothing in here changes that but what returns to an older bucket of a rolling window
+        c_room[i] := c_limit[i] - c_committed[i] - c_debt[i] - c_carried_reserved[i] - c_carried_committed[i] - c_carried_debt[i];
     END LOOP;
     money := array_position(p_units, 'nano_usd');
 
@@ -136,8 +138,17 @@ BEGIN
                 END IF;
                 FOR j IN 1 .. cardinality(old_caps) LOOP
                     i := array_position(c_id, old_caps[j]);
+                    k := coalesce(c_carrier[i], i);
                     c_reserved[i] := c_reserved[i] - old_held[j];
-                    c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
+                    IF k <> i THEN
+                        c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
+                        c_carried_reserved[k] := c_carried_reserved[k] - old_held[j];
+                        c_room[k] := c_room[k] + old_held[j];
+                        c_head[k] := leg_head(c_id[k], 0::smallint, c_carried_reserved[k] + c_carried_committed[k] + c_carried_debt[k],
+                            c_committed[k], c_debt[k], c_unlimited[k], c_limit[k]);
+                    END IF;
+                    c_ceiling[k] := greatest(c_limit[k],
+                        least(c_ceiling[k], c_carried_reserved[k] + c_carried_committed[k] + c_reserved[k] + c_committed[k]));
                 END LOOP;
             END IF;
             o_superseded[n] := old_decision;
@@ -177,7 +188,7 @@ BEGIN
                     amount := m.amounts[c_unit[short]];
                     free := c_room[short] - c_reserved[short];
                     verdict := 'deny'; code := 'budget.cap_exceeded';
-                    retryable := c_room[short] >= amount;
+                    retryable := c_room[short] + c_carried_reserved[short] >= amount;
                     message := 'the cap on ' || c_kind[short] || CASE WHEN c_window[short] = 'total' THEN '' ELSE ' per ' || c_window[short] END
                         || ' has ' || amount_text(p_units[c_unit[short]], greatest(free, 0)) || ' left of '
                         || amount_text(p_units[c_unit[short]], c_limit[short]) || ', and this may take '
@@ -215,9 +226,10 @@ BEGIN
     IF array_remove(o_superseded, NULL) <> '{}' THEN
         PERFORM supersede_decisions(p_members, o_superseded);
     END IF;
-    UPDATE caps c SET reserved = w.reserved, ceiling = w.ceiling
-    FROM unnest(c_tenant, c_id, c_reserved, c_ceiling) AS w (tenant_id, cap_id, reserved, ceiling)
-    WHERE c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id AND (c.reserved <> w.reserved OR c.ceiling <> w.ceiling);
+    UPDATE caps c SET reserved = w.reserved, ceiling = w.ceiling, carried_reserved = w.carried_reserved
+    FROM unnest(c_tenant, c_id, c_reserved, c_ceiling, c_carried_reserved) AS w (tenant_id, cap_id, reserved, ceiling, carried_reserved)
+    WHERE c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id
+        AND (c.reserved <> w.reserved OR c.ceiling <> w.ceiling OR c.carried_reserved <> w.carried_reserved);
     IF asks THEN
         INSERT INTO approvals (tenant_id, approval_id, run_id, step, binding, action, rule, approver_role, max_cost_nano_usd, requester_id, expires_at)
         SELECT t.tenant_id, t.approval_id, t.run_id, t.step, t.binding, t.action, t.approval_rule, t.approver_role,

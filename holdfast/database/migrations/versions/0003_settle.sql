@@ -25,6 +25,7 @@ DECLARE
     m settle_member; h record; m_tenant uuid[]; m_hold uuid[]; returns boolean; b_tenant uuid[]; b_cap uuid[]; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
     c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
     c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_changed boolean[];
+    c_carried_reserved bigint[]; c_carried_committed bigint[]; c_carried_debt bigint[]; c_carrier integer[]; k integer; rolling boolean;
     r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
@@ -32,7 +33,7 @@ DECLARE
     o_legs ledger_legs[]; o_hold_kind text[]; o_tool text[]; o_model text[];
     l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer;
     t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
-    last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; threshold smallint;
+    last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; used bigint; threshold smallint;
 BEGIN
     SELECT array_agg(t.tenant_id), array_agg(t.hold_id), bool_or(t.returns_budget) INTO m_tenant, m_hold, returns FROM unnest(p_members) AS t;
     PERFORM require_tenants(m_tenant);
@@ -44,16 +45,22 @@ BEGIN
         JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id, unnest(b.leg_cap_ids) AS leg
         WHERE t.returns_budget;
     END IF;
+    rolling := EXISTS (SELECT 1 FROM caps c WHERE c.rolling_hours IS NOT NULL AND c.newest AND c.tenant_id = ANY (m_tenant));
+    IF rolling THEN
+        SELECT b_tenant || l.tenant_ids, b_cap || l.cap_ids INTO b_tenant, b_cap FROM lock_carriers(m_tenant, m_hold, b_tenant, b_cap) AS l;
+    END IF;
     SELECT array_agg(l.cap_id), array_agg(l.tenant_id), array_agg(l.unit), array_agg(l.limit_amount), array_agg(l.unlimited),
         array_agg(l.ceiling), array_agg(l.reserved), array_agg(l.committed), array_agg(l.debt), array_agg(l.thresholds::text),
-        array_agg(l.threshold_passed)
-    INTO c_id, c_tenant, c_unit, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed
+        array_agg(l.threshold_passed), array_agg(l.carried_reserved), array_agg(l.carried_committed), array_agg(l.carried_debt)
+    INTO c_id, c_tenant, c_unit, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed,
+        c_carried_reserved, c_carried_committed, c_carried_debt
     FROM (SELECT c.* FROM (
             SELECT g.tenant_id, leg AS cap_id FROM unnest(m_tenant, m_hold) AS t (tenant_id, hold_id)
             JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
             UNION SELECT * FROM unnest(b_tenant, b_cap)) w
           JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
     c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
+    c_carrier := CASE WHEN rolling THEN carriers_of(c_tenant, c_id) END;
 
     SELECT array_agg(l.run_id), array_agg(l.tenant_id), array_agg(l.timeline_seq), array_agg(l.project_id), array_agg(l.user_id),
         array_agg(l.agent_name), array_agg(l.role_name), array_agg(l.time_zone)
@@ -114,27 +121,38 @@ BEGIN
         o_simulated[h.ord] := h.simulated;
         FOR j IN 1 .. cardinality(h.leg_cap_ids) LOOP
             i := width_bucket(h.leg_cap_ids[j], c_id);
+            k := coalesce(c_carrier[i], i); -- the headroom of an older bucket of a rolling window is what the newest has
             held := h.leg_amounts[j];
             u := array_position(m.units, c_unit[i]);
             actual := CASE WHEN u IS NULL OR c_unit[i] = 'slots' THEN 0 ELSE m.amounts[u] END;
             -- up to the hold it is committed, and the rest returns; what exceeds it takes free headroom first; what is left is debt (LAW 3)
             within := least(actual, held);
             excess := actual - within;
-            fits := CASE WHEN c_unlimited[i] THEN excess
-                ELSE least(excess, greatest(c_limit[i] - c_reserved[i] - c_committed[i] - c_debt[i] + held - within, 0)) END;
+            fits := CASE WHEN excess = 0 OR c_unlimited[k] THEN excess
+                ELSE least(excess, greatest(c_limit[k] - c_carried_reserved[k] - c_carried_committed[k] - c_carried_debt[k]
+                    - c_reserved[k] - c_committed[k] - c_debt[k] + held - within, 0)) END;
             c_reserved[i] := c_reserved[i] - held;
             c_committed[i] := c_committed[i] + within + fits;
             c_debt[i] := c_debt[i] + excess - fits;
             -- it only ever shrinks here, so that the CHECK against it still means something
-            c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
+            IF k <> i THEN
+                c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
+                c_carried_reserved[k] := c_carried_reserved[k] - held;
+                c_carried_committed[k] := c_carried_committed[k] + within + fits;
+                c_carried_debt[k] := c_carried_debt[k] + excess - fits;
+                c_changed[k] := true;
+            END IF;
+            c_ceiling[k] := greatest(c_limit[k],
+                least(c_ceiling[k], c_carried_reserved[k] + c_carried_committed[k] + c_reserved[k] + c_committed[k]));
             c_changed[i] := true;
             legs := legs + 1;
             l_cap[legs] := c_id[i]; l_reserved[legs] := -held; l_committed[legs] := within + fits; l_debt[legs] := excess - fits;
             l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
-            IF actual > 0 AND NOT c_unlimited[i] AND c_limit[i] > 0 THEN
-                FOREACH threshold IN ARRAY c_thresholds[i]::smallint[] LOOP
-                    CONTINUE WHEN threshold <= c_passed[i] OR (c_committed[i] + c_debt[i])::numeric * 100 < c_limit[i]::numeric * threshold;
-                    c_passed[i] := threshold;
+            IF actual > 0 AND NOT c_unlimited[k] AND c_limit[k] > 0 THEN
+                used := c_carried_committed[k] + c_carried_debt[k] + c_committed[k] + c_debt[k];
+                FOREACH threshold IN ARRAY c_thresholds[k]::smallint[] LOOP
+                    CONTINUE WHEN threshold <= c_passed[k] OR used::numeric * 100 < c_limit[k]::numeric * threshold;
+                    c_passed[k] := threshold;
                     told := told + 1;
                     r_events[r] := r_events[r] + 1;
                     r_seq[r] := r_seq[r] + 1;
@@ -142,17 +160,19 @@ BEGIN
                     t_run[told] := r; t_seq[told] := r_seq[r];
                     t_data[told] := (
                         SELECT jsonb_build_object('cap_id', c.cap_id, 'scope', c.scope_kind, 'unit', c.unit, 'window', c.window_kind,
-                            'percent', threshold, 'used', (c_committed[i] + c_debt[i])::text, 'limit', c_limit[i]::text)
-                        FROM caps c WHERE c.tenant_id = c_tenant[i] AND c.cap_id = c_id[i]);
+                            'percent', threshold, 'used', used::text, 'limit', c_limit[k]::text)
+                        FROM caps c WHERE c.tenant_id = c_tenant[k] AND c.cap_id = c_id[k]);
                 END LOOP;
             END IF;
         END LOOP;
         o_legs[h.ord] := ROW(l_cap, l_reserved, l_committed, l_debt, l_limit, l_unlimited)::ledger_legs;
     END LOOP;
 
-    UPDATE caps c SET reserved = w.reserved, committed = w.committed, debt = w.debt, ceiling = w.ceiling, threshold_passed = w.passed
-    FROM unnest(c_tenant, c_id, c_reserved, c_committed, c_debt, c_ceiling, c_passed, c_changed)
-        AS w (tenant_id, cap_id, reserved, committed, debt, ceiling, passed, changed)
+    UPDATE caps c SET reserved = w.reserved, committed = w.committed, debt = w.debt, ceiling = w.ceiling, threshold_passed = w.passed,
+        carried_reserved = w.carried_reserved, carried_committed = w.carried_committed, carried_debt = w.carried_debt
+    FROM unnest(c_tenant, c_id, c_reserved, c_committed, c_debt, c_ceiling, c_passed, c_carried_reserved, c_carried_committed, c_carried_debt,
+            c_changed)
+        AS w (tenant_id, cap_id, reserved, committed, debt, ceiling, passed, carried_reserved, carried_committed, carried_debt, changed)
     WHERE w.changed AND c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id;
     UPDATE holds g SET state = t.to_state, cost_nano_usd = o_cost[t.ordinality], settled_by = t.actor,
         settled_at = CASE WHEN t.to_state <> 'unknown' THEN now() END,
@@ -200,6 +220,28 @@ BEGIN
     RETURN QUERY SELECT a::integer, o_status[a], o_state[a], o_seq[a] FROM generate_series(1, n) AS a;
 END $$;
 
+-- Locks, in the one order, all caps that settling these holds touches, where some may be rolling; returns the newest buckets that carry
+-- what the holds' own have. Should a window roll while its bucket is waited for, its new newest is looked for.
+CREATE FUNCTION lock_carriers(p_tenant_ids uuid[], p_hold_ids uuid[], p_more_tenants uuid[], p_more_caps uuid[],
+    OUT tenant_ids uuid[], OUT cap_ids uuid[]) LANGUAGE plpgsql AS $$
+DECLARE legs uuid[]; leg_tenants uuid[];
+BEGIN
+    SELECT array_agg(w.cap_id), array_agg(w.tenant_id) INTO legs, leg_tenants FROM (
+        SELECT g.tenant_id, leg AS cap_id FROM unnest(p_tenant_ids, p_hold_ids) AS t (tenant_id, hold_id)
+        JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
+        UNION SELECT * FROM unnest(p_more_tenants, p_more_caps)) w;
+    FOR round IN 1 .. 100 LOOP
+        SELECT n.cap_ids, n.tenant_ids INTO cap_ids, tenant_ids FROM newest_buckets(leg_tenants, legs) AS n;
+        PERFORM 1 FROM (SELECT c.cap_id FROM (SELECT DISTINCT * FROM unnest(leg_tenants || tenant_ids, legs || cap_ids) AS u (tenant_id, cap_id)) w
+            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
+        IF NOT EXISTS (SELECT 1 FROM unnest(tenant_ids, cap_ids) AS n (tenant_id, cap_id)
+                JOIN caps c ON c.tenant_id = n.tenant_id AND c.cap_id = n.cap_id WHERE NOT c.newest) THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the caps of these holds do not come to rest' USING ERRCODE = 'serialization_failure';
+END $$;
+
 -- Appends transcript entries, each after its parent; false if there is no such parent. Written before, they are written no more (LAW 9).
 CREATE FUNCTION write_entries(p_tenant_id uuid, p_run_id uuid, p_parents bytea[], p_entry_ids bytea[], p_contents bytea[]) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -230,7 +272,7 @@ BEGIN
     PERFORM require_tenants(ARRAY(SELECT s.tenant_id FROM unnest(p_scopes) AS s));
     SELECT l.cap_ids INTO ids FROM lock_caps(p_scopes, '{nano_usd}', '{}', '{}') AS l;
     RETURN QUERY SELECT c.cap_id, c.scope_kind, c.scope_id, c.unit, c.window_kind, c.starts_at, c.ends_at, c.unlimited, c.limit_amount,
-        c.ceiling, c.reserved, c.committed, c.debt FROM caps c WHERE c.tenant_id = (p_scopes[1]).tenant_id AND c.cap_id = ANY(ids) ORDER BY 1;
+        c.ceiling, c.carried_reserved + c.reserved, c.carried_committed + c.committed, c.carried_debt + c.debt FROM caps c WHERE c.tenant_id = (p_scopes[1]).tenant_id AND c.cap_id = ANY(ids) ORDER BY 1;
 END $$;
 
 -- Takes a run's guaranteed budget from caps that the caller has locked: step 0, try 0 of the run. Should they not have that much
@@ -260,7 +302,8 @@ BEGIN
     UPDATE runs SET budget_hold_id = p_hold_id WHERE tenant_id = p_tenant_id AND run_id = p_run_id;
 END $$;
 
--- Locks, in the one order, whatever ending a run may touch of caps: its own and those that its budget was taken from.
+-- Locks, in the one order, whatever ending a run may touch of caps: its own and those that its budget was taken from, of rolling
+-- windows with the bucket that carries them.
 CREATE FUNCTION lock_for_return(p_tenant_id uuid, p_run_id uuid) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -268,7 +311,12 @@ BEGIN
     PERFORM 1 FROM (
         SELECT c.cap_id FROM caps c WHERE c.tenant_id = p_tenant_id AND (
             (c.scope_kind = 'run' AND c.scope_id = p_run_id::text)
-            OR c.cap_id IN (SELECT unnest(b.leg_cap_ids) FROM runs ru JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id
+            OR c.cap_id IN (
+                SELECT l.cap_id FROM runs ru JOIN holds b ON b.hold_id = ru.budget_hold_id AND b.tenant_id IS NOT DISTINCT FROM ru.tenant_id,
+                    unnest(b.leg_cap_ids) AS leg JOIN caps k ON k.tenant_id = p_tenant_id AND k.cap_id = leg,
+                    LATERAL (SELECT k.cap_id UNION SELECT f.cap_id FROM caps f WHERE k.rolling_hours IS NOT NULL AND f.newest
+                        AND f.tenant_id = k.tenant_id AND f.scope_kind = k.scope_kind AND f.scope_id = k.scope_id AND f.unit = k.unit
+                        AND f.window_kind = k.window_kind) AS l (cap_id)
                 WHERE ru.tenant_id = p_tenant_id AND ru.run_id = p_run_id))
         ORDER BY c.cap_id FOR NO KEY UPDATE) l;
 END $$;

@@ -182,6 +182,66 @@ ALTER TABLE caps ADD CONSTRAINT caps_scope_kind_check
 ALTER TABLE caps ADD CONSTRAINT caps_thresholds_check CHECK (cardinality(thresholds) <= 10);
 CREATE UNIQUE INDEX caps_newest ON caps (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest;
 
+-- A rolling window (`24h`) is kept in buckets, one row an hour, and counted conservatively: a bucket counts until it has wholly left, so
+-- what counts changes with the hour and at no other moment. The newest bucket carries what the older ones that still count have.
+ALTER TABLE caps ADD COLUMN rolling_hours smallint CHECK (rolling_hours BETWEEN 1 AND 744),
+    ADD COLUMN carried_reserved bigint NOT NULL DEFAULT 0 CHECK (carried_reserved >= 0),
+    ADD COLUMN carried_committed bigint NOT NULL DEFAULT 0 CHECK (carried_committed >= 0),
+    ADD COLUMN carried_debt bigint NOT NULL DEFAULT 0 CHECK (carried_debt >= 0);
+ALTER TABLE caps DROP CONSTRAINT caps_window_kind_check;
+ALTER TABLE caps ADD CONSTRAINT caps_window_kind_check
+    CHECK (CASE WHEN rolling_hours IS NULL THEN window_kind IN ('total', 'hour', 'day', 'month') ELSE window_kind = rolling_hours::text || 'h' END);
+ALTER TABLE caps ADD CONSTRAINT caps_newest_carries
+    CHECK ((newest AND rolling_hours IS NOT NULL) OR carried_reserved + carried_committed + carried_debt = 0);
+
+-- LAW 3, with what is carried: not even a faulty program can overspend
+ALTER TABLE caps DROP CONSTRAINT caps_check2;
+ALTER TABLE caps ADD CONSTRAINT caps_within_ceiling
+    CHECK (unlimited OR carried_reserved + carried_committed + reserved + committed <= ceiling);
+DROP TRIGGER caps_no_overspend ON caps;
+CREATE TRIGGER caps_no_overspend BEFORE UPDATE ON caps FOR EACH ROW
+WHEN (NOT NEW.unlimited AND (
+    (NEW.reserved > OLD.reserved AND NEW.carried_reserved + NEW.carried_committed + NEW.carried_debt
+        + NEW.reserved + NEW.committed + NEW.debt > NEW.limit_amount)
+    OR (NEW.carried_reserved + NEW.carried_committed + NEW.reserved + NEW.committed
+            > OLD.carried_reserved + OLD.carried_committed + OLD.reserved + OLD.committed
+        AND NEW.carried_reserved + NEW.carried_committed + NEW.reserved + NEW.committed > NEW.limit_amount)))
+EXECUTE FUNCTION refuse_overspend();
+
+CREATE INDEX caps_rolling ON caps (tenant_id) WHERE rolling_hours IS NOT NULL AND newest; -- a settlement asks whether there are any
+
+-- What the buckets of a rolling cap have that are older than the one that begins then, and that still count in it
+CREATE FUNCTION carried_over(p_cap caps, p_starts_at timestamptz, OUT reserved bigint, OUT committed bigint, OUT debt bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(sum(b.reserved), 0)::bigint, coalesce(sum(b.committed), 0)::bigint, coalesce(sum(b.debt), 0)::bigint FROM caps b
+    WHERE b.tenant_id = p_cap.tenant_id AND b.scope_kind = p_cap.scope_kind AND b.scope_id = p_cap.scope_id AND b.unit = p_cap.unit
+        AND b.window_kind = p_cap.window_kind AND b.ends_at > p_starts_at - make_interval(hours => p_cap.rolling_hours)
+        -- no bucket is longer than an hour; said so that an index can tell
+        AND b.starts_at < p_starts_at AND b.starts_at > p_starts_at - make_interval(hours => p_cap.rolling_hours + 1)
+$$;
+
+-- LAW 3, also for a program that rolls without carrying, or moves an older bucket and forgets the newest
+CREATE FUNCTION require_carried() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE head caps%ROWTYPE; older record;
+BEGIN
+    SELECT * INTO head FROM caps c WHERE c.newest AND c.tenant_id = NEW.tenant_id AND c.scope_kind = NEW.scope_kind
+        AND c.scope_id = NEW.scope_id AND c.unit = NEW.unit AND c.window_kind = NEW.window_kind;
+    IF NOT FOUND THEN RETURN NULL; END IF; -- between two buckets; the next one is looked at when it is made
+    SELECT * INTO older FROM carried_over(head, head.starts_at);
+    IF (head.carried_reserved, head.carried_committed, head.carried_debt) IS DISTINCT FROM (older.reserved, older.committed, older.debt) THEN
+        RAISE EXCEPTION 'cap % carries %, %, %; the older buckets have %, %, %', head.cap_id, head.carried_reserved, head.carried_committed,
+            head.carried_debt, older.reserved, older.committed, older.debt
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'caps_carried', TABLE = 'caps';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER caps_carried_first AFTER INSERT ON caps FOR EACH ROW WHEN (NEW.rolling_hours IS NOT NULL) EXECUTE FUNCTION require_carried();
+CREATE TRIGGER caps_carried AFTER UPDATE ON caps FOR EACH ROW
+WHEN (NEW.rolling_hours IS NOT NULL AND (
+    (NOT NEW.newest AND (NEW.reserved <> OLD.reserved OR NEW.committed <> OLD.committed OR NEW.debt <> OLD.debt))
+    OR NEW.carried_reserved <> OLD.carried_reserved OR NEW.carried_committed <> OLD.carried_committed OR NEW.carried_debt <> OLD.carried_debt))
+EXECUTE FUNCTION require_carried();
+
 -- Decisions ----------------------------------------------------------------------------------------------------------------
 
 -- runs' ids are unique by themselves; so this index serves a try's key whatever a planner knows of tenants
