@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from api.authentication import Caller, require_reader
 from api.context import Parts
@@ -17,7 +17,7 @@ from holdfast.errors import Conflict, NotFound, RequestInvalid
 from holdfast.ledger.core import per_window
 from holdfast.ledger.scopes import ScopeKind
 from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import NANO_USD, WindowKind
+from holdfast.ledger.types import NANO_USD
 from holdfast.ledger.views import (
     LimitChange,
     NamedCap,
@@ -27,6 +27,7 @@ from holdfast.ledger.views import (
     list_windows,
     run_budget,
 )
+from holdfast.ledger.windows import PATTERN, require_window
 from holdfast.money import parse_usd
 from holdfast.tenancy.principals import ADMIN, OWNER
 from holdfast_verdict.canonical import MAX_INTEGER
@@ -34,6 +35,11 @@ from holdfast_verdict.canonical import MAX_INTEGER
 router = APIRouter(prefix="/v1/caps", tags=["caps"])
 
 Unit = Literal["nano_usd", "tokens", "calls", "slots"]
+
+Window = Annotated[
+    str, AfterValidator(require_window), Field(json_schema_extra={"pattern": PATTERN}, examples=["day", "24h"])
+]
+"""A window's name in requests."""
 
 
 class CapScope(Form):
@@ -53,10 +59,11 @@ class PutCap(Form):
 
     scope: CapScope
     unit: Unit = "nano_usd"
-    window: WindowKind = Field(
+    window: Window = Field(
         default="total",
-        description="for how long what was used counts: for ever, or within an hour, day or month of the tenant's time zone. "
-        "A scope has one cap for each unit and window, and all of them apply",
+        description="for how long what was used counts: `total` for ever; `hour`, `day` or `month` within one of the tenant's time "
+        "zone; `1h` to `744h` for so many hours back from any moment. A scope has one cap for each unit and window, and all of them "
+        "apply",
     )
     limit_usd: Usd | None = Field(default=None, description="for the unit nano_usd")
     limit_amount: int | None = Field(default=None, ge=0, le=MAX_INTEGER, description="in the cap's unit")
@@ -64,8 +71,8 @@ class PutCap(Form):
     thresholds: list[Annotated[int, Field(ge=1, le=100)]] | None = Field(
         default=None,
         max_length=10,
-        description="percentages of the limit that are told once a window, as `cap.threshold` of the run that reaches them; "
-        "default: as they are, at first 50, 80 and 100",
+        description="percentages of the limit that are told once a window, as `cap.threshold` of the run that reaches them; in a "
+        "rolling one again once use has fallen below; default: as they are, at first 50, 80 and 100",
     )
     reason: str = Field(min_length=1, max_length=500, description="stands in the journal")
 
@@ -84,16 +91,23 @@ class PutCap(Form):
 
 
 class Cap(Answer):
-    """A cap with its balances in one window, in its unit; the law is reserved + committed + debt ≤ limit."""
+    """A cap with its balances in one window, in its unit; the law is reserved + committed + debt ≤ limit.
+
+    A rolling cap in force is all hours that count together; among its windows, each of those hours stands alone.
+    """
 
     cap_id: UUID = Field(description="of this window; any window of a cap stands for the cap")
     scope_kind: ScopeKind
     scope_id: str
     scope_name: str | None
     unit: str
-    window: WindowKind
-    starts_at: Time | None = Field(description="when the window began; null for `total`")
-    ends_at: Time | None = Field(description="when it ends and nothing of it counts any more; null for `total`")
+    window: str
+    starts_at: Time | None = Field(
+        description="when the window began, or since when what was taken counts in a rolling one; null for `total`"
+    )
+    ends_at: Time | None = Field(
+        description="when it ends and nothing of it counts any more, or when a rolling one moves on by an hour; null for `total`"
+    )
     in_force: bool = Field(description="whether it is the window in force, else a past one")
     unlimited: bool
     limit_amount: int
@@ -103,6 +117,10 @@ class Cap(Answer):
     available: int | None = Field(description="what a new hold could take; null if unlimited")
     thresholds: list[int] = Field(description="percentages of the limit that are told once a window")
     thresholds_passed: list[int] = Field(description="those that this window has reached")
+    leaves_at: Time | None = Field(
+        description="of a rolling cap in force: when the oldest hour of which something counts leaves; null if nothing counts"
+    )
+    leaves: int | None = Field(description="how much of reserved, committed and debt leaves then")
     limit_usd: str | None = Field(description="for the unit nano_usd")
     used_usd: str | None = Field(description="for the unit nano_usd: committed and debt")
 

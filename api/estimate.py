@@ -12,7 +12,6 @@ from api.authentication import Caller
 from api.context import Parts
 from api.forms import TEXT_LENGTH_MAX, Answer, Form, Name, Usd, usd
 from api.runs import STARTERS
-from holdfast.ledger.types import WindowKind
 from holdfast.money import parse_usd
 from holdfast.runs import service
 from holdfast.runs.service import RunEstimate
@@ -37,7 +36,7 @@ class CapShare(Answer):
     scope_kind: str
     scope_name: str
     unit: str
-    window: WindowKind
+    window: str
     limit_amount: int | None = Field(description="null if unlimited")
     available: int | None = Field(description="what a new hold could take now; null if unlimited")
     needed: int = Field(description="what the first call would hold here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
@@ -13,6 +14,7 @@ import typer
 from cli.session import Session, refuse_options, with_session
 from cli.terminal import EXIT_CODES_HELP
 from holdfast.errors import NotFound, RequestInvalid
+from holdfast.ledger.windows import require_window, rolling_hours
 from holdfast.money import format_usd
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ class Unit(StrEnum):
     SLOTS = "slots"
 
 
-class Window(StrEnum):
-    """For how long what was used counts."""
+_TOTAL: Final = "total"
 
-    TOTAL = "total"
-    HOUR = "hour"
-    DAY = "day"
-    MONTH = "month"
+
+def _window(text: str) -> str:
+    try:
+        return require_window(text)
+    except ValueError as none:
+        raise typer.BadParameter(str(none)) from None
 
 
 _SCOPES: Final = (
@@ -49,8 +52,13 @@ _COUNT_DEFAULT: Final = 20
 
 ScopeArgument = Annotated[str, typer.Argument(help=f"{_SCOPES}.")]
 UnitArgument = Annotated[Unit, typer.Argument(help="What is counted.")]
+_window_option: Final = partial(typer.Option, parser=_window, metavar="total|hour|day|month|24h")
 WindowOption = Annotated[
-    Window, typer.Option(help="For how long what was used counts, in the tenant's time zone; see `caps zone`.")
+    str,
+    _window_option(
+        help="For how long what was used counts: for ever, within an hour, day or month of the tenant's time zone (see `caps "
+        "zone`), or for so many hours back from any moment, 1h to 744h."
+    ),
 ]
 Count = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="Most of them to show.")]
 
@@ -84,7 +92,7 @@ def scope_of(kind: str, name: str | None) -> str:
 
 def counted(unit: str, window: str) -> str:
     """Returns what a cap counts and for how long, such as `money per day`."""
-    return ("money" if unit == _MONEY else unit) + ("" if window == Window.TOTAL else f" per {window}")
+    return ("money" if unit == _MONEY else unit) + ("" if window == _TOTAL else f" per {window}")
 
 
 @with_session
@@ -93,7 +101,7 @@ def caps(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(help="The caps of this run. Default: all that are not of a run.")] = None,
 ) -> None:
-    """Lists caps: limit, used, held and free in the window in force, and when that ends (UTC)."""
+    """Lists caps: limit, used, held and free in the window in force, and when that ends or what leaves it next (UTC)."""
     if context.invoked_subcommand is not None:
         refuse_options(context)
         return
@@ -112,10 +120,17 @@ def _row(cap: Cap) -> list[str]:
         amount(cap.unit, cap.committed + cap.debt),
         amount(cap.unit, cap.reserved),
         amount(cap.unit, cap.available),
-        _at(cap.ends_at) or "never",
+        _resets(cap),
         ", ".join(f"{percent} %" for percent in cap.thresholds_passed) or "-",
         amount(cap.unit, cap.debt) if cap.debt else "",
     ]
+
+
+def _resets(cap: Cap) -> str:
+    """Returns when nothing of it counts any more, or of a rolling cap what leaves it next."""
+    if rolling_hours(cap.window) is None:
+        return _at(cap.ends_at) or "never"
+    return "-" if cap.leaves_at is None else f"{amount(cap.unit, cap.leaves)} at {_at(cap.leaves_at)}"
 
 
 def _at(time: datetime | None) -> str:
@@ -129,7 +144,7 @@ def set_(
     unit: UnitArgument,
     limit: Annotated[str, typer.Argument(help="In dollars or in the unit, or the word unlimited.")],
     reason: Annotated[str, typer.Option(help="Stands in the journal.")],
-    window: WindowOption = Window.TOTAL,
+    window: WindowOption = _TOTAL,
     threshold: Annotated[
         list[int] | None,
         typer.Option(
@@ -149,11 +164,11 @@ def set_(
         given = {"limit_usd": limit.removeprefix("$")} if unit is Unit.USD else {"limit_amount": _whole(limit)}
     kind, name = _scope(scope)
     cap = session.client.set_cap(
-        kind, name, unit=_UNITS[unit], window=window.value, thresholds=threshold or None, reason=reason, **given
+        kind, name, unit=_UNITS[unit], window=window, thresholds=threshold or None, reason=reason, **given
     )
-    on = scope_of(cap.scope_kind, cap.scope_name) + ("" if window is Window.TOTAL else f" per {window}")
+    on = scope_of(cap.scope_kind, cap.scope_name) + ("" if window == _TOTAL else f" per {window}")
     limited = amount(cap.unit, None if cap.unlimited else cap.limit_amount)
-    until = "" if cap.ends_at is None else f" until {_at(cap.ends_at)} UTC"
+    until = "" if cap.ends_at is None or rolling_hours(window) is not None else f" until {_at(cap.ends_at)} UTC"
     session.show(cap, lambda: [f"the cap on {on} is {limited}, {amount(cap.unit, cap.available)} free{until}"])
 
 
@@ -162,7 +177,7 @@ def history(
     session: Session,
     scope: ScopeArgument,
     unit: UnitArgument,
-    window: WindowOption = Window.TOTAL,
+    window: WindowOption = _TOTAL,
     count: Count = _COUNT_DEFAULT,
 ) -> None:
     """Lists who has set a cap's limit, from what to what, when (UTC) and why, the newest first."""
@@ -188,10 +203,13 @@ def windows(
     session: Session,
     scope: ScopeArgument,
     unit: UnitArgument,
-    window: Annotated[Window, typer.Option(help="Which of the caps on it.")] = Window.DAY,
+    window: Annotated[str, _window_option(help="Which of the caps on it.")] = "day",
     count: Count = _COUNT_DEFAULT,
 ) -> None:
-    """Lists the windows of a cap that were used, the newest first: when each began and ended (UTC), and what was used."""
+    """Lists the windows of a cap that were used, the newest first: when each began and ended (UTC), and what was used.
+
+    Of a rolling cap these are its hours.
+    """
     cap = _find(session, scope, unit, window)
     found = session.client.cap_windows(cap.cap_id, count=count)
     rows = (
@@ -224,7 +242,7 @@ def zone(
     session.show(tenant, lambda: [f"windows of {tenant.slug} follow {tenant.time_zone}"])
 
 
-def _find(session: Session, scope: str, unit: Unit, window: Window) -> Cap:
+def _find(session: Session, scope: str, unit: Unit, window: str) -> Cap:
     """Returns the window in force of the cap that the arguments name.
 
     Raises:

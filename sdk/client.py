@@ -265,7 +265,7 @@ class Holdfast:
             scope_kind: What is limited.
             scope_name: Which one; nothing for the tenant; `first/second` for two.
             unit: What is counted.
-            window: For how long what was used counts; hours, days and months are of the tenant's time zone.
+            window: For how long what was used counts; an hour, day and month are of the tenant's time zone, `24h` rolls.
             limit_usd: For money, decimal text.
             limit_amount: In the unit.
             unlimited: Without any limit, as an explicit and recorded choice.

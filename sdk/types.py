@@ -17,7 +17,8 @@ RunStatus = Literal[
 ]
 Verdict = Literal["approved", "denied"]
 ScopeKind = Literal["tenant", "project", "user", "run", "role", "user_project", "user_role", "project_role"]
-Window = Literal["total", "hour", "day", "month"]
+Window = str
+"""For how long what was used counts: `total`, `hour`, `day`, `month`, or so many hours back from any moment, `1h` to `744h`."""
 StopKind = Literal["tenant", "agent", "role", "tool"]
 Unit = Literal["nano_usd", "tokens", "calls", "slots"]
 Json = dict[str, Any]
@@ -250,12 +251,14 @@ class Cap:
 
     Attributes:
         cap_id: Of this window; any window of a cap stands for the cap.
-        starts_at: When the window began; None: it is for ever.
-        ends_at: When it ends; None: never.
+        starts_at: When the window began, or since when what was taken counts in a rolling one; None: it is for ever.
+        ends_at: When it ends, or when a rolling one moves on by an hour; None: never.
         in_force: Whether it is the window in force, else a past one.
         available: What a new hold could take; None if unlimited.
         thresholds: Percentages of the limit that are told once a window.
         thresholds_passed: Those that this window has reached.
+        leaves_at: When the oldest hour of which something counts leaves a rolling cap in force; None if nothing counts.
+        leaves: How much leaves then.
     """
 
     cap_id: str
@@ -275,6 +278,8 @@ class Cap:
     available: int | None
     thresholds: list[int]
     thresholds_passed: list[int]
+    leaves_at: datetime | None
+    leaves: int | None
 
 
 @dataclass(frozen=True, slots=True)

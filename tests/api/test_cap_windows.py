@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -87,6 +87,10 @@ async def test_a_time_zone_is_one_that_both_calendars_know_and_is_recorded(tenan
     ("kind", "body"),
     [
         ("tenant", {"limit_usd": "1", "window": "week"}),
+        *(
+            ("tenant", {"limit_usd": "1", "window": name})
+            for name in ("0h", "745h", "24", "24H", "024h", "h", "1.5h", "24h\n", "", "٣h")
+        ),
         ("tenant", {"limit_usd": "1", "thresholds": [0]}),
         ("tenant", {"limit_usd": "1", "thresholds": [101]}),
         ("tenant", {"limit_usd": "1", "thresholds": list(range(1, 12))}),
@@ -144,6 +148,53 @@ async def test_admission_counts_the_window_in_force(tenant: Tenant, world: World
     windows = await items(tenant, f"/v1/caps/{cap['cap_id']}/windows")
     assert windows[-1]["committed"] == 1_000_000_000
     assert [one["in_force"] for one in windows] == ([True, False] if guaranteed else [True])
+
+
+async def pass_hours(world: World, tenant: Tenant, hours: int) -> None:
+    """Moves all buckets into the past, as if time had passed; first far away, so that no two stand in one place in between."""
+    for moved in (10_000, hours - 10_000):
+        await world.execute(
+            f"""UPDATE caps SET starts_at = starts_at - interval '{moved} hours', ends_at = ends_at - interval '{moved} hours'
+               WHERE tenant_id = $1 AND rolling_hours IS NOT NULL""",
+            tenant.tenant_id,
+        )
+
+
+@pytest.mark.parametrize("kind", [*NAMES])
+@pytest.mark.parametrize("guaranteed", [False, True])
+async def test_admission_counts_what_is_left_in_a_rolling_window(
+    tenant: Tenant, world: World, kind: str, guaranteed: bool
+) -> None:
+    cap = await made(tenant, kind, limit_usd="1", window="24h")
+    assert (cap["window"], cap["in_force"], cap["leaves_at"], cap["leaves"]) == ("24h", True, None, None)
+    body = {"agent": "desk", "input": "x", "guaranteed": guaranteed}
+    await world.execute("UPDATE caps SET committed = limit_amount WHERE cap_id = $1", UUID(cap["cap_id"]))
+
+    async def shown() -> Json:
+        found = await items(tenant, "/v1/caps", scope_kind=kind, scope_name=NAMES[kind])
+        (one,) = [one for one in found if one["window"] == "24h"]
+        return one
+
+    for hours in (0, 23, 1):
+        await pass_hours(world, tenant, hours)
+        refused = problem(await tenant.owner.post("/v1/runs", json=body), 402, "budget.insufficient")
+        assert f"the cap on {kind} per 24h has $0.0000 left of $1.0000" in refused["detail"]
+        now = await shown()
+        assert (now["committed"], now["available"], now["leaves"]) == (10**9, 0, 10**9)
+        starts, ends, leaves = (datetime.fromisoformat(now[name]) for name in ("starts_at", "ends_at", "leaves_at"))
+        assert (ends - starts, ends > datetime.now(UTC)) == (timedelta(hours=25), True)
+        assert datetime.now(UTC) < leaves <= datetime.now(UTC) + timedelta(hours=25)
+        estimated = (await tenant.owner.post("/v1/estimate", json=body)).json()["caps"]
+        assert [(one["available"], one["affords"]) for one in estimated if one["window"] == "24h"] == [(0, False)]
+    await pass_hours(world, tenant, 1)
+    now = await shown()
+    assert (now["committed"], now["available"], now["leaves_at"], now["leaves"]) == (0, 10**9, None, None)
+    assert (await tenant.owner.post("/v1/runs", json=body)).status_code == 201
+    windows = await items(tenant, f"/v1/caps/{cap['cap_id']}/windows")
+    assert (windows[-1]["committed"], windows[-1]["leaves_at"]) == (10**9, None)
+    assert [one["committed"] for one in windows[:-1]] == [0] * (len(windows) - 1), "each hour stands alone"
+    assert [one["in_force"] for one in windows] == [True, *[False] * (len(windows) - 1)]
+    assert (len(windows) > 1) == guaranteed, "who only looks begins no hour"
 
 
 async def test_the_history_of_a_cap_spans_its_windows_and_comes_in_pages(tenant: Tenant, world: World) -> None:

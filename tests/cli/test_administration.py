@@ -57,8 +57,19 @@ async def test_caps_of_a_day_show_when_they_reset_and_who_has_set_them(desk: Des
     (window,) = await desk.answer("caps", "windows", *daily)
     assert window["starts_at"] == made["starts_at"]
     assert len((await desk.holdfast("caps", "windows", *daily)).stdout.splitlines()) == 2
-    for wrong in (("--window", "week"), ("--threshold", "101")):
-        assert (await desk.holdfast("caps", "set", *on, "1", *wrong, "--reason", "x")).exit_code == 2
+    for wrong in (("--window", "week"), ("--window", "745h"), ("--threshold", "101")):
+        refused = await desk.holdfast("caps", "set", *on, "1", *wrong, "--reason", "x")
+        assert (refused.exit_code, "Traceback" in refused.output) == (2, False)
+    assert "1h to 744h" in (await desk.holdfast("caps", "set", *on, "1", "--window", "week", "--reason", "x")).stderr
+    rolling = await desk.holdfast(
+        "caps", "set", *on, "30", "--window", "24h", "--reason", "no day and night may have more"
+    )
+    assert rolling.stdout == "the cap on user_role:frida/helper per 24h is 30, 30 free\n", rolling.output
+    shown = (await desk.holdfast("caps")).stdout
+    (row,) = [line for line in shown.splitlines() if "calls per 24h" in line]
+    assert row.split()[1:9] == ["calls", "per", "24h", "30", "0", "0", "30", "-"]
+    (hour,) = await desk.answer("caps", "windows", *on, "--window", "24h")
+    assert (hour["window"], hour["limit_amount"]) == ("24h", 30)
     missing = await desk.holdfast("caps", "history", *on)
     assert (missing.exit_code, "there is no cap on user_role:frida/helper that counts calls" in missing.stderr) == (
         1,
