@@ -139,7 +139,25 @@ def good() -> Evidence:
         tiny_holds=[hold(TINY, 1)],
         caps=[
             Cap(
-                "c", "tenant", "t", "acme", "nano_usd", "total", None, None, True, False, 1_000, 100, 30, 0, 870, [], []
+                "c",
+                "tenant",
+                "t",
+                "acme",
+                "nano_usd",
+                "total",
+                None,
+                None,
+                True,
+                False,
+                1_000,
+                100,
+                30,
+                0,
+                870,
+                [],
+                [],
+                None,
+                None,
             )
         ],
         mails=[mail(number) for number in range(8)],
