@@ -186,7 +186,7 @@ def spelled(value: Any, draw: Any) -> str:
     return json.dumps(value)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON_VALUES, st.data())
 def test_equal_meaning_has_equal_bytes(value: Any, data: st.DataObject) -> None:
     one, other = (CATALOGUE.action("open", f'{{"free":{spelled(value, data.draw)}}}') for _ in range(2))
@@ -194,7 +194,7 @@ def test_equal_meaning_has_equal_bytes(value: Any, data: st.DataObject) -> None:
     assert CATALOGUE.action("open", {"free": value}).canonical == one.canonical
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(JSON_VALUES, JSON_VALUES)
 def test_equal_bytes_have_equal_meaning(one: Any, other: Any) -> None:
     first, second = (CATALOGUE.action("open", {"free": value}) for value in (one, other))
@@ -213,7 +213,7 @@ def _meaning(value: Any) -> Any:
 UNRESERVED = st.text("abcXYZ019-._~", min_size=1, max_size=8).filter(lambda text: text.strip(".") != "")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(UNRESERVED, max_size=4), st.dictionaries(UNRESERVED, st.text(max_size=6), max_size=3), st.data())
 def test_percent_encodings_of_one_url_are_one_url(path: list[str], query: dict[str, str], data: st.DataObject) -> None:
     assume("\0" not in "".join(query.values()))
@@ -281,7 +281,7 @@ def composed(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 SCHEMAS: st.SearchStrategy[Any] = st.recursive(st.sampled_from(LEAVES), composed, max_leaves=6)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(KEYS, SCHEMAS, max_size=3), SCHEMAS, ANYTHING, st.data())
 def test_any_schema_is_refused_or_makes_fixed_points(
     named: dict[str, Any], node: Any, value: Any, data: st.DataObject
