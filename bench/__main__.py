@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from bench import overhead, startup, stream, tools
+from bench.agentdojo import measure as agentdojo
+from bench.agentdojo.suite import DEFAULT_ATTACK, DEFAULT_VERSION
 from bench.ledger import measure as ledger
 from bench.matrix import measure as matrix
 from bench.policy import measure as policy
@@ -19,6 +21,7 @@ from holdfast.errors import ConfigurationInvalid
 
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
+    "agentdojo": agentdojo.measure,
     "ledger": ledger.measure,
     "matrix": matrix.measure,
     "overhead": overhead.measure,
@@ -29,29 +32,38 @@ _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
 }
 
 
+def _flag(option: str) -> str:
+    return f"--{'profile' if option == 'profiled' else option.replace('_', '-')}"
+
+
 def main(
     name: Annotated[str, typer.Argument(help=f"which: {', '.join(_BENCHES)}")],
+    *,
     json: Annotated[Path | None, typer.Option(help="write the figures to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="under a minute, with rougher figures")] = False,
     scale: Annotated[float | None, typer.Option(help="ledger: up to how many old holds, such as 1e7")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="ledger: only tell where the time goes")] = False,
     cell: Annotated[str, typer.Option(help="matrix: only the cell of that name")] = "",
+    suite: Annotated[str, typer.Option(help="agentdojo: workspace, banking, slack or travel")] = "",
+    policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
+    suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
+    attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",
+    role: Annotated[str, typer.Option(help="agentdojo: which of the policy's roles acts, if there are several")] = "",
 ) -> None:
     """Runs one benchmark. A missed speed goal is reported; a wrong result exits with 1."""
     measure = _BENCHES.get(name)
     if measure is None:
         raise typer.BadParameter(f"there is no benchmark {name}; there are {', '.join(_BENCHES)}")
-    options: dict[str, object] = {}
-    if scale is not None:
-        options["scale"] = int(scale)
-    if profile:
-        options["profiled"] = True
-    if options and name != "ledger":
-        raise typer.BadParameter("--scale and --profile go with the benchmark ledger only")
-    if cell:
-        if name != "matrix":
-            raise typer.BadParameter("--cell goes with the benchmark matrix only")
-        options["cell"] = cell
+    own: Mapping[str, Mapping[str, object]] = {
+        "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
+        "matrix": {"cell": cell},
+        "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
+    }
+    for other, values in own.items():
+        given = [option for option, value in values.items() if value]
+        if given and other != name:
+            raise typer.BadParameter(f"{', '.join(map(_flag, given))} goes with the benchmark {other} only")
+    options = {option: value for option, value in own.get(name, {}).items() if value}
     try:
         report = asyncio.run(measure(quick=quick, **options))
     except ConfigurationInvalid as error:

@@ -46,12 +46,14 @@ class Report:
         figures: Figures by key.
         wrong: Results that must not be (a loss, a doubling): these fail the benchmark, a missed speed does not.
         notes: What a reader has to know to believe the figures.
+        details: What the figures were counted from, for the file alone.
     """
 
     bench: str
     figures: dict[str, Figure] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: dict[str, object] = field(default_factory=dict)
 
     def print(self) -> None:
         """Prints the table."""
@@ -85,6 +87,8 @@ class Report:
             "wrong": self.wrong,
             "notes": self.notes,
         }
+        if self.details:
+            document["details"] = self.details
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

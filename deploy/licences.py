@@ -31,6 +31,8 @@ _NAMED: Final[Mapping[str, str]] = MappingProxyType(
         # these say only "BSD"; the files that come with them are the three-clause licence
         "colorama": "BSD-3-Clause",
         "jinja2": "BSD-3-Clause",
+        # says "BSD"; the file that comes with it is the two-clause licence
+        "pyasn1-modules": "BSD-2-Clause",
         # says nothing in its metadata; the file that comes with it is this licence
         "cedarpy": "Apache-2.0",
         # only other systems or older Pythons need these, so that they cannot be asked here

@@ -61,10 +61,12 @@ class Moments:
     Attributes:
         sure: Those with one reading.
         maybe: Those with a second one: `05/06/2024`, or a day of which the year is not said.
+        spans: Where they stand.
     """
 
     sure: set[str] = field(default_factory=set)
     maybe: set[str] = field(default_factory=set)
+    spans: list[tuple[int, int]] = field(default_factory=list)
 
 
 def moments_in(folded: str) -> Moments:
@@ -73,19 +75,19 @@ def moments_in(folded: str) -> Moments:
     if not any(each in folded for each in "0123456789") and "noon" not in folded and "midnight" not in folded:
         return found
     for match in _ISO.finditer(folded):
-        _date(found, match[1], match[3], match[4])
+        _date(found, match, match[1], match[3], match[4])
     for match in _COMPACT.finditer(folded):
-        _date(found, match[1], match[2], match[3])
+        _date(found, match, match[1], match[2], match[3])
     for match in _NUMERIC.finditer(folded):
         _numeric(found, match)
     for match in _DAY_FIRST.finditer(folded):
-        _date(found, match[3], str(_MONTHS[match[2]]), match[1])
+        _date(found, match, match[3], str(_MONTHS[match[2]]), match[1])
     for match in _MONTH_FIRST.finditer(folded):
-        _date(found, match[3], str(_MONTHS[match[1]]), match[2])
+        _date(found, match, match[3], str(_MONTHS[match[1]]), match[2])
     for match in _CLOCK.finditer(folded):
-        _time(found, match[1], match[2], match[3], match[4])
+        _time(found, match, match[1], match[2], match[3], match[4])
     for match in _HOUR.finditer(folded):
-        _time(found, match[1], "00", None, match[2])
+        _time(found, match, match[1], "00", None, match[2])
     found.sure.update(_NAMED[match[1]] for match in _NAMED_TIME.finditer(folded))
     return found
 
@@ -114,9 +116,10 @@ def without_year(key: str) -> str:
     return f"d:-{key[6:]}" if key.startswith("d:") else key
 
 
-def _date(found: Moments, year: str | None, month: str, day: str) -> None:
+def _date(found: Moments, match: re.Match[str], year: str | None, month: str, day: str) -> None:
     if not (1 <= int(month) <= _MONTHS_A_YEAR and 1 <= int(day) <= _DAYS):
         return
+    found.spans.append(match.span())
     if year is None:
         found.maybe.add(f"d:--{int(month):02}-{int(day):02}")
     else:
@@ -127,18 +130,20 @@ def _numeric(found: Moments, match: re.Match[str]) -> None:
     first, second = int(match[1]), int(match[3])
     year = match[4] if len(match[4]) > _SHORT_YEAR else str(_THIS_CENTURY + int(match[4]))
     both = Moments()
-    _date(both, year, match[3], match[1])
+    _date(both, match, year, match[3], match[1])
     if match[2] != ".":
-        _date(both, year, match[1], match[3])
+        _date(both, match, year, match[1], match[3])
+    found.spans += both.spans
     (found.sure if len(both.sure) == 1 or first == second else found.maybe).update(both.sure)
 
 
-def _time(found: Moments, hour: str, minute: str, second: str | None, half: str | None) -> None:
+def _time(found: Moments, match: re.Match[str], hour: str, minute: str, second: str | None, half: str | None) -> None:
     hours, minutes = int(hour), int(minute)
     if half is not None:
         if not 1 <= hours <= _NOON:
             return
         hours = hours % _NOON + (_NOON if half.startswith("p") else 0)
     if hours < _HOURS and minutes < _MINUTES:
+        found.spans.append(match.span())
         seconds = "" if second in (None, "00") else f":{second}"
         found.sure.add(f"t:{hours:02}:{minutes:02}{seconds}")

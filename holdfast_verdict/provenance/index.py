@@ -107,7 +107,8 @@ class Index:
             self._add_block(number, words, gaps, start)
 
     def _add_keys(self, number: int, folded: str, words: Sequence[str]) -> None:
-        moments, numbers, written = moments_in(folded), numbers_in(folded, strict=self._strict), spelled(words)
+        moments, written = moments_in(folded), spelled(words)
+        numbers = numbers_in(folded, strict=self._strict, but=moments.spans)
         sure = moments.sure | {f"n:{each}" for each in numbers.sure | written.sure}
         maybe = (moments.maybe | {f"n:{each}" for each in numbers.maybe | written.maybe}) - sure
         for keys, is_sure in ((sure, True), (maybe, False)):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Final
 
 _RUN: Final = re.compile(r"[0-9]{1,40}(?:(?:[.,'’_\u00a0\u202f]|\s)?[0-9]{1,40}){0,24}")
+_COUNTER: Final = re.compile(r"^[ \t>*-]{0,12}([0-9]{1,3})[.)][ \t]+(?=\S)", re.MULTILINE)
 _RANGE: Final = re.compile(r"(?<![\w.,/@:-])([0-9]{1,15})\s?[-–]\s?([0-9]{1,15})(?![\w/@:-])(?![.,][0-9])")
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:[.,'’_\s\u00a0\u202f][0-9]{3})+")
 _CURRENCY: Final = ("usd", "eur", "gbp", "chf", "jpy", "us", "rs", "inr", "cad", "aud", "no", "nr")
 _JOINTS: Final = frozenset("._-/\\@:+~")
+_DIGIT_JOINTS: Final = ("-", "/", ":", ".")
 _TIMES: Final = {
     "k": Decimal(1000),
     "m": Decimal(10**6),
@@ -87,16 +91,20 @@ def plain(number: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def numbers_in(folded: str, *, strict: bool) -> Numbers:
-    """Returns the numbers of a text.
+def numbers_in(folded: str, *, strict: bool, but: Sequence[tuple[int, int]] = ()) -> Numbers:
+    """Returns the numbers of a text. What counts the items of a list, from 1 on, is none.
 
     Args:
         folded: The text, in lower case.
-        strict: Whether digits inside of names, paths, addresses, dates and times are no numbers.
+        but: Where something else stands: dates and times.
+        strict: Whether digits inside of names, paths and addresses are no numbers; those of dates, times and codes never are.
     """
     found = Numbers()
+    others = sorted([*but, *_counters(folded)])
     for match in _RUN.finditer(folded):
         run, end = match[0], match.end()
+        if others and _within(others, match.start(), end):
+            continue
         if run.isdigit() and folded[match.start() - 1 : match.start()] in _BESIDE and folded[end : end + 1] in _BESIDE:
             if folded[end + 1 : end + 2] not in _SCALED:
                 found.sure.add(run.lstrip("0") or "0")
@@ -104,6 +112,8 @@ def numbers_in(folded: str, *, strict: bool) -> Numbers:
         elif strict and _is_code(folded, match):
             continue
         for start, end in _split(folded, match):
+            if others and _within(others, start, end):
+                continue
             _take(found, folded, start, end, strict=strict)
     for match in _RANGE.finditer(folded):
         found.sure.update((plain(Decimal(match[1])), plain(Decimal(match[2]))))
@@ -171,6 +181,24 @@ def _split(text: str, run: re.Match[str]) -> Iterator[tuple[int, int]]:
         at += len(part)
 
 
+def _counters(text: str) -> list[tuple[int, int]]:
+    """Returns where the items of lists are counted: `1.`, `2.`, `3.` at the beginnings of lines, one after the other."""
+    spans: list[tuple[int, int]] = []
+    last = 0
+    for match in _COUNTER.finditer(text):
+        number = int(match[1])
+        if number in (1, last + 1):
+            spans.append(match.span(1))
+            last = number
+    return spans
+
+
+def _within(spans: Sequence[tuple[int, int]], start: int, end: int) -> bool:
+    """Says whether a place is within one of the spans, which are in their order."""
+    at = bisect_right(spans, (start, sys.maxsize))
+    return any(first <= start and end <= last for first, last in spans[max(0, at - 4) : at])
+
+
 def _is_code(text: str, run: re.Match[str]) -> bool:
     """Says whether groups of digits are an account's, a card's or a telephone's number rather than numbers."""
     groups = run[0].split()
@@ -186,7 +214,8 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
     negative = start > 0 and text[start - 1] in "-−" and (start == 1 or not text[start - 2].isalnum())
     after = _UNIT.match(text, end)
     unit = after[0] if after is not None else ""
-    if strict and not _alone(text, start - 1 if negative else start, end, unit):
+    first = start - 1 if negative else start
+    if not (_alone(text, first, end, unit) if strict else _apart(text, first, end)):
         return
     sure, maybe = _read(text[start:end])
     if negative:
@@ -203,6 +232,13 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
         sure, maybe = [], sure + maybe
     found.sure.update(map(plain, sure))
     found.maybe.update(map(plain, maybe))
+
+
+def _apart(text: str, start: int, end: int) -> bool:
+    """Says whether digits are no part of a date, a time or a longer number."""
+    before = start > 1 and text[start - 1] in _DIGIT_JOINTS and text[start - 2].isdigit()
+    after = text[end : end + 1] in _DIGIT_JOINTS and text[end + 1 : end + 2].isdigit()
+    return not before and not after
 
 
 def _alone(text: str, start: int, end: int, unit: str) -> bool:

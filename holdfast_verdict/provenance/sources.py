@@ -43,6 +43,7 @@ _REMEMBERED: Final = 4096
 _SHORTEST_DECODED: Final = 4
 _SHORTEST_PART: Final = 2
 _SHORTEST_MIRRORED: Final = 6
+_SHORT_NUMBER: Final = 4
 _DIGITS: Final = frozenset("0123456789")
 _CODE_DIGITS: Final = 4
 _CODE_GAPS: Final = frozenset(" -./+")
@@ -197,14 +198,16 @@ class Sources:
         numbers = number_of(value)
         if numbers is None:
             return self._model("not-a-number")
-        return self._by_value(next(iter(numbers.sure)), numbers, is_number=True)
+        return self._by_value(next(iter(numbers.sure)), numbers)
 
     def _text(self, text: str) -> Origin:
         if len(text) > LONGEST_VALUE:
             return self._model("too-long")
         return self._by_value(text, number_of(text))
 
-    def _by_value(self, text: str, numbers: Numbers | None, *, is_number: bool = False) -> Origin:
+    def _by_value(self, text: str, numbers: Numbers | None) -> Origin:
+        # digits are the user's only as a number or a code of their own: those of a date or of another number are not
+        is_number = numbers is not None
         search = _Search(self._said, self._read, text, numbers)
         said = search.said(phrases=not is_number)
         if said is not None:
@@ -311,7 +314,8 @@ class _Search:
         """Returns the tools' outputs that hold the value, and whether they hold it as it is."""
         whole: dict[int, tuple[str, ...]] = {}
         loose: dict[int, tuple[str, ...]] = {}
-        for words, how in self.forms:
+        phrases = self._numbers is None or len(self._text.strip()) > _SHORT_NUMBER
+        for words, how in self.forms if phrases else ():
             found = self._phrase(self._read, words, parts=True)
             if found is not None:
                 for owner in sorted(found[0]):

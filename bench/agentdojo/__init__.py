@@ -1,0 +1,1 @@
+"""AgentDojo's tasks and attacks, replayed without a model through the gate."""
