@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -9,9 +10,11 @@ from bench.policy import cases, cedar
 from bench.policy.rounds import Call, fastest_us, percentile, sampled_us
 from bench.report import Figure, Report
 from holdfast_verdict import Facts, Policy, Sources, decide
+from holdfast_verdict.check.checking import check_policy
 
 EVENTS: Final = 200
 ROUNDS, ROUNDS_QUICK = 200, 40
+_CHECKS, _CHECKS_QUICK = 2, 1
 
 
 def _deciding(policy: Policy, facts: Facts) -> list[Call]:
@@ -99,12 +102,28 @@ def _provenance(report: Report, rounds: int) -> None:
     )
 
 
+def _checks(report: Report, times: int) -> None:
+    taken = {}
+    for rules in (100, 200):
+        policy = cases.compiled(rules)
+        fastest = float("inf")
+        for _ in range(times):
+            started = time.perf_counter()
+            found = check_policy(policy, cases.CATALOGUE)
+            fastest = min(fastest, time.perf_counter() - started)
+        taken[rules] = fastest / len(policy.rules) * rules
+        report.notes.append(f"check of {len(policy.rules)} rules: {len(found.findings)} findings")
+    report.figures["check_seconds_100_rules"] = Figure(taken[100], "s")
+    report.figures["check_scaling_200_over_100"] = Figure(taken[200] / taken[100], "×", ("<=", 2.5))
+
+
 async def measure(*, quick: bool) -> Report:
-    """Measures decisions, their growth, Cedar and provenance, one after the other."""
+    """Measures decisions, their growth, Cedar, provenance and checks, one after the other."""
     rounds = ROUNDS_QUICK if quick else ROUNDS
     report = Report("policy")
     _decisions(report, rounds)
     _provenance(report, rounds)
     _against_cedar(report, rounds)
     _scaling(report, rounds)
+    _checks(report, _CHECKS_QUICK if quick else _CHECKS)
     return report
