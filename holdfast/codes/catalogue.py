@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from holdfast.codes import arguments, audit, decisions, providers, records, requests, runs, stack, tools
+from holdfast.codes import arguments, audit, decisions, isolation, providers, records, requests, runs, stack, tools
 from holdfast.codes.entry import Code
 
 GROUPS: Final[Mapping[str, tuple[Code, ...]]] = MappingProxyType(
@@ -20,6 +20,7 @@ GROUPS: Final[Mapping[str, tuple[Code, ...]]] = MappingProxyType(
         "tools": tools.CODES,
         "records": records.CODES,
         "stack": stack.CODES,
+        "isolation": isolation.CODES,
         "audit": audit.CODES,
     }
 )

@@ -1,0 +1,31 @@
+"""Codes of the sandbox: where it refuses to run, and what it refuses to run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.codes.entry import Code, Place
+
+CODES: Final = (
+    Code(
+        "isolation.layer_missing",
+        (Place.COMMAND,),
+        "A layer of the sandbox does not hold on this host, so no code is run.",
+        "The sentence names the layer and what to change on the host; docs/explanation/sandbox.md says what each layer is for.",
+        status=500,
+    ),
+    Code(
+        "isolation.lost",
+        (Place.RESULT,),
+        "The process that jobs run from has ended, and every job with it; nothing that they did left their own folders.",
+        "Run it again. If it happens again, look at the kernel's log for a lack of memory.",
+        status=503,
+    ),
+    Code(
+        "isolation.job_invalid",
+        (Place.RESULT,),
+        "A job's files, code or limits are not such as can be run.",
+        "The sentence says which; name files within the job's folder, and keep to the limits.",
+        status=422,
+    ),
+)

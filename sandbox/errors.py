@@ -1,0 +1,39 @@
+"""What goes wrong with the sandbox itself. What goes wrong in a job is a result."""
+
+from __future__ import annotations
+
+import errno as numbers
+
+from holdfast.errors import HoldfastError
+from sandbox.layers import REMEDY, Layer
+
+
+class LayerMissing(HoldfastError):
+    """A layer of isolation does not hold on this host, so no job runs (LAW 6, LAW 7).
+
+    Attributes:
+        layer: Which.
+        errno: What the kernel answered, 0 if an attack simply succeeded.
+    """
+
+    code = "isolation.layer_missing"
+
+    def __init__(self, layer: Layer, errno: int, what: str) -> None:
+        name = f" ({numbers.errorcode.get(errno, errno)})" if errno else ""
+        super().__init__(f"the layer {layer} of the sandbox is missing: {what}{name}", remedy=REMEDY[layer])
+        self.layer = layer
+        self.errno = errno
+
+
+class SandboxLost(HoldfastError):
+    """The process that jobs fork from is gone, and with it all jobs; what they did stays within them."""
+
+    code = "isolation.lost"
+    status = 503
+
+
+class JobInvalid(HoldfastError):
+    """A job's files, code or limits are not such as can be run."""
+
+    code = "isolation.job_invalid"
+    status = 422

@@ -1,0 +1,437 @@
+"""The sandbox's side of the zygote and of its processes: makes them, gives them a job, watches, ends them, cleans up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sandbox.errors import LayerMissing, SandboxLost
+from sandbox.job import Because, Job, Limits
+from sandbox.layers import Layer
+from sandbox.native import runner, seccomp
+from sandbox.native.cgroups import Cgroups, Group, Use
+
+OnOutput = Callable[[str, bytes], None]
+"""Called with `stdout` or `stderr` and what was printed."""
+
+_SOURCE: Final = str(Path(__file__).resolve().parents[2])
+_BOOT: Final = (
+    "import sys; sys.path.insert(0, sys.argv[3]); "
+    "from sandbox.native.zygote import main; main(int(sys.argv[1]), sys.argv[2])"
+)
+_MESSAGE_MAX: Final = 65_536
+_FRAME: Final = struct.Struct("!I")
+_READ: Final = 65_536
+_GRACE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended."""
+
+    status: int
+    cpu_s: float
+    rss_kib: int
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process that is in its layers, for one job."""
+
+    name: str
+    slot: int
+    limits: Limits
+    pid: int = 0
+    base_bytes: int = 0
+    control: socket.socket | None = None
+    stdout: int = -1
+    stderr: int = -1
+    report: int = -1
+    folder: int = -1
+    pidfd: int = -1
+    listener: int = -1
+    group: Group | None = None
+    achieved: dict[str, str] = field(default_factory=dict)
+    made: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def kill(self) -> None:
+        """Ends it, and all that it started, which is in its pid namespace."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Closes every descriptor; the job's folder goes with the last of them."""
+        if self.control is not None:
+            self.control.close()
+        for fd in (self.stdout, self.stderr, self.report, self.folder, self.pidfd, self.listener):
+            if fd >= 0:
+                os.close(fd)
+        self.stdout = self.stderr = self.report = self.folder = self.pidfd = self.listener = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was seen of a job while it ran."""
+
+    stdout: bytes
+    stderr: bytes
+    killed: tuple[Because, str] | None
+    ended: Ended
+    wall_ms: float
+
+
+class ZygoteProcess:
+    """The zygote of one sandbox."""
+
+    def __init__(
+        self, *, python: str, privileged: bool, without: frozenset[Layer], uid_base: int, cgroups: Cgroups | None
+    ) -> None:
+        self._settings = {
+            "privileged": privileged,
+            "without": sorted(without),
+            "source": _SOURCE,
+            "parent": os.getpid(),
+        }
+        self._python = python
+        self._without = without
+        self._uid_base = uid_base
+        self._cgroups = cgroups
+        self._workers: dict[str, Worker] = {}
+        self._orders: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._up: asyncio.Future[None] | None = None
+        self._count = 0
+        self.privileged = privileged
+        self.lost = False
+
+    @property
+    def pid(self) -> int:
+        """The zygote's pid."""
+        return self._process.pid if self._process is not None else 0
+
+    async def start(self) -> None:
+        """Starts it.
+
+        Raises:
+            LayerMissing: If it could not put itself into its place.
+            SandboxLost: If it ended otherwise.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        loop = asyncio.get_running_loop()
+        self._up = loop.create_future()
+        # the mount on it is the zygote's own: for everybody else this stays an empty folder
+        with tempfile.TemporaryDirectory(prefix="holdfast-root-") as folder:
+            settings = json.dumps({**self._settings, "folder": folder})
+            environment = dict(os.environ) if Layer.ENVIRONMENT in self._without else {}
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: ASYNC220, S603 (our own interpreter; starting it takes a millisecond, once)
+                    [self._python, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), settings, _SOURCE],
+                    env=environment,
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                )
+            ours.setblocking(False)
+            self._orders = ours
+            loop.add_reader(ours.fileno(), self._read)
+            try:
+                async with asyncio.timeout(_GRACE_S):
+                    await self._up
+            except BaseException:
+                await self.close()
+                raise
+
+    def _read(self) -> None:
+        assert self._orders is not None
+        while True:
+            try:
+                body, fds, _, _ = socket.recv_fds(self._orders, _MESSAGE_MAX, 8)
+            except BlockingIOError:
+                return
+            except OSError:
+                body, fds = b"", []
+            if not body:
+                self._fail(SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again."))
+                return
+            self._take(json.loads(body), fds)
+
+    def _fail(self, error: Exception) -> None:
+        self.lost = True
+        assert self._orders is not None
+        asyncio.get_running_loop().remove_reader(self._orders.fileno())
+        futures: list[asyncio.Future[None] | asyncio.Future[Ended]] = [self._up] if self._up is not None else []
+        for worker in self._workers.values():
+            futures += [worker.made, worker.ended]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may wait for it; that is no error of its own
+        self._workers.clear()
+
+    def _take(self, message: Mapping[str, object], fds: Sequence[int]) -> None:
+        if "up" in message:
+            assert self._up is not None
+            self._up.set_result(None)
+            return
+        if "made" in message:
+            worker = self._workers[str(message["made"])]
+            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd = fds
+            worker.control = socket.socket(fileno=control)
+            worker.control.setblocking(False)
+            worker.pid, worker.base_bytes = int(str(message["pid"])), int(str(message["base_bytes"]))
+            for fd in (worker.stdout, worker.stderr):
+                os.set_blocking(fd, False)
+            if not worker.made.done():
+                worker.made.set_result(None)
+            return
+        if "failed" in message:
+            error = LayerMissing(Layer(str(message["layer"])), int(str(message["errno"])), str(message["what"]))
+            found = self._workers.pop(str(message["failed"]), None)
+            future = found.made if found is not None else self._up
+            if future is not None and not future.done():
+                future.set_exception(error)
+            return
+        ended = self._workers.pop(str(message["ended"]), None)
+        if ended is not None and not ended.ended.done():
+            ended.ended.set_result(
+                Ended(int(str(message["status"])), float(str(message["cpu_s"])), int(str(message["rss_kib"])))
+            )
+
+    async def make(
+        self,
+        slot: int,
+        limits: Limits,
+        facts: Mapping[str, object] | None = None,
+        seed: Callable[[int], None] | None = None,
+    ) -> Worker:
+        """Makes a process and waits until it is in all its layers.
+
+        Args:
+            slot: Which of the sandbox's uids it gets.
+            limits: Its limits.
+            facts: For the canary: what its attacks need to know.
+            seed: For the canary: lays something into its folder.
+
+        Raises:
+            LayerMissing: If it could not enter one.
+            SandboxLost: If the zygote is gone.
+        """
+        if self.lost or self._orders is None:
+            raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
+        self._count += 1
+        worker = Worker(str(self._count), slot, limits)
+        self._workers[worker.name] = worker
+        order = {"name": worker.name, "uid": self._uid_base + slot, "limits": asdict(limits)}
+        if facts is not None:
+            order["canary"] = dict(facts)
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._orders, json.dumps(order).encode())
+            await worker.made
+            if self._cgroups is not None:
+                worker.group = self._cgroups.make(limits)
+                worker.group.add(worker.pid)
+            if seed is not None:
+                seed(worker.folder)
+            await self._send(worker, {"go": True})
+            await self._ready(worker)
+        except BaseException:
+            await asyncio.shield(self.end(worker))
+            raise
+        return worker
+
+    @staticmethod
+    async def _send(worker: Worker, message: Mapping[str, object]) -> None:
+        assert worker.control is not None
+        body = json.dumps(message).encode()
+        try:
+            await asyncio.get_running_loop().sock_sendall(worker.control, _FRAME.pack(len(body)) + body)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it has ended, which is told elsewhere
+
+    async def _ready(self, worker: Worker) -> None:
+        """Waits for the one message of a process that is in its layers, and takes the filter's listener from it."""
+        control = worker.control
+        assert control is not None
+        buffer, fds = b"", list[int]()
+        while len(buffer) < _FRAME.size or len(buffer) < _FRAME.size + _FRAME.unpack_from(buffer)[0]:
+            await _readable(control.fileno())
+            part, more, _, _ = socket.recv_fds(control, _READ, 1)
+            fds += more
+            if not part:
+                raise LayerMissing(Layer.DESCRIPTORS, 0, "a new process ended before it was in its layers")
+            buffer += part
+        message = json.loads(buffer[_FRAME.size :])
+        worker.achieved = {str(name): str(what) for name, what in message.get("achieved", {}).items()}
+        if fds:
+            worker.listener = fds[0]
+            os.set_blocking(worker.listener, False)
+        if "failed" in message:
+            for layer in Layer:  # what an attack achieved says more than what failed afterwards
+                if layer in worker.achieved:
+                    raise LayerMissing(layer, 0, worker.achieved[layer])
+            raise LayerMissing(Layer(message["failed"]), int(message["errno"]), str(message["what"]))
+        if not fds and Layer.SECCOMP not in self._without:
+            raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
+
+    async def run(self, worker: Worker, job: Job, on_output: OnOutput | None) -> Watched:
+        """Gives a process its job, and watches it to its end."""
+        watch = _Watch(worker, job.limits, on_output, self._without)
+        message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
+        if job.limits != worker.limits:
+            message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
+        watch.begin()
+        try:
+            await self._send(worker, message)
+            ended = await asyncio.shield(worker.ended)
+        except asyncio.CancelledError:
+            worker.kill()
+            await asyncio.shield(worker.ended)
+            raise
+        finally:
+            watch.finish()
+        return watch.watched(ended)
+
+    async def end(self, worker: Worker) -> Use | None:
+        """Ends a process if it still runs, and removes all that was its own. Returns what it used."""
+        worker.kill()
+        if worker.pid and not self.lost:
+            with contextlib.suppress(SandboxLost):
+                await asyncio.shield(worker.ended)
+        self._workers.pop(worker.name, None)
+        use = None
+        if worker.group is not None:
+            group, worker.group = worker.group, None
+            use = group.use()
+            group.remove()
+        worker.close()
+        return use
+
+    async def close(self) -> None:
+        """Ends the zygote, and every process with it."""
+        if self._orders is not None:
+            if not self.lost:
+                self._fail(SandboxLost("the sandbox was closed"))
+            self._orders.close()
+            self._orders = None
+        if self._process is not None:
+            process, self._process = self._process, None
+            try:
+                await asyncio.to_thread(process.wait, 5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+
+
+async def _readable(fd: int) -> None:
+    """Waits until something can be read."""
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.Event()
+    loop.add_reader(fd, waiting.set)
+    try:
+        await waiting.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+class _Watch:
+    """Reads what a job prints, counts it, hears of forbidden calls, and keeps the time."""
+
+    def __init__(self, worker: Worker, limits: Limits, on_output: OnOutput | None, without: frozenset[Layer]) -> None:
+        self._worker = worker
+        self._limits = limits
+        self._on_output = on_output
+        self._without = without
+        self._parts: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._left = limits.output_bytes
+        self._killed: tuple[Because, str] | None = None
+        self._began = 0.0
+        self._took_ms = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Starts watching."""
+        loop = asyncio.get_running_loop()
+        self._began = time.monotonic()
+        loop.add_reader(self._worker.stdout, self._read, "stdout", self._worker.stdout)
+        loop.add_reader(self._worker.stderr, self._read, "stderr", self._worker.stderr)
+        if self._worker.listener >= 0:
+            loop.add_reader(self._worker.listener, self._forbidden)
+        if Layer.WALL_CLOCK not in self._without:
+            self._timer = loop.call_later(self._limits.wall_ms / 1000, self._kill, Because.TIME, "")
+
+    def _kill(self, because: Because, detail: str) -> None:
+        if self._killed is None:
+            self._killed = (because, detail)
+        self._worker.kill()
+
+    def _forbidden(self) -> None:
+        try:
+            name = seccomp.forbidden_call(self._worker.listener)
+        except OSError:
+            name = None
+        if name is not None:
+            self._kill(Because.FORBIDDEN_CALL, name)
+        asyncio.get_running_loop().remove_reader(self._worker.listener)
+
+    def _read(self, stream: str, fd: int) -> None:
+        try:
+            part = os.read(fd, _READ)
+        except BlockingIOError:
+            return
+        if not part:
+            asyncio.get_running_loop().remove_reader(fd)
+            return
+        self._take(stream, part)
+
+    def _take(self, stream: str, part: bytes) -> None:
+        if Layer.OUTPUT not in self._without and len(part) > self._left:
+            part = part[: self._left]
+            self._kill(Because.OUTPUT, "")
+        self._left -= len(part)
+        if part:
+            self._parts[stream] += part
+            if self._on_output is not None:
+                self._on_output(stream, part)
+
+    def finish(self) -> None:
+        """Stops watching; takes what is still in the pipes, whose writers are all gone."""
+        loop = asyncio.get_running_loop()
+        self._took_ms = (time.monotonic() - self._began) * 1000
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._worker.listener >= 0:
+            loop.remove_reader(self._worker.listener)
+        for stream, fd in (("stdout", self._worker.stdout), ("stderr", self._worker.stderr)):
+            loop.remove_reader(fd)
+            with contextlib.suppress(BlockingIOError):
+                while self._left > 0 and (part := os.read(fd, _READ)):
+                    self._take(stream, part)
+
+    def watched(self, ended: Ended) -> Watched:
+        """Returns what was seen."""
+        return Watched(bytes(self._parts["stdout"]), bytes(self._parts["stderr"]), self._killed, ended, self._took_ms)
+
+
+def read_report(worker: Worker) -> dict[str, object]:
+    """Returns what a job's process left of the exception it ended with: text from inside, of which nothing is believed but its form."""
+    raw = os.pread(worker.report, runner.REPORT_BYTES, 0).partition(b"\0")[0]
+    try:
+        found = json.loads(raw) if raw else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

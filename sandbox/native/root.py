@@ -1,0 +1,107 @@
+"""The root that jobs see: a small read-only tmpfs with Python's library, the system's shared libraries and three devices."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+from sandbox.native import kernel
+
+JOB: Final = "/job"
+"""Where a job's tmpfs is, with `work` (its folder) and `tmp`."""
+_DEVICES: Final = ("null", "zero", "urandom")
+_LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib64", "/usr/lib")
+_SITE: Final = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip")
+_PLAIN: Final = kernel.MS_NOSUID | kernel.MS_NODEV
+# flags of a mount that an ordinary account may not take off again
+_KEPT: Final = ((os.ST_NOEXEC, kernel.MS_NOEXEC), (os.ST_NODEV, kernel.MS_NODEV), (os.ST_NOSUID, kernel.MS_NOSUID))
+
+
+def library_paths() -> list[str]:
+    """Returns the folders and files of the host that are shown: Python's own library, and where shared libraries lie."""
+    triplet = sysconfig.get_config_var("MULTIARCH") or ""
+    found = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    shared = sysconfig.get_config_var("INSTSONAME") or ""
+    libpython = Path(str(sysconfig.get_config_var("LIBDIR")), str(shared))
+    if str(shared).startswith("libpython") and ".so" in str(shared) and libpython.is_file():
+        found.add(os.path.realpath(libpython))
+    for folder in _LIBRARIES:
+        for path in (Path(folder, triplet) if triplet else Path(folder), *([Path(folder)] if "64" in folder else [])):
+            if path.is_dir():
+                found.add(os.path.realpath(path))
+    return sorted(path for path in found if not any(path.startswith(other + "/") for other in found))
+
+
+def _bind(source: str, target: str, flags: int) -> None:
+    kernel.mount(source, target, None, kernel.MS_BIND)
+    kept = os.statvfs(target).f_flag
+    for bit, flag in _KEPT:
+        flags |= flag if kept & bit and not (flag == kernel.MS_NODEV and source.startswith("/dev/")) else 0
+    kernel.mount("none", target, None, kernel.MS_BIND | kernel.MS_REMOUNT | flags)
+
+
+def build(root: str) -> None:
+    """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads."""
+    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
+    for name in ("etc", "dev", "job"):
+        Path(root, name).mkdir(mode=0o755)
+    for path in library_paths():
+        target = root + path
+        if Path(path).is_dir():
+            Path(target).mkdir(parents=True, exist_ok=True)
+        else:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            Path(target).touch()
+        _bind(path, target, kernel.MS_RDONLY | _PLAIN)
+        for name in _SITE:
+            if Path(target, name).is_dir():
+                kernel.mount("holdfast", f"{target}/{name}", "tmpfs", _PLAIN | kernel.MS_RDONLY, "size=4k,mode=0755")
+    for folder in _LIBRARIES:
+        link = Path(root + folder)
+        if Path(folder).is_symlink() and not link.exists():
+            link.symlink_to(Path(folder).readlink())
+    for name in _DEVICES:
+        Path(root, "dev", name).touch()
+        _bind(f"/dev/{name}", f"{root}/dev/{name}", kernel.MS_NOSUID | kernel.MS_NOEXEC)
+    Path(root, "tmp").symlink_to(f"{JOB}/tmp")  # noqa: S108 (of the job's root; its own)
+    Path(root, "work").symlink_to(f"{JOB}/work")
+    Path(root, "etc/passwd").write_text("job:x:1000:1000::/job/work:/\n", encoding="ascii")
+    Path(root, "etc/group").write_text("job:x:1000:\n", encoding="ascii")
+    if Path("/etc/ld.so.cache").is_file():
+        Path(root, "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
+
+
+def build_whole(root: str) -> None:
+    """Shows the whole host in place of a small root: what it is to lack that layer."""
+    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
+    for entry in Path("/").iterdir():
+        target = Path(root, entry.name)
+        if entry.is_symlink():
+            target.symlink_to(entry.readlink())
+        elif entry.is_dir():
+            target.mkdir()
+            kernel.mount(str(entry), str(target), None, kernel.MS_BIND | kernel.MS_REC)
+    Path(root, "job").mkdir(exist_ok=True)
+
+
+def enter(root: str, *, read_only: bool) -> None:
+    """Makes the folder the root of this mount namespace, and lets go of the host's."""
+    os.chdir(root)
+    kernel.call("pivot_root", b".", b".")
+    kernel.unmount(".")
+    os.chdir("/")
+    if read_only:
+        kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | _PLAIN)
+
+
+def mount_job(disk_bytes: int, disk_files: int, uid: int, gid: int, *, sized: bool) -> int:
+    """Mounts a job's tmpfs; returns a descriptor of it, through which the host reaches it after it has left this namespace."""
+    size = f"size={disk_bytes},nr_inodes={disk_files + 3}," if sized else ""
+    kernel.mount("holdfast", JOB, "tmpfs", _PLAIN | kernel.MS_NOEXEC, f"{size}mode=0755")
+    for name in ("work", "tmp"):
+        path = f"{JOB}/{name}"
+        os.mkdir(path, 0o700)  # noqa: PTH102 (every call counts here)
+        os.chown(path, uid, gid)
+    return os.open(JOB, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

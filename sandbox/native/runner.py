@@ -1,0 +1,89 @@
+"""Runs a job's code as the main module of a process that is in all its layers, and leaves a report of how it ended."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import json
+import linecache
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Final, NoReturn
+
+REPORT_BYTES: Final = 65_536
+_MESSAGE_MAX: Final = 4_000
+_TRACEBACK_MAX: Final = 16_000
+
+
+def _report(address: int, error: BaseException, name: str) -> None:
+    """Leaves what was raised where the sandbox reads it; of the traceback only what is the job's own."""
+    summary = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in summary if frame.filename == name]
+    line = own[-1].lineno if own else getattr(error, "lineno", 0) if isinstance(error, SyntaxError) else 0
+    shown = "".join(traceback.format_list([frame for frame in summary if frame.filename != __file__]))
+    last = "".join(traceback.format_exception_only(error))
+    body = json.dumps(
+        {
+            "kind": type(error).__name__,
+            "message": str(error)[:_MESSAGE_MAX],
+            "line": line or 0,
+            "traceback": f"Traceback (most recent call last):\n{shown}{last}"[-_TRACEBACK_MAX:],
+        }
+    ).encode()
+    if len(body) < REPORT_BYTES:
+        ctypes.memmove(address, body + b"\0", len(body) + 1)
+    sys.stderr.write(f"Traceback (most recent call last):\n{shown}{last}")
+
+
+def _status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _main_module(name: str) -> ModuleType:
+    """A fresh main module; what the zygote had is put aside."""
+    module = ModuleType("__main__")
+    module.__dict__.update({"__file__": name, "__builtins__": __builtins__})
+    sys.modules["__main__"] = module
+    for known in [known for known in sys.modules if known == "sandbox" or known.startswith("sandbox.")]:
+        del sys.modules[known]  # no secret is in them; they are just not the job's
+    return module
+
+
+def execute(job: Mapping[str, object], address: int) -> NoReturn:
+    """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for."""
+    name, code = str(job["name"]), str(job["code"])
+    arguments = job["arguments"]
+    assert isinstance(arguments, list)  # so the sandbox writes it
+    sys.argv = [name, *map(str, arguments)]
+    sys.path[:] = ["/job/work", *sys.path]
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (a descriptor, open as long as the process)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115 (as above)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115 (as above)
+    gc.enable()
+    status = 1
+    try:
+        module = _main_module(name)
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        exec(compile(code, name, "exec"), module.__dict__)  # noqa: S102 (this is what the sandbox is for)
+        status = 0
+    except SystemExit as end:
+        status = _status(end.code)
+    except BaseException as error:  # noqa: BLE001 (whatever the code raises is its result)
+        _report(address, error, name)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does when a program ends: waits for its threads
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)

@@ -1,0 +1,192 @@
+"""The process that jobs fork from: one thread, no environment, no secrets, a read-only root of its own; standard library only.
+
+It takes orders on one socket, answers with a new process's descriptors, and reports the end of each. When the socket closes it
+ends, and every job with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from sandbox.layers import Layer
+from sandbox.native import inside, kernel, root, runner
+
+_IMPORTS: Final = """
+abc argparse array asyncio base64 bisect calendar collections contextlib copy csv dataclasses datetime decimal difflib enum fractions
+functools glob hashlib heapq html inspect io itertools json linecache locale logging math numbers operator os pathlib pickle pprint
+random re secrets shutil signal statistics string struct subprocess tempfile textwrap threading time traceback types typing unicodedata
+urllib.parse uuid warnings zlib
+"""
+_MESSAGE_MAX: Final = 65_536
+
+
+class Zygote:
+    """Takes orders until its socket closes."""
+
+    def __init__(self, orders: socket.socket, settings: Mapping[str, object]) -> None:
+        self.orders = orders
+        self.privileged = bool(settings["privileged"])
+        self.without = frozenset(map(str, settings["without"]))  # type: ignore[call-overload]  # a list of names
+        self.jobs: dict[int, str] = {}
+        self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.base_bytes = 0
+
+    def isolate(self, folder: str) -> None:
+        """Puts the zygote itself into its own place: mount namespace and root, and without root a user namespace before."""
+        if not self.privileged:
+            uid, gid = os.getuid(), os.getgid()
+            self._try(Layer.USER, kernel.call, "unshare", kernel.NEW_NAMESPACE["user"])
+            self._map("self", [(0, uid)], [(0, gid)])
+        else:
+            os.setgroups([])
+        self._try(Layer.MOUNT, kernel.call, "unshare", kernel.NEW_NAMESPACE["mount"])
+        self._try(Layer.MOUNT, kernel.mount, "none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        self._try(Layer.ROOT, root.build if Layer.ROOT not in self.without else root.build_whole, folder)
+        self._try(Layer.ROOT, lambda: root.enter(folder, read_only=Layer.READ_ONLY not in self.without))
+
+    @staticmethod
+    def _try(layer: Layer, step, *arguments) -> None:  # type: ignore[no-untyped-def]  # any step with its arguments
+        try:
+            step(*arguments)
+        except OSError as error:
+            raise inside.LayerFailed(layer, error) from error
+
+    def _map(self, who: str, uids: list[tuple[int, int]], gids: list[tuple[int, int]]) -> None:
+        texts = {"uid_map": uids, "gid_map": gids}
+        if not self.privileged:
+            self._write(f"{who}/setgroups", "deny")
+        for name, pairs in texts.items():
+            self._write(f"{who}/{name}", "".join(f"{inner} {outer} 1\n" for inner, outer in pairs))
+
+    def _write(self, path: str, text: str) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.proc)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+    def serve(self) -> None:
+        """Takes orders."""
+        ended, wakes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        while True:
+            ready, _, _ = select.select([self.orders.fileno(), ended], [], [])
+            if ended in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(ended, 4096)
+                self._reap()
+            if self.orders.fileno() in ready:
+                order = self.orders.recv(_MESSAGE_MAX)
+                if not order:
+                    return
+                self._make(json.loads(order))
+
+    def _reap(self) -> None:
+        while self.jobs:
+            pid, status, used = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            name = self.jobs.pop(pid, "")
+            self._say(
+                {"ended": name, "status": status, "cpu_s": used.ru_utime + used.ru_stime, "rss_kib": used.ru_maxrss}
+            )
+
+    def _say(self, message: Mapping[str, object], fds: tuple[int, ...] = ()) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            socket.send_fds(self.orders, [json.dumps(message).encode()], list(fds))
+
+    def _make(self, order: Mapping[str, object]) -> None:
+        try:
+            self._clone(order)
+        except inside.LayerFailed as error:
+            self._say({"failed": order["name"], "layer": error.layer, "errno": error.errno, "what": str(error)})
+
+    def _clone(self, order: Mapping[str, object]) -> None:
+        name, limits = str(order["name"]), order["limits"]
+        assert isinstance(limits, dict)  # so the sandbox writes it
+        limits["base_bytes"] = self.base_bytes
+        uid = int(str(order["uid"])) if self.privileged and Layer.OWN_UID not in self.without else 0
+        flags = sum(
+            flag for layer, flag in kernel.NEW_NAMESPACE.items() if layer not in {*self.without, Layer.CGROUP_NAMESPACE}
+        )
+        try:
+            folder = root.mount_job(
+                limits["disk_bytes"], limits["disk_files"], uid, uid, sized=Layer.DISK not in self.without
+            )
+        except OSError as error:
+            raise inside.LayerFailed(Layer.DISK, error) from error
+        mounted = True
+        ours, control = socket.socketpair()
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        report = os.memfd_create("report")
+        os.ftruncate(report, runner.REPORT_BYTES)
+        ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
+        try:
+            pid, pidfd = kernel.clone(flags)
+            if pid == 0:
+                inside.run(ends, {**order, "uid": uid, "without": sorted(self.without)}, limits)
+            self.jobs[pid] = name
+            if Layer.USER not in self.without:
+                self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
+            kernel.unmount(root.JOB)  # the job has it in its own namespace, the sandbox by a descriptor
+            mounted = False
+            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd)
+            self._say({"made": name, "pid": pid, "base_bytes": self.base_bytes}, kept)
+            os.close(pidfd)
+        except OSError as error:
+            raise inside.LayerFailed(Layer.USER, error) from error
+        finally:
+            if mounted:
+                kernel.unmount(root.JOB)
+            ours.close()
+            control.close()
+            for fd in (out_read, out_write, err_read, err_write, report, folder):
+                os.close(fd)
+
+
+def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> None:
+    orders.send(json.dumps({"failed": "", "layer": layer, "errno": errno, "what": what}).encode())
+
+
+def main(descriptor: int, text: str) -> None:
+    """Runs the zygote on a socket that it was given."""
+    orders = socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    settings = json.loads(text)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != settings["parent"]:
+        return  # it died before
+    for name in _IMPORTS.split():
+        importlib.import_module(name)
+    # what is imported later comes from Python's own library; the sandbox's sources are not in the new root
+    sys.path[:] = [path for path in sys.path if path != settings["source"]]
+    sys.path_importer_cache.clear()
+    zygote = Zygote(orders, settings)
+    try:
+        zygote.isolate(settings["folder"])
+    except inside.LayerFailed as error:
+        _say_failed(orders, error.layer, error.errno, str(error))
+        return
+    if not zygote.privileged:
+        # the credentials changed, which forgot it; whoever started this may be gone meanwhile, then the socket says so
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    fd = os.open("self/statm", os.O_RDONLY, dir_fd=zygote.proc)
+    zygote.base_bytes = int(os.read(fd, 100).split()[0]) * os.sysconf("SC_PAGE_SIZE") + 32 * 2**20
+    os.close(fd)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    zygote._say({"up": True})
+    zygote.serve()
