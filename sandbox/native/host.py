@@ -176,6 +176,7 @@ class ZygoteProcess:
         asyncio.get_running_loop().remove_reader(self._orders.fileno())
         futures: list[asyncio.Future[None] | asyncio.Future[Ended]] = [self._up] if self._up is not None else []
         for worker in self._workers.values():
+            worker.kill()  # one that had not yet asked to die with the zygote lives on
             futures += [worker.made, worker.ended]
         for future in futures:
             if not future.done():
@@ -249,6 +250,8 @@ class ZygoteProcess:
                 seed(worker.folder)
             await self._send(worker, {"go": True})
             await self._ready(worker)
+            if self.lost:
+                raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
         except BaseException:
             await asyncio.shield(self.end(worker))
             raise

@@ -33,8 +33,9 @@ ROOMS: Final = (
     "cli",
     "sdk",
 )
-_LEFT_OUT: Final = ("holdfast/codes/", "cli/simulated_provider/", "cli/telling.py")
-"""The catalogue itself, a program that plays another's part (its words are those of the providers' wires), and what says events."""
+_LEFT_OUT: Final = ("holdfast/codes/", "cli/simulated_provider/", "cli/telling.py", "sandbox/native/cgroups.py")
+"""The catalogue itself, a program that plays another's part (its words are those of the providers' wires), what says events, and what
+names the kernel's files."""
 
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+")
 _BUILT: Final = re.compile(r"(?:[a-z0-9_]|\{[^{}]*\})+(?:\.(?:[a-z0-9_]|\{[^{}]*\})+)+")

@@ -1,0 +1,221 @@
+"""What the sandbox leaves on its host: nothing, however it ends; and what it does where it is not root."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from sandbox.errors import SandboxLost
+from sandbox.job import Job, Limits
+from sandbox.native.cgroups import bases
+from sandbox.service import Sandbox, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = f"holdfast-{os.getpid()}-*"
+
+
+def on_host() -> Mapping[str, int]:
+    """Counts what jobs could leave behind."""
+    us = psutil.Process()
+    return {
+        "processes": len(us.children(recursive=True)),
+        "descriptors": us.num_fds(),
+        "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "cgroups": sum(len(list(base.glob(f"{OWN}/job-*"))) for base in bases().values()),
+        "temporary": len(list(Path("/tmp").glob("holdfast-root-*")))
+        + len(list(Path("/tmp").glob("holdfast-canary-*"))),
+    }
+
+
+async def _settled(sandbox: Sandbox, idle: int) -> None:
+    async with asyncio.timeout(30):
+        while sandbox.idle < idle:
+            await asyncio.sleep(0.01)
+
+
+async def test_jobs_leave_nothing_behind() -> None:
+    async with Sandbox(Settings(idle_min=1, idle_max=1)) as sandbox:
+        code = "import os\nopen('a', 'w').write('1')\nif os.fork() == 0:\n    import time; time.sleep(60)\n"
+        await sandbox.submit(Job(code))
+        await _settled(sandbox, 1)
+        before = on_host()
+        for _ in range(60):
+            await sandbox.submit(Job(code))
+        await asyncio.gather(*(sandbox.submit(Job(code, limits=Limits(wall_ms=9_000))) for _ in range(10)))
+        await _settled(sandbox, 1)
+        after = on_host()
+    assert {name: after[name] - before[name] for name in before if name != "temporary"} == {
+        "processes": 0,
+        "descriptors": 0,
+        "mounts": 0,
+        "cgroups": 0,
+    }
+    assert not any(list(base.glob(OWN)) for base in bases().values() if not _of_the_session(base))
+
+
+def _of_the_session(base: Path) -> bool:
+    return bool(list(base.glob(f"{OWN}/job-*")))  # another sandbox of this process is open
+
+
+async def test_a_job_after_many_is_as_the_first() -> None:
+    async with Sandbox(Settings(idle_min=1)) as sandbox:
+        code = "import os, sys; print(os.listdir('/job/work'), os.listdir('/job/tmp'), sorted(sys.modules) == 0, os.getpid())"
+        first = await sandbox.submit(Job(code))
+        await sandbox.submit(
+            Job("import json; json.loads = None; open('/job/tmp/x', 'w'); import builtins; builtins.print = None")
+        )
+        assert (await sandbox.submit(Job(code))).stdout == first.stdout
+        assert (await sandbox.submit(Job("import json; print(json.loads('1'))"))).stdout == b"1\n"
+
+
+KEEPER = """
+import asyncio, sys
+from sandbox.job import Job, Limits
+from sandbox.service import Sandbox, Settings
+
+async def main():
+    async with Sandbox(Settings(idle_min=2)) as sandbox:
+        job = Job("print('here', flush=True)\\nimport os, time\\nos.fork()\\ntime.sleep(600)", limits=Limits(wall_ms=600_000))
+        await sandbox.submit(job, on_output=lambda *_: print(sandbox.zygote_pid, flush=True))
+
+asyncio.run(main())
+"""
+
+
+async def test_when_the_worker_is_killed_its_jobs_die_with_it() -> None:
+    keeper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPER, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert keeper.stdout is not None
+    zygote = int(await asyncio.wait_for(keeper.stdout.readline(), 60))
+    family = [psutil.Process(zygote), *psutil.Process(zygote).children(recursive=True)]
+    assert len(family) >= 4  # the zygote, one that is ready, the job, and what it forked
+    os.kill(keeper.pid, signal.SIGKILL)
+    await keeper.wait()
+    gone, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)
+    assert not alive
+    assert len(gone) == len(family)
+    # what the dead one could not remove, the next one does
+    async with Sandbox(Settings(idle_min=0)):
+        assert not any(list(base.glob(f"holdfast-{keeper.pid}-*")) for base in bases().values())
+
+
+async def test_when_the_zygote_is_killed_jobs_die_and_submitting_says_so() -> None:
+    sandbox = Sandbox(Settings(idle_min=1))
+    await sandbox.start()
+    try:
+        said = asyncio.Event()
+        job = Job("import time; print(1, flush=True); time.sleep(600)", limits=Limits(wall_ms=600_000))
+        running = asyncio.create_task(sandbox.submit(job, on_output=lambda *_: said.set()))
+        await asyncio.wait_for(said.wait(), 30)
+        family = psutil.Process(sandbox.zygote_pid).children(recursive=True)
+        os.kill(sandbox.zygote_pid, signal.SIGKILL)
+        with pytest.raises(SandboxLost):
+            await asyncio.wait_for(running, 30)
+        assert not (await asyncio.to_thread(psutil.wait_procs, family, 20))[1]
+        with pytest.raises(SandboxLost):
+            await sandbox.submit(Job("pass"))
+    finally:
+        await sandbox.close()
+
+
+ORDINARY = """
+import asyncio, json, sys
+from sandbox.errors import LayerMissing
+from sandbox.job import Job
+from sandbox.service import Sandbox, Settings
+
+async def main():
+    said = {}
+    try:
+        await Sandbox(Settings(idle_min=0)).start()
+    except LayerMissing as error:
+        said["refused"] = [error.layer, error.remedy]
+    async with Sandbox(Settings(profile="unprivileged", idle_min=1)) as sandbox:
+        result = await sandbox.submit(Job("import os; open('a', 'w').write('b'); print(os.getuid(), os.getpid(), 1/0)"))
+        said["job"] = [result.exit_status, result.raised.kind, [file.name for file in result.files]]
+        said["receipt"] = [result.receipt.profile, result.receipt.missing, result.receipt.weaker]
+        forbidden = await sandbox.submit(Job("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)"))
+        said["killed"] = forbidden.killed.sentence
+        laid = await sandbox.submit(Job("print(open('in').read())", files={"in": b"laid"}))
+        said["laid"] = laid.stdout.decode()
+    said["off"] = {}
+    for layer in sys.argv[1:]:
+        try:
+            await Sandbox(Settings(profile="unprivileged", idle_min=0), off=frozenset({layer})).start()
+        except LayerMissing as error:
+            said["off"][layer] = str(error.layer)
+    print(json.dumps(said))
+
+asyncio.run(main())
+"""
+UNPRIVILEGED_LAYERS = (
+    "net",
+    "pid",
+    "ipc",
+    "uts",
+    "root",
+    "read_only",
+    "disk",
+    "rlimits",
+    "landlock",
+    "capabilities",
+    "seccomp",
+)
+
+
+def _as_ordinary_account(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the sandbox as an account without rights: as this one if it has none, else as `nobody`, with the system's Python."""
+    python, account = sys.executable, {}
+    if os.geteuid() == 0:
+        python = "/usr/bin/python3"
+        account = {"user": 65_534, "group": 65_534, "extra_groups": list[int]()}
+        version = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        if shutil.which(python) is None or subprocess.run(version, check=False).returncode != 0:
+            pytest.skip("the system's Python cannot be entered by an ordinary user, or is too old")
+    for room in ("sandbox", "holdfast"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [tmp_path, *tmp_path.parents]:
+        if path.is_relative_to(tmp_path.parents[1]) and path.stat().st_uid == os.getuid():
+            path.chmod(0o755)
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    command = [python, "-c", ORDINARY, *UNPRIVILEGED_LAYERS]
+    done = subprocess.run(  # type: ignore[call-overload]  # the account's keywords are of several types
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+        **account,
+    )
+    if "the layer user of the sandbox is missing" in done.stderr:
+        pytest.skip("no user namespace here: the kernel gives ordinary accounts none")
+    assert isinstance(done, subprocess.CompletedProcess)
+    return done
+
+
+def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(tmp_path: Path) -> None:
+    done = _as_ordinary_account(tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["refused"][0] == "own_uid"
+    assert "unprivileged" in said["refused"][1]
+    assert said["job"] == [1, "ZeroDivisionError", ["a"]]
+    assert said["receipt"][:2] == ["unprivileged", ["own_uid", "cgroup"]]
+    assert "account of the sandbox itself" in said["receipt"][2][0]
+    assert said["killed"] == "It made a system call that no job may make: ptrace."
+    assert said["laid"] == "laid\n"
+    assert said["off"] == {layer: layer for layer in UNPRIVILEGED_LAYERS}
