@@ -232,8 +232,8 @@ class ZygoteProcess:
             LayerMissing: If it could not enter one.
             SandboxLost: If the zygote is gone.
         """
-        if self.lost or self._orders is None:
-            raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
+        self._assert_alive()
+        assert self._orders is not None
         self._count += 1
         worker = Worker(str(self._count), slot, limits)
         self._workers[worker.name] = worker
@@ -250,12 +250,15 @@ class ZygoteProcess:
                 seed(worker.folder)
             await self._send(worker, {"go": True})
             await self._ready(worker)
-            if self.lost:
-                raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
+            self._assert_alive()
         except BaseException:
             await asyncio.shield(self.end(worker))
             raise
         return worker
+
+    def _assert_alive(self) -> None:
+        if self.lost or self._orders is None:
+            raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
 
     @staticmethod
     async def _send(worker: Worker, message: Mapping[str, object]) -> None:
