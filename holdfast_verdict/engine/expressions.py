@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from holdfast_verdict.engine.context import Bound, Context
-from holdfast_verdict.engine.matchers import ORDERS, Match, compile_matchers, equal, ordered
+from holdfast_verdict.engine.matchers import ORDERS, Match, compile_matchers, equal, ordered, read_twice
 from holdfast_verdict.engine.numbers import number_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Truth, Unknown, all_of, any_of
 from holdfast_verdict.engine.values import (
@@ -102,7 +102,7 @@ def _equality(operator: str, left: object, right: object) -> Ask:
 
         def is_text(context: Context) -> Truth:
             value = read(context)
-            return value == text if isinstance(value, str) else equal(value, text)
+            return True if value == text else equal(value, text)
 
         return is_text
     return lambda context: equal(read(context), other(context))
@@ -162,7 +162,9 @@ def _text_test(operator: str, left: object, right: object) -> Ask:
 
     def ask(context: Context) -> Truth:
         text, part = read(context), other(context)
-        return test(text, part) if isinstance(text, str) and isinstance(part, str) else None
+        if not isinstance(text, str) or not isinstance(part, str):
+            return None
+        return read_twice(text, lambda each: test(each, part))
 
     return ask
 
@@ -173,7 +175,7 @@ def _contains(_: str, left: object, right: object) -> Ask:
     def ask(context: Context) -> Truth:
         whole, part = read(context), other(context)
         if isinstance(whole, str):
-            return part in whole if isinstance(part, str) else None
+            return read_twice(whole, lambda each: part in each) if isinstance(part, str) else None
         if not isinstance(whole, list | tuple):
             return None
         context.step(len(whole))

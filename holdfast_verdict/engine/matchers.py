@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from holdfast_verdict.actions.readings import cidr_matcher, domain_matcher, host_matcher, path_matcher
+from holdfast_verdict.actions.texts import folded_text
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.numbers import number_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Truth, Unknown, any_of
@@ -29,8 +30,8 @@ ORDERS: Final = {
 
 def equal(left: object, right: object) -> Truth:
     """Compares as JSON does: 1 and true differ. What is of different types cannot be compared; null may, and equals null alone."""
-    if type(left) is str and type(right) is str:
-        return left == right
+    if isinstance(left, str) and isinstance(right, str):
+        return left == right or _differ(left, right)
     if left is UNKNOWN or right is UNKNOWN:
         return None
     if left is None or right is None:
@@ -43,6 +44,24 @@ def equal(left: object, right: object) -> Truth:
     if isinstance(one, Unknown) and isinstance(other, Unknown) and _are_alike(left, right):
         return orjson.dumps(left, option=orjson.OPT_SORT_KEYS) == orjson.dumps(right, option=orjson.OPT_SORT_KEYS)
     return None
+
+
+def is_plain(text: str) -> bool:
+    """Says whether all readers read a text alike: none drops, folds or trims anything of it."""
+    return text.isascii() and text == text.strip()
+
+
+def _differ(left: str, right: str) -> Truth:
+    """Says of two texts that are not the same that they differ, unless a lenient reader takes them for the same."""
+    if is_plain(left) and is_plain(right):
+        return False
+    return None if folded_text(left) == folded_text(right) else False
+
+
+def read_twice(text: str, answer: Callable[[str], Truth]) -> Truth:
+    """Asks about a text as it stands, and as a lenient reader takes it; if the two disagree, nobody can tell."""
+    first = answer(text)
+    return first if is_plain(text) or answer(folded_text(text)) is first else None
 
 
 def _are_alike(left: object, right: object) -> bool:
@@ -71,18 +90,23 @@ def compile_matchers(nodes: Iterable[object]) -> Match:
             texts.add(constant)
         else:
             others.append(_matcher(operator, operands))
-    known = frozenset(texts)
+    known, folded = frozenset(texts), frozenset(map(folded_text, texts))
+    are_plain = all(map(is_plain, known))
+
+    def look_up(_: Context, value: object) -> Truth:
+        if not isinstance(value, str):
+            return False if value is None or not known else None
+        if value in known:
+            return True
+        return None if not (are_plain and is_plain(value)) and folded_text(value) in folded else False
+
     if not others:
-
-        def look_up(_: Context, value: object) -> Truth:
-            return value in known if isinstance(value, str) else False if value is None else None
-
         return look_up
 
     def try_all(context: Context, value: object) -> Truth:
-        if isinstance(value, str) and value in known:
+        of_texts = look_up(context, value)
+        if of_texts is True:
             return True
-        of_texts: Truth = False if isinstance(value, str) or value is None or not known else None
         context.step(len(others))
         return any_of((of_texts, *(match(context, value) for match in others)))
 
@@ -97,7 +121,8 @@ def _matcher(operator: str, operands: tuple[object, ...]) -> Match:
         case "range", (low, high):
             return _range(low, high)
         case "glob", (str(pattern),):
-            return _on_text(_glob(pattern))
+            glob = _glob(pattern)
+            return _on_text(lambda text: read_twice(text, glob))
         case (("domain" | "host" | "path" | "cidr"), (str(pattern),)):
             return _reading(_READINGS[operator], pattern)
     raise Unrunnable(f"there is no matcher {operator!r}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from holdfast_verdict.actions.texts import folded_text
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.expressions import Ask, compile_expression
 from holdfast_verdict.engine.numbers import Number, number_json, number_of
@@ -19,7 +20,7 @@ Key = bytes
 NO_KEY: Key = b""
 
 
-def _key(reads: tuple[Read, ...], context: Context) -> Key | Unknown:
+def _key(reads: tuple[Read, ...], context: Context, *, folded: bool) -> Key | Unknown:
     if not reads:
         return NO_KEY
     values: list[object] = []
@@ -28,7 +29,11 @@ def _key(reads: tuple[Read, ...], context: Context) -> Key | Unknown:
         if value is UNKNOWN:
             return UNKNOWN
         number = number_of(value)
-        values.append(value if isinstance(number, Unknown) else number_json(number))
+        if not isinstance(number, Unknown):
+            value = number_json(number)
+        elif folded and isinstance(value, str):
+            value = folded_text(value)  # what a lenient reader takes for the same is the same where it stands against
+        values.append(value)
     return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).digest()
 
 
@@ -68,11 +73,11 @@ class CompiledWatch:
 
     def past_key(self, context: Context) -> Key | Unknown:
         """Returns the key under which a past action is remembered."""
-        return _key(self.past, context)
+        return _key(self.past, context, folded=self.watch.doubt)
 
     def present_key(self, context: Context) -> Key | Unknown:
         """Returns the key under which the present action looks."""
-        return _key(self.present, context)
+        return _key(self.present, context, folded=self.watch.doubt)
 
     def amount(self, context: Context) -> Number | Unknown:
         """Returns how much a past action counts. A negative amount counts nothing: it would make room."""

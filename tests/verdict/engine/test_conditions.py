@@ -209,6 +209,50 @@ def test_a_condition_has_three_answers(node: list[object], truth: Truth) -> None
     assert ask(node) is truth
 
 
+SPELT: Final = ("ad\u200bmin", "\uff41dmin", "admin ", " admin", "\tadmin\n", "ad\u00admin")
+
+
+@pytest.mark.parametrize("text", SPELT)
+@pytest.mark.parametrize(
+    "node",
+    [
+        ["==", ["arg", "x"], ["text", "admin"]],
+        ["==", ["text", "admin"], ["arg", "x"]],
+        ["!=", ["arg", "x"], ["text", "admin"]],
+        ["in", ["arg", "x"], [["is", ["text", "admin"]], ["is", ["text", "root"]]]],
+        ["in", ["arg", "x"], [["is", ["text", "admin"]], ["is", ["int", 1]]]],
+        ["in", ["arg", "x"], [["is", ["arg", "y"]]]],
+        ["any_in", ["arg", "x"], [["is", ["text", "admin"]]]],
+        ["contains", ["arg", "list"], ["text", "admin"]],
+    ],
+    ids=str,
+)
+def test_text_that_a_lenient_reader_takes_for_another_is_neither_it_nor_not(node: list[object], text: str) -> None:
+    args = {"x": text, "y": "admin", "list": ["root", text]}
+    assert compile_expression(node)(Context("pay", True, args, FACTS)) is None
+
+
+def test_honest_text_that_is_not_plain_is_compared_as_it_stands() -> None:
+    args = {"x": "M\u00fcller \U0001f600", "body": "Gr\u00fc\u00dfe\n"}
+    context = Context("pay", True, args, FACTS)
+    answers = [
+        compile_expression(node)(context)
+        for node in (
+            ["==", ["arg", "x"], ["text", "M\u00fcller \U0001f600"]],
+            ["==", ["arg", "x"], ["text", "Muller"]],
+            ["in", ["arg", "x"], [["is", ["text", "admin"]]]],
+            ["contains", ["arg", "body"], ["text", "Gr\u00fc\u00dfe"]],
+            ["starts", ["arg", "body"], ["text", "Hallo"]],
+            ["in", ["arg", "body"], [["glob", "Gr*"]]],
+        )
+    ]
+    assert answers == [True, False, False, True, False, True]
+    hidden = Context("pay", True, {"x": "BEGIN\u200b KEY"}, FACTS)
+    assert compile_expression(["contains", ["arg", "x"], ["text", "BEGIN KEY"]])(hidden) is None
+    assert compile_expression(["starts", ["arg", "x"], ["text", "BEGIN K"]])(hidden) is None
+    assert compile_expression(["in", ["arg", "x"], [["glob", "BEGIN KEY*"]]])(hidden) is None
+
+
 def _address(text: str) -> Truth:
     return compile_expression(["in", ["arg", "x"], [["domain", "acme.com"]]])(Context("a", True, {"x": text}, FACTS))
 

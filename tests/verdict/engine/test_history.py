@@ -149,6 +149,12 @@ def test_a_past_action_that_cannot_be_told_apart_counts_where_it_stands_against(
     assert not allowed(compiled)  # the present one cannot be told apart: unknown, so the forbid fires
 
 
+def test_a_key_that_is_spelt_otherwise_is_the_same_where_it_stands_against() -> None:
+    spelt = "in\u200b-1 "
+    assert not allowed(at_most(1, same=[INVOICE]), event("pay", "requested", 0, invoice=spelt), invoice="in-1")
+    assert not allowed(requires(same=[INVOICE]), event("tell", "succeeded", 0, invoice=spelt), invoice="in-1")
+
+
 def test_where_is_asked_of_the_past_action_and_doubt_decides() -> None:
     big = [">", AMOUNT, ["int", 100]]
     assert allowed(at_most(1, where=big), event("pay", "requested", 0, amount=100))
