@@ -159,7 +159,12 @@ class Catalogue:
         """
         shape = self._shapes.get(name) if isinstance(name, str) else None
         if shape is None:
-            raise ActionRefused(UNKNOWN, "action", f"there is no action {shown(str(name))}", "call one that is listed")
+            raise ActionRefused(
+                UNKNOWN,
+                "action",
+                f"there is no action {shown(name) if isinstance(name, str) else type(name).__name__}",
+                "call one that is listed",
+            )
         if isinstance(arguments, str | bytes | bytearray):
             try:
                 read = parse_json(arguments)

@@ -138,7 +138,7 @@ def _normalise_label(label: str, text: str) -> str:
         unicode_label = idna.ulabel(encoded) if label.isascii() else label
     except UnicodeError:
         raise _not_a_host(text) from None
-    if _LABEL.fullmatch(encoded) is None or (label.isascii() and encoded != label):
+    if _LABEL.fullmatch(encoded) is None:
         raise _not_a_host(text)
     if mixes_scripts(unicode_label):
         raise FormRefused(

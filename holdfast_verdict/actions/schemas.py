@@ -271,7 +271,9 @@ class _Closer:
                 if refusal := refusal_of_key(name):
                     raise SchemaRefused(path, f"names {name!r}, which {refusal}", "rename it")
             found["properties"] = {
-                name: self.schema(inner, _below(path, "properties", name), depth + 1, forms.get(name, {}))
+                name: _without_impossible_default(
+                    self.schema(inner, _below(path, "properties", name), depth + 1, forms.get(name, {}))
+                )
                 for name, inner in named.items()
             }
             rest = flat.get("additionalProperties", False)
@@ -330,6 +332,22 @@ class _Closer:
             found[FORM] = form
         elif isinstance(form, str):
             found["format"] = form
+
+
+def _without_impossible_default(schema: Any) -> Any:
+    """Leaves out a default of null where null is not taken: so `name: str = None` is written by many, and means "not given"."""
+    if isinstance(schema, dict) and schema.get("default", 0) is None and not _takes_null(schema):
+        return {key: value for key, value in schema.items() if key != "default"}
+    return schema
+
+
+def _takes_null(schema: Mapping[str, Any]) -> bool:
+    branches = [branch for word in _UNIONS for branch in schema.get(word, ())]
+    if "$ref" in schema or any(
+        branch is True or (isinstance(branch, dict) and _takes_null(branch)) for branch in branches
+    ):
+        return True
+    return not branches and "null" in types_of(schema)
 
 
 def _own(forms: Forms) -> Forms:

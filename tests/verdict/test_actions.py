@@ -193,6 +193,10 @@ def test_real_schemas_are_taken_as_they_are_written() -> None:
         return action.args
 
     assert args() == {"limit": None, "color": "red"}
+    sloppy = Catalogue.of(
+        {"x": {"parameters": {"type": "object", "properties": {"name": {"type": "string", "default": None}}}}}
+    )
+    assert sloppy.action("x", {}).args == {}
     assert args(price="5.50")["price"] == "5.5"
     assert args(price=5.5)["price"] == {"$number": "5.5"}
     assert args(pet={"kind": "cat", "name": "x", "lives": 9})["pet"] == {"kind": "cat", "name": "x", "lives": 9}
