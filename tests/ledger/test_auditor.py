@@ -39,7 +39,7 @@ async def _run(url: str | None, *arguments: str) -> tuple[int, str, str]:
 
 
 @asynccontextmanager
-async def _broken(database: Database, *statements: str) -> AsyncIterator[None]:
+async def broken(database: Database, *statements: str) -> AsyncIterator[None]:
     """Books that are wrong inside the block: a superuser goes past every constraint, and then puts back what he changed."""
     tables = ("caps", "holds", "journal", "decisions", "outcomes", "rollups")
     async with database.superuser.acquire() as connection:
@@ -130,7 +130,7 @@ async def test_each_thing_that_can_be_wrong_is_named(
 ) -> None:
     if "limit_amount <> 1000" in statement:
         await tenant.cap("role", 7, unit="slots")
-    async with _broken(database, statement.format(**books)):
+    async with broken(database, statement.format(**books)):
         found = await _look(database)
     assert check in {one.check for one in found.discrepancies}
     slug = await database.value("SELECT slug FROM tenants WHERE tenant_id = $1", tenant.tenant_id)
@@ -142,7 +142,7 @@ async def test_the_command_answers_with_its_exit_code(database: Database, books:
     url = database.urls["holdfast_auditor"]
     code, out, _ = await _run(url, "--json")
     assert (code, json.loads(out)["ok"], json.loads(out)["discrepancies"]) == (0, True, [])
-    async with _broken(database, BREAKS["cap.reserved"].format(**books)):
+    async with broken(database, BREAKS["cap.reserved"].format(**books)):
         code, out, _ = await _run(url, "--json")
         assert (code, json.loads(out)["ok"]) == (1, False)
         assert str(books["money"]) in {one["subject_id"] for one in json.loads(out)["discrepancies"]}
