@@ -100,8 +100,9 @@ def _reach(reach: s.Reach) -> list[Clause]:
 
 
 def _past(word: str, past: s.Past) -> list[Clause]:
-    event = [] if past.event is None else [[past.event.text]]
-    return [[f"{word} {w.names(past.actions)}"], *_guard(past.guard), *event, *_reach(past.reach)]
+    event = "" if past.event is None else past.event.text
+    how = " ".join([event, *(each for (each,) in _reach(past.reach))])
+    return [[f"{word} {w.names(past.actions)}"], *_guard(past.guard), *([[how.strip()]] if how.strip() else [])]
 
 
 def _clauses(node: s.Statement | s.Requires) -> list[Clause]:
