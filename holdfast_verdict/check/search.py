@@ -18,7 +18,7 @@ from holdfast_verdict.check import texts
 from holdfast_verdict.check.formulas import Formula, conj, disj, neg
 from holdfast_verdict.check.request import Request
 from holdfast_verdict.check.shape import ANY, Kind, Shape
-from holdfast_verdict.check.world import Symbol, World, place
+from holdfast_verdict.check.world import OPEN, Symbol, World, place
 from holdfast_verdict.engine.facts import LocalTime
 from holdfast_verdict.engine.unknown import Truth
 from holdfast_verdict.provenance.origin import CONSTANT, Origin
@@ -130,9 +130,10 @@ class Search:
     def _check(self, guards: Mapping[str, Any]) -> Any:
         """Asks the solver, for an example that is as plain as can be: wishes are given up one after the other."""
         self._take_in()
+        constants = self._guard(self.world.constants == len(self.world.texts))
         wishes = {guard.get_id(): guard for guard in map(self._guard, self.world.wishes())}
         while True:
-            answer = self._solver.check(*guards.values(), *self._unproved, *wishes.values())
+            answer = self._solver.check(*guards.values(), constants, *self._unproved, *wishes.values())
             if answer != z3.unsat:
                 return answer
             lost = [each.get_id() for each in self._solver.unsat_core() if each.get_id() in wishes]
@@ -178,8 +179,11 @@ class Search:
         """Returns a text, or the questions that contradict each other, or neither."""
         found = self._words.get(wanted)
         if found is None:
-            words = texts.find(wanted)
-            found = self._words[wanted] = (words, None if words is not None else texts.contradiction(wanted))
+            words = texts.find(wanted, texts.CANDIDATES_FIRST)
+            proof = None if words is not None else texts.contradiction(wanted)
+            if words is None and not proof:
+                words = texts.find(wanted)
+            found = self._words[wanted] = (words, proof)
         return found
 
     def _forbid_refused(self, model: Any, refused: ActionRefused, questions: frozenset[Question]) -> None:
@@ -245,7 +249,7 @@ class _Reading:
             literals.append(symbol.number == self.whole(symbol.number))
         elif kind == "text":
             number = self.whole(symbol.text)
-            if number < len(self.world.texts):
+            if number < OPEN:
                 literals.append(symbol.text == number)
             else:
                 asked = (each for each in self.questions if each[0] == symbol.name)
@@ -298,7 +302,7 @@ class _Reading:
                     groups.setdefault(self.whole(symbol.text), []).append(symbol)
         constants = list(self.world.texts)
         for number, symbols in groups.items():
-            if number < len(constants):
+            if number < OPEN:
                 self._check_constant(number, constants[number], symbols)
                 self._texts[number] = constants[number]
         self._check_derived(groups, constants)
@@ -313,7 +317,7 @@ class _Reading:
         """Tells the solver what is derived from a text that the policy writes, where it has chosen otherwise."""
         for (hole, name), derived in self.world.derivations.items():
             base = self.whole(self.world.symbols[name].text)
-            if base not in groups or base >= len(constants):
+            if base not in groups or base >= OPEN:
                 continue
             words = texts.derive(hole, constants[base])
             if words is not None and self.whole(derived) != self.world.texts.get(words):
@@ -356,6 +360,9 @@ class _Reading:
         asked = sorted((each for each in self.questions if each[0] in names), key=str)
         questions = tuple(dict.fromkeys((condition, self._truth(name, condition)) for name, condition in asked))
         questions += tuple(dict.fromkeys(self._derivations(names)))
+        questions = tuple(
+            sorted(questions, key=lambda question: question[1] is not True)
+        )  # these fail the most candidates
         units = {unit for symbol in symbols for unit in self._length_of(symbol)}
         text = symbols[0].text
         wanted = texts.Wanted(

@@ -26,6 +26,8 @@ from holdfast_verdict.engine.values import compile_value
 Node = tuple[object, ...]
 HOLE: Final[Node] = ("arg", "x")
 CANDIDATES_MAX: Final = 4_000
+CANDIDATES_FIRST: Final = 200
+"""So many texts are tried before somebody asks for a proof that there is none."""
 PROOF_MS: Final = 400
 _CORES: Final = ("something", "another", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _DEFAULTS: Final = {
@@ -102,13 +104,18 @@ def canonical(shapes: Iterable[Shape], words: str) -> str | None:
     return words
 
 
-def find(wanted: Wanted) -> str | None:
-    """Returns a text of which everything is so, or `None` if none was found."""
-    for candidate in islice(_candidates(wanted), CANDIDATES_MAX):
+def find(wanted: Wanted, candidates_max: int = CANDIDATES_MAX) -> str | None:
+    """Returns a text of which everything is so, or `None` if none was found.
+
+    Args:
+        wanted: What must be so.
+        candidates_max: How many texts are tried.
+    """
+    for candidate in islice(_candidates(wanted), candidates_max):
         words = canonical(wanted.shapes, candidate)
         if words is not None and _fits(wanted, words):
             return words
-    return _by_solver(wanted)
+    return _by_solver(wanted) if candidates_max == CANDIDATES_MAX else None
 
 
 def _fits(wanted: Wanted, words: str) -> bool:

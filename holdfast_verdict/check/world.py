@@ -20,8 +20,9 @@ NANO: Final = 10**9
 MAX_WHOLE: Final = 2**53 - 1
 MEMBERS_MAX: Final = 6
 """Members of a list that are told apart; a longer list repeats the last of them."""
+OPEN: Final = 100_000
+"""Numbers from here on are of texts that no policy mentions. All readers read these alike; of others the engine answers as it does."""
 _PLAIN: Final = 1_000_000
-"""Numbers from here on are of texts that no policy mentions."""
 _DEPTH_MAX: Final = 4
 """Of arguments without a schema, what is nested deeper is a text, a number or a truth."""
 _MINUTES: Final = 60
@@ -121,6 +122,7 @@ class World:
         shortened: Whether lists may have to tell apart more members than they do here.
         args: The arguments.
         principal: Who acts, by field.
+        constants: How many texts have a number of their own; a search says how many there are by now.
         chars: Length of a text in characters, by its number.
         bytes: Length of a text in bytes, by its number.
     """
@@ -148,6 +150,7 @@ class World:
     _wished: int = 0
     args: Symbol = field(init=False)
     principal: dict[str, Symbol] = field(init=False)
+    constants: Integer = field(init=False)
     chars: Any = field(init=False)  # z3 ships no types: a function of texts to whole numbers
     bytes: Any = field(init=False)  # the same
 
@@ -155,6 +158,7 @@ class World:
         # no z3 object may outlive or meet another world's: names keep them apart, the context is one
         self.chars = z3.Function("chars", z3.IntSort(), z3.IntSort())
         self.bytes = z3.Function("bytes", z3.IntSort(), z3.IntSort())
+        self.constants = z3.Int("constants")
         self.principal = {}
         whole = Shape(
             kinds=frozenset({"object"}), fields=self.arguments.fields, required=self.arguments.required, size_least=0
@@ -215,7 +219,7 @@ class World:
             most = MAX_WHOLE if shape.most is None else shape.most
             self.say(symbol.number >= -int(-least * step // 1), symbol.number <= int(most * step // 1))
         if "text" in shape.kinds:
-            self.say(symbol.text >= 0)
+            self.say(symbol.text >= 0, disj(symbol.text >= OPEN, symbol.text < self.constants))
         if "list" in shape.kinds:
             self.say(symbol.size >= shape.size_least)
             if shape.size_most is not None:
@@ -304,7 +308,7 @@ class World:
             answer = found.of(symbol.text)
             self.say(disj(neg(answer.true), neg(answer.false)))
             if total:
-                self.say(disj(neg(self.is_kind(symbol, "text")), answer.true, answer.false))
+                self.say(disj(neg(self.is_kind(symbol, "text")), answer.true, answer.false, symbol.text < OPEN))
         return found.of(symbol.text)
 
     def derived(self, hole: tuple[object, ...], symbol: Symbol) -> Integer:
