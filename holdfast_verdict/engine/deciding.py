@@ -6,25 +6,24 @@ limit that matches becomes a leg, and every gate that matches has to open.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from holdfast_verdict.actions.action import CanonicalAction
-from holdfast_verdict.actions.refused import ActionRefused
-from holdfast_verdict.canonical import NotCanonical, canonical_bytes
+from holdfast_verdict.actions.refused import ActionRefused, shown
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts
+from holdfast_verdict.engine.form import Action, Malformed, read_action
 from holdfast_verdict.engine.gates import standing
-from holdfast_verdict.engine.history import History
+from holdfast_verdict.engine.history import EventMalformed, History
 from holdfast_verdict.engine.labels import labels_after, yields_of
 from holdfast_verdict.engine.limits import Immeasurable, leg_of, shortage
 from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of
+from holdfast_verdict.engine.recorded import FactsMalformed
+from holdfast_verdict.engine.values import Unrunnable
 from holdfast_verdict.engine.verdict import GateAsk, Leg, Looked, Verdict
 from holdfast_verdict.policy import Policy
+from holdfast_verdict.problems import PolicyRefused
 
 if TYPE_CHECKING:
     from holdfast_verdict.actions.catalogue import Catalogue
@@ -32,33 +31,8 @@ if TYPE_CHECKING:
 
 ENGINE_VERSION: Final = "policy/1"
 
-# no subclasses and nothing that is turned into text: what is decided is what the bytes say
-_STRICT: Final = (
-    orjson.OPT_SORT_KEYS
-    | orjson.OPT_PASSTHROUGH_SUBCLASS
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-)
-
-
 _HISTORIES: Final = (HistoryFacts, History, type(None))
-_OF_TOOLS: Final = frozenset({"kind", "tool", "args"})
-_OF_OTHERS: Final = frozenset({"kind", "args"})
-
-
-class _Malformed(Exception):  # it becomes a deny, and never leaves this module
-    """An action has no form that can be decided."""
-
-
-class _Action(NamedTuple):
-    """The action as it is decided."""
-
-    name: str
-    args: Mapping[str, object]
-    digest: bytes
-    external: bool
-    yields: Mapping[str, tuple[str, ...]]
-    parameters: Mapping[str, object] | None = None
+_SPOKEN: Final = (FactsMalformed, EventMalformed, Unrunnable, PolicyRefused)
 
 
 def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts | Mapping[str, JsonValue]) -> Verdict:
@@ -76,17 +50,18 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
     context: Context | None = None
     try:
         program = program_of(policy if isinstance(policy, Policy) else Policy.from_json(policy))
-        read = _read(action)
+        read = read_action(action)
         known = facts if isinstance(facts, Facts) else Facts.from_json(facts)
         if not isinstance(known.history, _HISTORIES):
             known = replace(known, history=_history(program, known))
         external = program.is_external(read.name, declared=read.external)
         context = Context(read.name, external, read.args, known, program, read.parameters)
         return _decide(program, read, context, trace)
-    except _Malformed as error:
+    except Malformed as error:
         return Verdict("deny", "action.malformed", str(error))
     except Exception as error:  # noqa: BLE001 (LAW 7: whatever breaks in here is a deny with a code of its own)
-        message = f"the policy could not be evaluated, so it denies ({type(error).__name__})"
+        what = shown(str(error)) if isinstance(error, _SPOKEN) else type(error).__name__
+        message = f"the policy could not be evaluated, so it denies: {what}"
         return Verdict(
             "deny", "policy.error", message, trace=tuple(trace), read={} if context is None else context.read
         )
@@ -117,53 +92,18 @@ def decide_call(
     return decide(policy, action, facts)
 
 
-def _read(action: object) -> _Action:
-    """Reads an action; one that was altered after it got its canonical form is refused."""
-    if not isinstance(action, CanonicalAction) and isinstance(action, Mapping):
-        value: Any = dict(action)  # JSON of any form, looked at below
-        try:
-            canonical = canonical_bytes(value)
-        except NotCanonical as error:
-            raise _Malformed(f"the action has no canonical form: {error}") from None
-        return _Action(_name_of(value), value["args"], hashlib.sha256(canonical).digest(), True, {})
-    try:
-        value, canonical = action.value, action.canonical  # type: ignore[attr-defined]  # whatever is none is malformed
-        whole = orjson.dumps(value, option=_STRICT) == canonical and hashlib.sha256(canonical).digest() == action.digest  # type: ignore[attr-defined]
-        name, external = action.name, action.external  # type: ignore[attr-defined]
-        yields, parameters = getattr(action, "yields", {}), getattr(action, "parameters", None)
-    except (AttributeError, TypeError):
-        raise _Malformed("this is no canonical action") from None
-    if not whole or _name_of(value) != name:
-        raise _Malformed("the action was altered after it got its canonical form")
-    return _Action(name, value["args"], action.digest, external is not False, yields, parameters)  # type: ignore[attr-defined]
-
-
 def _history(program: Program, facts: Facts) -> History:
     if not isinstance(facts.history, list | tuple):
         raise TypeError("a history is kept, was read from one that is, or is a list of events")
     return History.of(program.policy, facts.history, facts.principal)
 
 
-def _name_of(value: object) -> str:
-    """Returns the name by which policies speak of an action."""
-    if not isinstance(value, dict):
-        raise _Malformed("an action is an object")
-    is_tool_call = value.get("kind") == "tool.call"
-    needs = _OF_TOOLS if is_tool_call else _OF_OTHERS
-    if value.keys() != needs and value.keys() != {*needs, "definition"}:
-        raise _Malformed(f"an action of this kind has the members {', '.join(sorted(needs))}")
-    name = value["tool"] if is_tool_call else value["kind"]
-    if not isinstance(value["args"], dict) or not isinstance(name, str) or not name:
-        raise _Malformed("an action's kind and tool are names, and its args an object")
-    return name
-
-
-def _decide(program: Program, action: _Action, context: Context, trace: list[Looked]) -> Verdict:
+def _decide(program: Program, action: Action, context: Context, trace: list[Looked]) -> Verdict:
     if not program.rules:
         return Verdict("deny", "policy.empty", "the policy has no rules, so it denies everything")
     role = context.principal("role")
     if not isinstance(role, str) or role not in program.policy.roles:
-        named = f"the policy knows no role {role}" if isinstance(role, str) else "it was not said in which role"
+        named = f"the policy knows no role {shown(role)}" if isinstance(role, str) else "it was not said in which role"
         return Verdict("deny", "policy.role_unknown", named, read=context.read)
     plan = program.plan(role, action.name, external=context.external)
     forbidden = _forbidden(plan, context, trace)
@@ -260,7 +200,7 @@ def _limits(plan: Plan, context: Context, trace: list[Looked]) -> tuple[tuple[Le
 def _gates(
     program: Program,
     plan: Plan,
-    action: _Action,
+    action: Action,
     context: Context,
     trace: list[Looked],
     permit: CompiledRule,
@@ -303,7 +243,7 @@ def _gates(
 
 def _allow(
     plan: Plan,
-    action: _Action,
+    action: Action,
     context: Context,
     trace: list[Looked],
     permit: CompiledRule,

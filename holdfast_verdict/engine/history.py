@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Final, Literal, get_args
 
 from holdfast_verdict.canonical import NotCanonical, digest
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts
+from holdfast_verdict.engine.form import read_action
 from holdfast_verdict.engine.numbers import Number
 from holdfast_verdict.engine.program import Program, program_of, speaks_of
 from holdfast_verdict.engine.series import Last, Total
@@ -75,7 +76,7 @@ class Event:
             try:
                 event = Event(**value)
             except TypeError as error:
-                raise EventMalformed(f"an event has action, args, event and at_ms: {error}") from None
+                raise EventMalformed(f"an event has {', '.join(each.name for each in fields(Event))}") from error
         else:
             raise EventMalformed(f"a {type(value).__name__} is no event")
         if (
@@ -273,18 +274,23 @@ class History:
             since_ms = facts.now_ms - watch.watch.window_ms
         return _together(kept, watch, _places(watch, scope, key), since_ms)
 
-    def facts(
-        self, name: str, args: Mapping[str, object], principal: Mapping[str, object], now_ms: int
-    ) -> HistoryFacts:
-        """Returns what all watches say for an action, as facts that stay what they are."""
+    def facts(self, action: object, principal: Mapping[str, object], now_ms: int) -> HistoryFacts:
+        """Returns what all watches say for an action, as facts that stay what they are.
+
+        Args:
+            action: As `decide` takes it.
+            principal: Who acts.
+            now_ms: The time.
+
+        Raises:
+            Malformed: The action has no form that can be decided.
+        """
+        read = read_action(action)
         facts = Facts(principal=principal, now_ms=now_ms, history=self)
-        context = Context(name, True, args, facts, program=self._program)
-        values = {}
+        context = Context(read.name, read.external, read.args, facts, self._program)
         for watch_id in self._program.watches:
-            value = context.watch(watch_id)
-            if not isinstance(value, Unknown):
-                values[watch_id] = value
-        return HistoryFacts(values)
+            context.watch(watch_id)
+        return HistoryFacts({name: value for (_, name), value in context.read.items()})  # type: ignore[misc]  # only of watches
 
 
 def _name(told: Event) -> str:

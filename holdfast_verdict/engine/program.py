@@ -178,18 +178,23 @@ def compile_program(policy: Policy) -> Program:
     )
 
 
-_PROGRAMS: OrderedDict[int, Program] = OrderedDict()
+_PROGRAMS: OrderedDict[bytes, Program] = OrderedDict()
+_KNOWN: OrderedDict[int, tuple[Policy, Program]] = OrderedDict()
 
 
 def program_of(policy: Policy) -> Program:
-    """Returns a policy's program, compiled once for each policy."""
-    program = _PROGRAMS.get(id(policy))
-    if program is not None and program.policy is policy:
-        return program
+    """Returns a policy's program, which is compiled once for each hash; a policy that was seen before is known by itself."""
+    known = _KNOWN.get(id(policy))
+    if known is not None and known[0] is policy:
+        return known[1]
     if not isinstance(policy, Policy):
         raise Unrunnable(f"a {type(policy).__name__} is no policy")
-    program = compile_program(policy)
-    while len(_PROGRAMS) >= _PROGRAMS_MAX:
-        _PROGRAMS.popitem(last=False)
-    _PROGRAMS[id(policy)] = program
+    program = _PROGRAMS.get(policy.policy_hash)
+    if program is None:
+        program = compile_program(policy)
+        _PROGRAMS[program.policy_hash] = program
+    _KNOWN[id(policy)] = policy, program
+    for kept in (_PROGRAMS, _KNOWN):
+        while len(kept) > _PROGRAMS_MAX:
+            kept.popitem(last=False)
     return program

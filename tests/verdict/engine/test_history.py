@@ -267,7 +267,7 @@ def test_a_plain_list_of_events_is_a_history() -> None:
 def test_facts_of_a_history_stay_what_they_were() -> None:
     compiled = at_most(2)
     history = History(compiled, principal=clerk().principal)
-    facts = history.facts("pay", {}, clerk().principal, 10)
+    facts = history.facts(call(), clerk().principal, 10)
     history.add(event("pay", "requested", 0))
     history.add(event("pay", "requested", 0))
     assert facts == HistoryFacts({"w": 0})
