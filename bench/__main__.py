@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bench import overhead, startup, stream, tools
+from bench import escape, overhead, sandbox, startup, stream, tools
 from bench.agentdojo import measure as agentdojo
 from bench.agentdojo.suite import DEFAULT_ATTACK, DEFAULT_VERSION
 from bench.ledger import measure as ledger
@@ -22,10 +22,12 @@ from holdfast.errors import ConfigurationInvalid
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
     "agentdojo": agentdojo.measure,
+    "escape": escape.measure,
     "ledger": ledger.measure,
     "matrix": matrix.measure,
     "overhead": overhead.measure,
     "policy": policy.measure,
+    "sandbox": sandbox.measure,
     "startup": startup.measure,
     "stream": stream.measure,
     "tools": tools.measure,
@@ -44,7 +46,10 @@ def main(
     scale: Annotated[float | None, typer.Option(help="ledger: up to how many old holds, such as 1e7")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="ledger: only tell where the time goes")] = False,
     cell: Annotated[str, typer.Option(help="matrix: only the cell of that name")] = "",
-    suite: Annotated[str, typer.Option(help="agentdojo: workspace, banking, slack or travel")] = "",
+    suite: Annotated[
+        str,
+        typer.Option(help="agentdojo: workspace, banking, slack or travel; escape: a folder"),
+    ] = "",
     policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
     suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
     attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",
@@ -57,10 +62,11 @@ def main(
     own: Mapping[str, Mapping[str, object]] = {
         "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
         "matrix": {"cell": cell},
+        "escape": {"suite": suite},
         "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
     }
     for other, values in own.items():
-        given = [option for option, value in values.items() if value]
+        given = [option for option, value in values.items() if value and option not in own.get(name, {})]
         if given and other != name:
             raise typer.BadParameter(f"{', '.join(map(_flag, given))} goes with the benchmark {other} only")
     options = {option: value for option, value in own.get(name, {}).items() if value}

@@ -1,0 +1,186 @@
+"""Runs a suite of escape attempts, each once outside of the sandbox, where it must succeed, and once inside, where it must not.
+
+An attempt is `CATEGORY/name.py` and exits with 42 if, and only if, it achieved what it is about. `CATEGORY/name.setup.py`, where there
+is one, runs on the host first, prints a line of JSON that becomes the attempt's only argument, and stays until its input is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench.report import Figure, Report
+from holdfast.errors import ConfigurationInvalid
+from sandbox.job import Job, Limits, Result
+from sandbox.service import Sandbox, Settings
+
+SUITE: Final = Path(__file__).resolve().parents[1] / "tests/sandbox/escapes"
+ACHIEVED: Final = 42
+_OUTSIDE_MAX_S: Final = 30.0
+_SETUP_MAX_S: Final = 20.0
+_LIMITS: Final = Limits(wall_ms=10_000)
+_QUICK_OF_EACH: Final = 2
+_PYTHON: Final = str(Path(sys.executable).resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt."""
+
+    name: str
+    path: Path
+
+    @property
+    def category(self) -> str:
+        """What kind of violation it is about."""
+        return self.path.parent.name
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt.
+
+    Attributes:
+        attempt: Which.
+        outside: Its exit status outside, -1 if it did not end in time.
+        inside: Its result inside.
+    """
+
+    attempt: Attempt
+    outside: int
+    inside: Result
+
+    @property
+    def proved(self) -> bool:
+        """Whether it can succeed at all."""
+        return self.outside == ACHIEVED
+
+    @property
+    def escaped(self) -> bool:
+        """Whether it succeeded inside."""
+        return self.inside.exit_status == ACHIEVED
+
+
+def attempts(suite: Path, *, quick: bool = False) -> list[Attempt]:
+    """Returns a suite's attempts.
+
+    Raises:
+        ConfigurationInvalid: If there are none.
+    """
+    found = [
+        Attempt(f"{path.parent.name}/{path.stem}", path)
+        for path in sorted(suite.glob("*/*.py"))
+        if not path.name.endswith(".setup.py") and path.name != "__init__.py"
+    ]
+    if not found:
+        raise ConfigurationInvalid(f"{suite} has no attempts", remedy="Name a folder with files CATEGORY/name.py")
+    if not quick:
+        return found
+    seen: Counter[str] = Counter()
+    kept = []
+    for attempt in found:
+        seen[attempt.category] += 1
+        if seen[attempt.category] <= _QUICK_OF_EACH:
+            kept.append(attempt)
+    return kept
+
+
+@asynccontextmanager
+async def _set_up(attempt: Attempt) -> AsyncIterator[list[str]]:
+    """Runs what an attempt needs on the host; yields its arguments."""
+    setup = attempt.path.with_name(f"{attempt.path.stem}.setup.py")
+    if not setup.is_file():
+        yield []
+        return
+    process = await asyncio.create_subprocess_exec(
+        _PYTHON, str(setup), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), _SETUP_MAX_S)
+        if not line.strip():
+            raise ConfigurationInvalid(f"{setup} printed nothing", remedy="It has to print one line of JSON")
+        yield [line.decode().strip()]
+    finally:
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), _SETUP_MAX_S)
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _outside(attempt: Attempt, folder: Path) -> int:
+    """Runs an attempt as any program, with a descriptor open as a careless parent leaves one."""
+    read, write = os.pipe()
+    try:
+        async with _set_up(attempt) as arguments:
+            process = await asyncio.create_subprocess_exec(
+                _PYTHON,
+                str(attempt.path),
+                *arguments,
+                cwd=folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                pass_fds=(read,),
+                start_new_session=True,
+            )
+            try:
+                return await asyncio.wait_for(process.wait(), _OUTSIDE_MAX_S)
+            except TimeoutError:
+                return -1
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+async def try_attempt(attempt: Attempt, sandbox: Sandbox) -> Outcome:
+    """Tries one attempt outside and inside."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-escape-") as folder:
+        outside = await _outside(attempt, Path(folder))
+    async with _set_up(attempt) as arguments:
+        job = Job(attempt.path.read_text(encoding="utf-8"), arguments=arguments, limits=_LIMITS, name="attempt.py")
+        inside = await sandbox.submit(job)
+    return Outcome(attempt, outside, inside)
+
+
+async def measure(*, quick: bool = False, suite: str = "") -> Report:
+    """Tries a whole suite.
+
+    Args:
+        quick: Only some of each category.
+        suite: Its folder; our own if it is not named.
+    """
+    report, outcomes = Report("escape"), list[Outcome]()
+    async with Sandbox(Settings(limits=_LIMITS, idle_min=1)) as sandbox:
+        report.notes.append(f"layers: {', '.join(sandbox.receipt.layers)}")
+        for attempt in attempts(Path(suite) if suite else SUITE, quick=quick):
+            outcomes.append(await try_attempt(attempt, sandbox))
+    report.figures["tried"] = Figure(len(outcomes), "attempts")
+    report.figures["escaped"] = Figure(sum(outcome.escaped for outcome in outcomes), "attempts", ("<=", 0))
+    report.figures["proved_unconfined"] = Figure(sum(outcome.proved for outcome in outcomes), "attempts")
+    report.wrong += [f"{outcome.attempt.name} escaped" for outcome in outcomes if outcome.escaped]
+    report.notes += [
+        f"{outcome.attempt.name} ended with {outcome.outside} outside, so that its failure inside proves nothing"
+        for outcome in outcomes
+        if not outcome.proved
+    ]
+    counts = Counter(outcome.attempt.category for outcome in outcomes)
+    report.notes.append("by category: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    return report

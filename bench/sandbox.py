@@ -1,0 +1,144 @@
+"""How soon a job runs its first line with every layer on, warm and cold, against a bare fork and bubblewrap in the same run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+
+from bench.report import Figure, Report
+from sandbox.job import Job
+from sandbox.service import Sandbox, Settings
+
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_PYTHON: Final = str(Path(sys.executable).resolve())
+_FIRST_LINE: Final = "import time; print(time.monotonic_ns())"
+_MB: Final = 1_000_000
+_NS_PER_MS: Final = 1_000_000
+_RATE_PER_S: Final = 50
+_AT_ONCE: Final = 4
+# forks and reaps as the zygote does, with what it has imported, and nothing else
+_BARE: Final = """
+import gc, importlib, os, sys, time
+sys.path.insert(0, sys.argv[1])
+from sandbox.native import zygote
+for name in zygote._IMPORTS.split():
+    importlib.import_module(name)
+gc.collect(); gc.disable(); gc.freeze()
+for _ in range(int(sys.argv[2])):
+    began = time.monotonic_ns()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(time.monotonic_ns() - began)
+"""
+
+
+def _bare_fork_ms(count: int) -> list[float]:
+    command = [_PYTHON, "-I", "-S", "-c", _BARE, str(_ROOT), str(count)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (our own program)
+    return [int(line) / _NS_PER_MS for line in out.split()]
+
+
+def _first_line_of_ms(command: list[str], count: int) -> list[float]:
+    """Starts a program some times; returns how long each took to its first line."""
+    times = []
+    for _ in range(count):
+        began = time.monotonic_ns()
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (named above)
+        times.append((int(said) - began) / _NS_PER_MS)
+    return times
+
+
+async def _first_line_ms(sandbox: Sandbox) -> tuple[float, bool]:
+    began = time.monotonic_ns()
+    result = await sandbox.submit(Job(_FIRST_LINE))
+    return (int(result.stdout) - began) / _NS_PER_MS, result.warm
+
+
+async def _warm_ms(sandbox: Sandbox, count: int) -> list[float]:
+    """Measures jobs that find a process ready, with nothing else going on."""
+    times: list[float] = []
+    while len(times) < count:
+        while sandbox.idle < sandbox.settings.idle_min:  # noqa: ASYNC110 (the pool tells nobody, and nobody else waits for it)
+            await asyncio.sleep(0.002)
+        took, warm = await _first_line_ms(sandbox)
+        if warm:
+            times.append(took)
+    return times
+
+
+async def _cold_ms(count: int) -> list[float]:
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as sandbox:
+        return [(await _first_line_ms(sandbox))[0] for _ in range(count)]
+
+
+async def _sustained_ms(sandbox: Sandbox, seconds: float) -> list[float]:
+    """Measures jobs that come at a fixed rate, whether or not those before are done."""
+    tasks, began = [], time.monotonic()
+    for number in range(int(seconds * _RATE_PER_S)):
+        await asyncio.sleep(max(0.0, began + number / _RATE_PER_S - time.monotonic()))
+        tasks.append(asyncio.create_task(_first_line_ms(sandbox)))
+    return [took for took, _ in await asyncio.gather(*tasks)]
+
+
+async def _jobs_per_s(sandbox: Sandbox, count: int) -> float:
+    async def some() -> None:
+        for _ in range(count // _AT_ONCE):
+            await sandbox.submit(Job("pass"))
+
+    began = time.monotonic()
+    await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
+    return count / (time.monotonic() - began)
+
+
+def _idle_mb(sandbox: Sandbox) -> float:
+    """Returns what a ready process holds: its share of memory (PSS)."""
+    found = []
+    for process in psutil.Process(sandbox.zygote_pid).children():
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+        found.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) * 1024 / _MB)
+    return statistics.median(found)
+
+
+async def measure(*, quick: bool = False) -> Report:
+    """Measures."""
+    report, count = Report("sandbox"), 20 if quick else 100
+    bare = statistics.median(await asyncio.to_thread(_bare_fork_ms, count))
+    cold = statistics.median(await _cold_ms(count))
+    async with Sandbox(Settings(idle_min=4, idle_max=16)) as sandbox:
+        memory = _idle_mb(sandbox)
+        warm = statistics.median(await _warm_ms(sandbox, count))
+        rate = await _jobs_per_s(sandbox, count * 2)
+        sustained = statistics.median(await _sustained_ms(sandbox, 4 if quick else 60))
+        layers = sandbox.receipt.layers
+    figures = report.figures
+    figures["warm_p50_ms"] = Figure(warm, "ms", ("<=", 1))
+    figures["cold_p50_ms"] = Figure(cold, "ms", ("<=", 10))
+    figures["bare_fork_p50_ms"] = Figure(bare, "ms")
+    figures["warm_over_bare_fork"] = Figure(warm / bare, "x", ("<=", 1.5))
+    figures["sustained_over_warm_p50"] = Figure(sustained / warm, "x", ("<=", 2))
+    figures["jobs_per_s"] = Figure(rate, "1/s", (">=", 100))
+    figures["memory_per_idle_mb"] = Figure(memory, "MB")
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        report.notes.append("bubblewrap is not installed, so nothing is compared with it")
+    else:
+        inside = [bwrap, "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", _PYTHON, "-c", _FIRST_LINE]
+        other = statistics.median(await asyncio.to_thread(_first_line_of_ms, inside, max(5, count // 5)))
+        figures["bwrap_p50_ms"] = Figure(other, "ms")
+        figures["bwrap_ratio"] = Figure(other / warm, "x", (">=", 20))
+        figures["cold_ratio"] = Figure(other / cold, "x", (">=", 2))
+    report.notes += [
+        f"layers: {', '.join(layers)}",
+        "from submit() to the first line of the job's code; no supervisor is connected, for there is none yet",
+    ]
+    return report

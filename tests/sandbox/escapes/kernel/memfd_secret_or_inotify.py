@@ -1,0 +1,10 @@
+"""Watches files."""
+
+import ctypes
+import platform
+
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
+
+result = libc.syscall(294 if X86 else 26, 0)
+raise SystemExit(42 if result >= 0 else 1)

@@ -1,0 +1,6 @@
+"""Leaves a link in place of a folder."""
+
+import os
+
+os.symlink("..", "out")
+raise SystemExit(42)

@@ -1,0 +1,10 @@
+"""Sets its groups."""
+
+import ctypes
+import platform
+
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
+
+result = libc.setgroups(1, (ctypes.c_uint32 * 1)(0))
+raise SystemExit(42 if result == 0 else 1)

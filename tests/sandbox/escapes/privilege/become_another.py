@@ -1,0 +1,10 @@
+"""Becomes another account."""
+
+import ctypes
+import platform
+
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
+
+result = libc.setresuid(12345, 12345, 12345)
+raise SystemExit(42 if result == 0 else 1)

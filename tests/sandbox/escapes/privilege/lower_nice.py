@@ -1,0 +1,10 @@
+"""Raises its own priority."""
+
+import ctypes
+import platform
+
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = platform.machine() == "x86_64"
+
+result = libc.setpriority(0, 0, -5)
+raise SystemExit(42 if result == 0 else 1)
