@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_verdict import History, decide
+from holdfast_verdict import Facts, History, decide
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.engine.facts import HistoryFacts
 from holdfast_verdict.engine.history import Event, EventKind, EventMalformed
@@ -187,6 +187,14 @@ def test_a_principal_that_does_not_say_whose_it_is_cannot_be_told() -> None:
     )
 
 
+def test_where_nobody_says_whose_it_is_it_is_the_same_ones() -> None:
+    compiled = at_most(1, scope="tenant")
+    nobody = {"role": "clerk"}
+    history = History.of(compiled, [event("pay", "requested", 0, nobody)])
+    verdict = decide(compiled, call(), Facts(principal=nobody, now_ms=1, history=history))
+    assert verdict.code == "policy.invariant"
+
+
 def test_a_history_of_another_policy_is_none() -> None:
     compiled, other = at_most(1), at_most(1, actions="other")
     verdict = decide(compiled, call(), clerk(history=History(other)))
@@ -299,3 +307,7 @@ def test_a_total_forgets_what_has_left_its_window() -> None:
     assert len(total.times_ms) < 300
     assert total.since(9_999 - 100) == 101
     assert total.since(0) is UNKNOWN
+    forgotten_ms = total.forgotten_ms
+    assert forgotten_ms is not None
+    assert total.since(forgotten_ms) is UNKNOWN
+    assert total.since(forgotten_ms + 1) == 9_999 - forgotten_ms

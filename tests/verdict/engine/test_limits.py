@@ -92,6 +92,7 @@ def test_spend_and_tokens_are_those_of_the_estimate(measure: str, unit: str) -> 
     compiled = policy(rule("permit"), rule("limit", name="l", limit=limit(measure, 10, unit)))
     known = clerk(estimate=Estimate(7, 7))
     assert decide(compiled, call(), known).legs[0].amount == 7
+    assert decide(compiled, call(), clerk(estimate=Estimate(-7, -7))).legs[0].amount == 0
     assert decide(compiled, call(), clerk()).legs[0].amount is None  # the ledger knows, or denies
     usage = {"l run run=r1": 3}
     assert decide(compiled, call(), clerk(estimate=Estimate(7, 7), usage=usage)).allowed

@@ -240,7 +240,7 @@ json.dump([decide(*case).to_json() for case in cases], sys.stdout, sort_keys=Tru
 def test_the_verdict_is_the_same_in_another_process_and_with_another_hash_seed() -> None:
     cases: list[tuple[Json, Json, Json]] = [(RICH, GOOD, GOOD_FACTS)]
 
-    @settings(slowly, max_examples=60, database=None)
+    @settings(slowly, max_examples=40, database=None)
     @given(documents(), actions, facts())
     def collect(whole: Json, action: Json, known: Facts) -> None:
         cases.append((whole, action, decide(whole, action, known).facts_read))
