@@ -143,6 +143,16 @@ class Index:
         """Says whether any text has the word."""
         return word in self._postings
 
+    def holders(self, words: Iterable[str]) -> set[int]:
+        """Returns whose texts have all of the words, wherever they stand."""
+        found: set[int] | None = None
+        for word in words:
+            owners = {self._blocks[number].owner for number in self._postings.get(word, ())}
+            found = owners if found is None else found & owners
+            if not found:
+                return set()
+        return found or set()
+
     def keyed(self, key: str) -> Found:
         """Returns whose texts have a number (`n:12.5`), date (`d:2024-05-15`) or time (`t:14:30`): whole if there is one reading."""
         found = Found()
@@ -225,7 +235,7 @@ def _codes(block: _Block, squeezed: str) -> Iterable[str]:
         if first < len(block.starts) and block.starts[first] == at and ends:
             stop = block.places[after - 1] + _width(block, after - 1)
             shown = block.text[block.places[first] : stop]
-            if BREAK not in shown:
+            if BREAK not in shown and is_whole(block.text, block.places[first], stop):
                 yield shown
         at, tries = block.squeezed.find(squeezed, at + 1), tries + 1
 

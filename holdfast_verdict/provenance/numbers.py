@@ -15,6 +15,8 @@ _COUNTER: Final = re.compile(r"^[ \t>*-]{0,12}([0-9]{1,3})[.)][ \t]+(?=\S)", re.
 _RANGE: Final = re.compile(r"(?<![\w.,/@:-])([0-9]{1,15})\s?[-–]\s?([0-9]{1,15})(?![\w/@:-])(?![.,][0-9])")
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:[.,'’_\s\u00a0\u202f][0-9]{3})+")
 _CURRENCY: Final = ("usd", "eur", "gbp", "chf", "jpy", "us", "rs", "inr", "cad", "aud", "no", "nr")
+_CURRENCY_WORDS: Final = frozenset({*_CURRENCY, "dollar", "dollars", "euro", "euros", "pound", "pounds", "francs"})
+_SIGNS: Final = ("$", "€", "£", "¥")
 _JOINTS: Final = frozenset("._-/\\@:+~")
 _DIGIT_JOINTS: Final = ("-", "/", ":", ".")
 _TIMES: Final = {
@@ -29,7 +31,7 @@ _TIMES: Final = {
     "hundred": Decimal(100),
 }
 _BESIDE: Final = (" ", "\n", "\t", "", '"')
-_SCALED: Final = ("h", "t", "m", "b", "%")
+_FOLLOWED: Final = frozenset("htmb%dedpufgcjir€$£¥")
 _SCALE_WORD: Final = re.compile(r"\s(hundred|thousand|million|billion)(?![^\W_])")
 _UNIT: Final = re.compile(r"[^\W\d_]{1,24}")
 _LONGEST_UNIT: Final = 4
@@ -76,7 +78,8 @@ class Numbers:
 
     Attributes:
         sure: Those that are there for anybody who reads it.
-        maybe: Those of a second reading: `1.234` may be more than a thousand, `5 %` may be 0.05, `one` need be no number.
+        maybe: Those of a second reading: `1.234` may be more than a thousand, `5 %` may be 0.05, `$5` may be 500 cents, `one` need
+            be no number.
     """
 
     sure: set[str] = field(default_factory=set)
@@ -106,7 +109,7 @@ def numbers_in(folded: str, *, strict: bool, but: Sequence[tuple[int, int]] = ()
         if others and _within(others, match.start(), end):
             continue
         if run.isdigit() and folded[match.start() - 1 : match.start()] in _BESIDE and folded[end : end + 1] in _BESIDE:
-            if folded[end + 1 : end + 2] not in _SCALED:
+            if folded[end + 1 : end + 2] not in _FOLLOWED:
                 found.sure.add(run.lstrip("0") or "0")
                 continue
         elif strict and _is_code(folded, match):
@@ -226,12 +229,22 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
     if scale is not None:
         maybe = sure + maybe + [each * scale for each in maybe]
         sure = [each * scale for each in sure]
+    if _is_money(text, first, end, unit):
+        maybe = maybe + [each * 100 for each in sure]
     if text[end : end + 1] == "%" or text[end : end + 2] == " %":
         maybe = maybe + [each / 100 for each in sure]
     if any(each.isspace() for each in text[start:end]):
         sure, maybe = [], sure + maybe
     found.sure.update(map(plain, sure))
     found.maybe.update(map(plain, maybe))
+
+
+def _is_money(text: str, start: int, end: int, unit: str) -> bool:
+    """Says whether an amount has its currency with it, so that an interface may want it in cents."""
+    if unit in _CURRENCY or text[end : end + 1] in _SIGNS or text[max(0, start - 1) : start] in _SIGNS:
+        return True
+    after = _UNIT.match(text, end + 1) if text[end : end + 1] == " " else None
+    return after is not None and after[0] in _CURRENCY_WORDS
 
 
 def _apart(text: str, start: int, end: int) -> bool:

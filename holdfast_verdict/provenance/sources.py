@@ -54,12 +54,25 @@ _URL_HEADS: Final = ("https://", "http://", "mailto:", "tel:", "www.")
 class Sources:
     """Everything that a run was told and has read, in order; it only grows."""
 
-    __slots__ = ("_characters", "_count", "_labels", "_read", "_remembered", "_said", "_tools", "_unread")
+    __slots__ = (
+        "_characters",
+        "_count",
+        "_labels",
+        "_read",
+        "_remembered",
+        "_said",
+        "_spoken",
+        "_tools",
+        "_unread",
+        "_when",
+    )
 
     def __init__(self) -> None:
         """Begins with nothing said and nothing read."""
         self._said = Index(strict=True)
         self._read = Index(strict=False)
+        self._spoken = Index(strict=True)
+        self._when: dict[str, int] = {}
         self._labels: frozenset[str] = frozenset()
         self._tools: list[str] = []
         self._unread: list[Owner] = []
@@ -115,9 +128,15 @@ class Sources:
         return source
 
     def model(self, text: object) -> str:
-        """Takes what the model said and returns the source's id. It changes no origin: what is found nowhere is model text anyway."""
-        del text
-        return self._next("model:")
+        """Takes what the model said and returns the source's id.
+
+        What it said before it read something cannot be from there: it keeps the labels of what had been read by then.
+        """
+        source = self._next("model:")
+        self._when[source] = len(self._tools)
+        texts = [leaf for _, leaf in leaves_of(text) if isinstance(leaf, str)]
+        self._index(self._spoken, Owner(source, self._labels), texts)
+        return source
 
     def origins(self, arguments: object, parameters: Mapping[str, object] | None = None) -> dict[str, Origin]:
         """Returns the origin of each leaf by its path (`to[0]`), with the values that the schema lists itself as constants."""
@@ -208,7 +227,7 @@ class Sources:
     def _by_value(self, text: str, numbers: Numbers | None) -> Origin:
         # digits are the user's only as a number or a code of their own: those of a date or of another number are not
         is_number = numbers is not None
-        search = _Search(self._said, self._read, text, numbers)
+        search = _Search(self._said, self._read, self._spoken, text, numbers)
         said = search.said(phrases=not is_number)
         if said is not None:
             return said
@@ -224,6 +243,10 @@ class Sources:
             mirrored = search.mirrored() if certain and not labelled else None
             held = held if mirrored is None else join((held, mirrored))
             return self._with_unread(held if certain or labelled else join((held, self._model())))
+        spoken = search.spoken()
+        if spoken is not None:
+            read = tuple(self._tools[: self._when[spoken.source]])
+            return self._with_unread(Origin(frozenset({"model"}), spoken.labels, (spoken.source,), ("model",), read))
         return self._with_unread(self._model() if is_number else self._pieces(search))
 
     def _with_unread(self, origin: Origin) -> Origin:
@@ -246,17 +269,17 @@ class Sources:
         if not parts:
             return self._model()
         whole = join(parts)
-        mirrored = search.mirrored()
-        return whole if mirrored is None else join((whole, mirrored))
+        further = (search.mirrored(), search.dictated() if len(parts) > 1 else None)
+        return join((whole, *(each for each in further if each is not None)))
 
 
 class _Search:
     """One value, looked up in what was said and in what was read."""
 
-    __slots__ = ("_numbers", "_read", "_said", "_text", "effort", "forms", "moments", "words")
+    __slots__ = ("_numbers", "_read", "_said", "_spoken", "_text", "effort", "forms", "moments", "words")
 
-    def __init__(self, said: Index, read: Index, text: str, numbers: Numbers | None) -> None:
-        self._said, self._read, self._text, self._numbers = said, read, text, numbers
+    def __init__(self, said: Index, read: Index, spoken: Index, text: str, numbers: Numbers | None) -> None:
+        self._said, self._read, self._spoken, self._text, self._numbers = said, read, spoken, text, numbers
         self.effort = Effort(_EFFORT)
         folded = fold(text)
         self.words = words_of(folded)
@@ -349,6 +372,21 @@ class _Search:
             if found is not None:
                 held.update((owner, (how,)) for owner in sorted(found[0] | found[1]) if self._read.owner(owner).labels)
         return _tool(self._read, held) if held else None
+
+    def dictated(self) -> Origin | None:
+        """Returns labelled outputs with all the words of a name that nobody wrote as a whole: they may have said how to join them."""
+        if len(self._text.split()) > 1:
+            return None
+        holders = self._read.holders(self.words.words)
+        held = {owner: ("parts",) for owner in sorted(holders) if self._read.owner(owner).labels}
+        return _tool(self._read, held) if held else None
+
+    def spoken(self) -> Owner | None:
+        """Returns the first of the model's own texts that has the value as a whole."""
+        if sum(map(len, self.words.words)) < _SHORTEST_DECODED:
+            return None
+        found = self._phrase(self._spoken, self.words, parts=False)
+        return None if found is None else self._spoken.owner(min(found[0]))
 
     def piece(self, at: int) -> tuple[Origin, int] | None:
         """Returns the origin of a longest part of the value from a word on, and where it ends; `None` if it is nobody's."""

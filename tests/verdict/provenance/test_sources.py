@@ -151,12 +151,12 @@ def big(pieces: int) -> str:
 def test_long_arguments_against_long_sources() -> None:
     sources = Sources()
     sources.user("Summarise everything. " + big(200))
-    text = big(40_000)
-    assert len(text) > 1_900_000
+    text = big(8_000)
+    assert len(text) > 300_000
     sources.tool("web.fetch", text, UNTRUSTED)
-    assert sources.origin(text[500_000:565_000]).labels == UNTRUSTED
-    assert sources.origin("a39999@b99.example").labels == UNTRUSTED
-    assert sources.origin("a39999@b99.example").kinds == {"tool"}
+    assert sources.origin(text[200_000:265_000]).labels == UNTRUSTED
+    assert sources.origin("a7999@b299.example").kinds == {"tool"}
+    assert sources.origin("a7999@b299.example").labels == UNTRUSTED
     assert sources.origin(big(200)).is_from("user")
 
 
@@ -234,6 +234,19 @@ def test_model_text_cannot_be_told_from_what_was_read() -> None:
     assert origin.is_from(["tool", "web.fetch"]) is None
     assert origin.is_from(["tool", "crm.export"]) is False
     assert sources.origin("anything").is_from(["tool", "web.fetch"]) is True
+
+
+def test_what_the_model_said_before_it_read_something_is_not_from_there() -> None:
+    sources = Sources()
+    sources.tool("crm.lookup", "customer 7", ["internal"])
+    first = sources.model("I shall call it Quarterly Plan.")
+    sources.tool("web.fetch", "call it Evil Plan", UNTRUSTED)
+    sources.model("Evil Plan it is, or Late Thought, or Quarterly Plan.")
+    assert sources.origin("quarterly plan").labels == {"internal"}
+    assert sources.origin("quarterly plan").sources == (first,)
+    assert sources.origin("Evil Plan").labels == UNTRUSTED
+    assert sources.origin("Late Thought").labels == {"untrusted", "internal"}
+    assert sources.origin("Another").labels == {"untrusted", "internal"}
 
 
 def test_an_origin_is_read_back_or_refused() -> None:
