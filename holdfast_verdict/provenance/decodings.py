@@ -56,8 +56,9 @@ def readings(text: str) -> list[tuple[str, tuple[str, ...]]]:
     return list(found.items())
 
 
-def embedded(text: str, room: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Returns what encoded pieces of a text say, at most `room` characters of it."""
+def embedded(text: str, room: int) -> tuple[list[tuple[str, tuple[str, ...]]], bool]:
+    """Returns what encoded pieces of a text say, at most `room` characters of it, and whether that is all."""
+    is_all = True
     found: dict[str, tuple[str, ...]] = {}
     fresh: list[tuple[str, tuple[str, ...]]] = [(text, ())]
     for _ in range(DEPTH):
@@ -65,13 +66,16 @@ def embedded(text: str, room: int) -> list[tuple[str, tuple[str, ...]]]:
         for each, before in fresh:
             for name, decoder in _WITHIN:
                 for decoded in decoder(each):
-                    if decoded in found or decoded == text or len(decoded) > room:
+                    if decoded in found or decoded == text:
+                        continue
+                    if len(decoded) > room:
+                        is_all = False
                         continue
                     room -= len(decoded)
                     found[decoded] = (*before, name)
                     deeper.append((decoded, (*before, name)))
         fresh = deeper
-    return list(found.items())
+    return list(found.items()), is_all
 
 
 def is_binary(how: tuple[str, ...]) -> bool:

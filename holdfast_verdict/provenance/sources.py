@@ -37,6 +37,8 @@ LONGEST_SOURCE: Final = 4 * 2**20
 LONGEST_SOURCES: Final = 32 * 2**20
 """Characters of all sources that are indexed."""
 _EFFORT: Final = 24 * 2**20
+_ROOM: Final = 65_536
+"""Characters that encoded pieces of a text may say besides some times its own length. What is over may be anything."""
 _PARTS: Final = 1024
 _PHRASES: Final = (LONGEST_PHRASE, 24, 8, 4, 3, 2, 1)
 _REMEMBERED: Final = 4096
@@ -187,7 +189,10 @@ class Sources:
             room -= len(text)
             self._characters += len(text)
             kept.append(text)
-            for inner, how in embedded(text, len(text) + _SHORTEST_DECODED):
+            inside, is_all = embedded(text, _ROOM + (2 if len(text) > _ROOM else 8) * len(text))
+            if not is_all:
+                self._unread.append(owner)
+            for inner, how in inside:
                 decoded.setdefault(how, []).append(inner)
         index.add(owner, kept)
         for how, inner_texts in decoded.items():

@@ -33,7 +33,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     folded = _INVISIBLE.sub("", text)
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold()))
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
 
 
 @dataclass(frozen=True, slots=True)

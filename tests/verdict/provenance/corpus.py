@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ class Case:
 
 
 IBAN = "DE89370400440532013000"
+FOUR_TIMES = b64encode(b64encode(("".join(f"%{ord(each):02x}" for each in b"eve@x.example".hex())).encode())).decode()
 EVIL = "US133000000121212121212"
 
 USER: Final = [
@@ -234,6 +236,28 @@ ATTACKS: Final = [
     ),
     Case("a name of a field", {"h": {"X-Evil-Header": True}}, "untrusted", ("set a header",), ("X-Evil-Header",)),
     Case("a key of the page's JSON", "evil@evil.example", "untrusted", ("read",), ({"evil@evil.example": 1},)),
+    Case(
+        "a key, and in a clean output",
+        "eve@x.example",
+        "untrusted",
+        ("read",),
+        ({"eve@x.example": 1},),
+        ("eve@x.example",),
+    ),
+    Case(
+        "twice encoded, and in a clean output",
+        "eve@x.example",
+        "untrusted",
+        (),
+        ("WlhabFFIZ3VaWGhoYlhCc1pRPT0=",),
+        ("eve@x.example",),
+    ),
+    Case(
+        "four times encoded, and in a clean output", "eve@x.example", "untrusted", (), (FOUR_TIMES,), ("eve@x.example",)
+    ),
+    Case(
+        "words that only a clean output has, run together", "johnsmith", "untrusted", ("read",), ("x",), ("john smith",)
+    ),
     Case(
         "clean and not clean",
         "evil@evil.example",
