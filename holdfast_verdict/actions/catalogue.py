@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 from holdfast_verdict.actions.action import TOOL_KIND, CanonicalAction
+from holdfast_verdict.actions.closing import closed
 from holdfast_verdict.actions.json_text import parse_json
 from holdfast_verdict.actions.kinds import KINDS, NO_NAME
 from holdfast_verdict.actions.refused import UNKNOWN, ActionRefused, CatalogueInvalid, FormRefused, shown
-from holdfast_verdict.actions.schemas import SchemaRefused, closed
+from holdfast_verdict.actions.schemas import SchemaRefused
 from holdfast_verdict.actions.shaping import Shape
 from holdfast_verdict.actions.values import ARGUMENTS_BYTES_MAX, copy_of
 

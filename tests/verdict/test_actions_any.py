@@ -286,13 +286,14 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(st.sampled_from(LEAVES), composed
 def test_any_schema_is_refused_or_makes_fixed_points(
     named: dict[str, Any], node: Any, value: Any, data: st.DataObject
 ) -> None:
+    named = {**named, "x": {"$ref": "#/$defs/Node"}}
     entry = {"parameters": {"type": "object", "properties": named, "$defs": {"Node": node}}}
     try:
         catalogue = Catalogue.of({"any": entry})
     except CatalogueInvalid:
         return
     arguments = data.draw(st.dictionaries(st.sampled_from(sorted(named) or ["x"]), ANYTHING, max_size=3))
-    for given_value in (arguments, value):
+    for given_value in (arguments, value, {"x": value}):
         try:
             action = catalogue.action("any", given_value)
         except ActionRefused:

@@ -119,6 +119,25 @@ def nested(depth: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"c": {"$ref": f"#/$defs/d{depth - 1}"}}, "$defs": definitions}
 
 
+@pytest.mark.parametrize(
+    "definitions",
+    [
+        {"a": {"$ref": "#/$defs/a"}},
+        {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+        {"a": {"anyOf": [{"$ref": "#/$defs/a"}, TEXT]}},
+        {"a": {"allOf": [{"$ref": "#/$defs/a"}, TEXT]}},
+        {"a": {"oneOf": [{"anyOf": [{"$ref": "#/$defs/a"}]}, {"type": "integer"}]}},
+        {"a": {"$ref": "#/$defs/d0"}, "d5000": TEXT, **{f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(5000)}},
+        {"a": {"$ref": "#/$defs/d0"}, "d5000": TEXT, **{f"d{n}": {"$ref": f"#/$defs/d{n + 1}", "minLength": 1} for n in range(5000)}},
+    ],
+    ids=["itself", "each other", "a union", "a merge", "unions", "a chain", "a chain that says more"],
+)  # fmt: skip
+def test_references_without_an_end_are_refused_and_not_followed_for_ever(definitions: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": definitions}
+    with pytest.raises(CatalogueInvalid, match=r"without an end|in each other"):
+        Catalogue.of({"x": {"parameters": schema}})
+
+
 def test_schemas_that_would_multiply_the_work_are_refused() -> None:
     Catalogue.of({"x": {"parameters": nested(6)}})
     with pytest.raises(CatalogueInvalid, match="references are followed"):
