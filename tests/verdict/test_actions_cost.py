@@ -153,3 +153,13 @@ def test_schemas_that_would_multiply_the_work_are_refused() -> None:
         else:
             with pytest.raises(CatalogueInvalid, match="lead back"):
                 Catalogue.of({"x": {"parameters": schema}})
+
+
+def test_a_value_that_shares_its_parts_costs_no_more_than_the_largest_that_is_taken() -> None:
+    laughs: Any = "ha"
+    for _ in range(6):
+        laughs = [laughs] * 10
+    with pytest.raises(ActionRefused) as refusal:
+        CATALOGUE.action("any", {"free": laughs})
+    assert refusal.value.code == "json.size"
+    assert steps(lambda: CATALOGUE.action("any", {"free": laughs})) < 1_000_000
