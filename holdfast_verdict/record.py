@@ -68,7 +68,7 @@ def part_b(
         verdict: The final verdict.
         reason_codes: Why.
         hold_id: The hold that was granted, if any.
-        legs: For each cap: its limit and balances before, and the amount asked.
+        legs: For each cap: its limit and balances before, of a rolling one also what its older hours `carried`, and the amount asked.
     """
     return canonical_bytes(
         {
