@@ -22,18 +22,20 @@ CREATE FUNCTION ledger_settle(p_members settle_member[]) RETURNS SETOF settle_an
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
-    m settle_member; h record; m_tenant uuid[]; m_hold uuid[]; returns boolean; b_tenant uuid[]; b_cap uuid[]; r integer; i integer; u integer; n integer := coalesce(cardinality(p_members), 0);
+    m settle_member; h record; m_tenant uuid[]; m_hold uuid[]; returns boolean; b_tenant uuid[]; b_cap uuid[]; r integer; i integer; n integer := coalesce(cardinality(p_members), 0);
     c_id uuid[]; c_tenant uuid[]; c_unit text[]; c_limit bigint[]; c_unlimited boolean[]; c_ceiling bigint[];
-    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_changed boolean[];
+    c_reserved bigint[]; c_committed bigint[]; c_debt bigint[]; c_thresholds text[]; c_passed smallint[]; c_next bigint[];
     c_carried_reserved bigint[]; c_carried_committed bigint[]; c_carried_debt bigint[]; c_carrier integer[]; k integer; rolling boolean;
     r_id uuid[]; r_tenant uuid[]; r_seq bigint[]; r_events integer[]; r_simulated boolean[]; r_project uuid[]; r_user uuid[];
     r_agent text[]; r_role text[]; r_zone text[];
     o_status text[]; o_state text[]; o_seq bigint[]; o_before bigint[]; o_run integer[]; o_cost bigint[]; o_tokens bigint[]; o_calls bigint[]; o_kind text[];
     o_input bigint[]; o_cached bigint[]; o_simulated boolean[];
     o_legs ledger_legs[]; o_hold_kind text[]; o_tool text[]; o_model text[];
-    l_cap uuid[]; l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; l_limit bigint[]; l_unlimited boolean[]; legs integer;
+    -- legs of the member that is being settled; and what follows from its units and its caps, kept as long as the next one has the same
+    l_reserved bigint[]; l_committed bigint[]; l_debt bigint[]; k_units text[]; c_at integer[]; money integer; token integer; call integer;
+    input integer; cached integer; k_caps uuid[]; k_place integer[]; l_limit bigint[]; l_unlimited boolean[]; none bigint[];
     t_run integer[]; t_seq bigint[]; t_data jsonb[]; told integer := 0;
-    last_hold uuid; held bigint; actual bigint; within bigint; excess bigint; fits bigint; used bigint; threshold smallint;
+    last_hold uuid; held bigint; actual bigint; excess bigint; fits bigint; used bigint; threshold smallint;
 BEGIN
     SELECT array_agg(t.tenant_id), array_agg(t.hold_id), bool_or(t.returns_budget) INTO m_tenant, m_hold, returns FROM unnest(p_members) AS t;
     PERFORM require_tenants(m_tenant);
@@ -51,15 +53,18 @@ BEGIN
     END IF;
     SELECT array_agg(l.cap_id), array_agg(l.tenant_id), array_agg(l.unit), array_agg(l.limit_amount), array_agg(l.unlimited),
         array_agg(l.ceiling), array_agg(l.reserved), array_agg(l.committed), array_agg(l.debt), array_agg(l.thresholds::text),
-        array_agg(l.threshold_passed), array_agg(l.carried_reserved), array_agg(l.carried_committed), array_agg(l.carried_debt)
-    INTO c_id, c_tenant, c_unit, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed,
+        array_agg(l.threshold_passed),
+        -- what has to be used for the next threshold to be told
+        array_agg((SELECT least(min(ceil(l.limit_amount::numeric * x / 100)), 9223372036854775807)::bigint FROM unnest(l.thresholds) AS x
+                   WHERE NOT l.unlimited AND l.limit_amount > 0 AND x > l.threshold_passed)),
+        array_agg(l.carried_reserved), array_agg(l.carried_committed), array_agg(l.carried_debt)
+    INTO c_id, c_tenant, c_unit, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_thresholds, c_passed, c_next,
         c_carried_reserved, c_carried_committed, c_carried_debt
     FROM (SELECT c.* FROM (
             SELECT g.tenant_id, leg AS cap_id FROM unnest(m_tenant, m_hold) AS t (tenant_id, hold_id)
             JOIN holds g ON g.hold_id = t.hold_id AND g.tenant_id IS NOT DISTINCT FROM t.tenant_id, unnest(g.leg_cap_ids) AS leg
             UNION SELECT * FROM unnest(b_tenant, b_cap)) w
           JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l;
-    c_changed := array_fill(false, ARRAY[coalesce(cardinality(c_id), 0)]);
     c_carrier := CASE WHEN rolling THEN carriers_of(c_tenant, c_id) END;
 
     SELECT array_agg(l.run_id), array_agg(l.tenant_id), array_agg(l.timeline_seq), array_agg(l.project_id), array_agg(l.user_id),
@@ -105,7 +110,6 @@ BEGIN
         r := width_bucket(h.run_id, r_id);
         o_status[h.ord] := 'settled'; o_run[h.ord] := r;
         o_hold_kind[h.ord] := h.kind; o_tool[h.ord] := h.tool; o_model[h.ord] := h.model;
-        legs := 0; l_cap := '{}'; l_reserved := '{}'; l_committed := '{}'; l_debt := '{}'; l_limit := '{}'; l_unlimited := '{}';
         r_simulated[r] := r_simulated[r] OR h.simulated;
         o_before[h.ord] := r_seq[r];
         r_events[r] := r_events[r] + cardinality(m.event_ids);
@@ -113,43 +117,58 @@ BEGIN
         o_seq[h.ord] := r_seq[r];
         CONTINUE WHEN m.to_state = 'unknown';
         o_kind[h.ord] := CASE m.to_state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' ELSE 'expire' END;
-        o_cost[h.ord] := coalesce(m.amounts[array_position(m.units, 'nano_usd')], 0);
-        o_tokens[h.ord] := coalesce(m.amounts[array_position(m.units, 'tokens')], 0);
-        o_calls[h.ord] := coalesce(m.amounts[array_position(m.units, 'calls')], 0);
-        o_input[h.ord] := coalesce(m.amounts[array_position(m.units, 'input_tokens')], 0);
-        o_cached[h.ord] := coalesce(m.amounts[array_position(m.units, 'cached_tokens')], 0);
-        o_simulated[h.ord] := h.simulated;
-        FOR j IN 1 .. cardinality(h.leg_cap_ids) LOOP
-            i := width_bucket(h.leg_cap_ids[j], c_id);
+        IF k_units IS DISTINCT FROM m.units THEN
+            k_units := m.units;
+            money := array_position(k_units, 'nano_usd'); token := array_position(k_units, 'tokens'); call := array_position(k_units, 'calls');
+            input := array_position(k_units, 'input_tokens'); cached := array_position(k_units, 'cached_tokens');
+            FOR c IN 1 .. coalesce(cardinality(c_id), 0) LOOP
+                c_at[c] := CASE c_unit[c] WHEN 'slots' THEN NULL ELSE array_position(k_units, c_unit[c]) END;
+            END LOOP;
+        END IF;
+        o_cost[h.ord] := coalesce(m.amounts[money], 0); o_tokens[h.ord] := coalesce(m.amounts[token], 0);
+        o_calls[h.ord] := coalesce(m.amounts[call], 0); o_input[h.ord] := coalesce(m.amounts[input], 0);
+        o_cached[h.ord] := coalesce(m.amounts[cached], 0); o_simulated[h.ord] := h.simulated;
+        IF k_caps IS DISTINCT FROM h.leg_cap_ids THEN
+            k_caps := h.leg_cap_ids; k_place := '{}'; l_limit := '{}'; l_unlimited := '{}';
+            FOR j IN 1 .. cardinality(k_caps) LOOP
+                i := width_bucket(k_caps[j], c_id);
+                k_place[j] := i; l_limit[j] := c_limit[i]; l_unlimited[j] := c_unlimited[i];
+            END LOOP;
+            none := array_fill(0::bigint, ARRAY[cardinality(k_caps)]);
+        END IF;
+        l_reserved := '{}'; l_committed := '{}'; l_debt := none;
+        FOR j IN 1 .. cardinality(k_place) LOOP
+            i := k_place[j];
             k := coalesce(c_carrier[i], i); -- the headroom of an older bucket of a rolling window is what the newest has
             held := h.leg_amounts[j];
-            u := array_position(m.units, c_unit[i]);
-            actual := CASE WHEN u IS NULL OR c_unit[i] = 'slots' THEN 0 ELSE m.amounts[u] END;
+            actual := coalesce(m.amounts[c_at[i]], 0);
+            l_reserved[j] := -held;
             -- up to the hold it is committed, and the rest returns; what exceeds it takes free headroom first; what is left is debt (LAW 3)
-            within := least(actual, held);
-            excess := actual - within;
-            fits := CASE WHEN excess = 0 OR c_unlimited[k] THEN excess
-                ELSE least(excess, greatest(c_limit[k] - c_carried_reserved[k] - c_carried_committed[k] - c_carried_debt[k]
-                    - c_reserved[k] - c_committed[k] - c_debt[k] + held - within, 0)) END;
+            IF actual > held THEN
+                excess := actual - held;
+                fits := CASE WHEN c_unlimited[k] THEN excess
+                    ELSE least(excess, greatest(c_limit[k] - c_carried_reserved[k] - c_carried_committed[k] - c_carried_debt[k]
+                        - c_reserved[k] - c_committed[k] - c_debt[k], 0)) END;
+                c_debt[i] := c_debt[i] + excess - fits;
+                l_debt[j] := excess - fits;
+                actual := held + fits;
+            END IF;
             c_reserved[i] := c_reserved[i] - held;
-            c_committed[i] := c_committed[i] + within + fits;
-            c_debt[i] := c_debt[i] + excess - fits;
+            c_committed[i] := c_committed[i] + actual;
+            l_committed[j] := actual;
             -- it only ever shrinks here, so that the CHECK against it still means something
             IF k <> i THEN
                 c_ceiling[i] := greatest(c_limit[i], least(c_ceiling[i], c_reserved[i] + c_committed[i]));
                 c_carried_reserved[k] := c_carried_reserved[k] - held;
-                c_carried_committed[k] := c_carried_committed[k] + within + fits;
-                c_carried_debt[k] := c_carried_debt[k] + excess - fits;
-                c_changed[k] := true;
+                c_carried_committed[k] := c_carried_committed[k] + actual;
+                c_carried_debt[k] := c_carried_debt[k] + l_debt[j];
             END IF;
-            c_ceiling[k] := greatest(c_limit[k],
-                least(c_ceiling[k], c_carried_reserved[k] + c_carried_committed[k] + c_reserved[k] + c_committed[k]));
-            c_changed[i] := true;
-            legs := legs + 1;
-            l_cap[legs] := c_id[i]; l_reserved[legs] := -held; l_committed[legs] := within + fits; l_debt[legs] := excess - fits;
-            l_limit[legs] := c_limit[i]; l_unlimited[legs] := c_unlimited[i];
-            IF actual > 0 AND NOT c_unlimited[k] AND c_limit[k] > 0 THEN
-                used := c_carried_committed[k] + c_carried_debt[k] + c_committed[k] + c_debt[k];
+            IF c_ceiling[k] > c_limit[k] THEN
+                c_ceiling[k] := greatest(c_limit[k],
+                    least(c_ceiling[k], c_carried_reserved[k] + c_carried_committed[k] + c_reserved[k] + c_committed[k]));
+            END IF;
+            used := c_carried_committed[k] + c_carried_debt[k] + c_committed[k] + c_debt[k];
+            IF used >= c_next[k] AND actual + l_debt[j] > 0 THEN
                 FOREACH threshold IN ARRAY c_thresholds[k]::smallint[] LOOP
                     CONTINUE WHEN threshold <= c_passed[k] OR used::numeric * 100 < c_limit[k]::numeric * threshold;
                     c_passed[k] := threshold;
@@ -163,17 +182,20 @@ BEGIN
                             'percent', threshold, 'used', used::text, 'limit', c_limit[k]::text)
                         FROM caps c WHERE c.tenant_id = c_tenant[k] AND c.cap_id = c_id[k]);
                 END LOOP;
+                c_next[k] := (SELECT least(min(ceil(c_limit[k]::numeric * x / 100)), 9223372036854775807)::bigint
+                    FROM unnest(c_thresholds[k]::smallint[]) AS x WHERE x > c_passed[k]);
             END IF;
         END LOOP;
-        o_legs[h.ord] := ROW(l_cap, l_reserved, l_committed, l_debt, l_limit, l_unlimited)::ledger_legs;
+        o_legs[h.ord] := ROW(k_caps, l_reserved, l_committed, l_debt, l_limit, l_unlimited)::ledger_legs;
     END LOOP;
 
     UPDATE caps c SET reserved = w.reserved, committed = w.committed, debt = w.debt, ceiling = w.ceiling, threshold_passed = w.passed,
         carried_reserved = w.carried_reserved, carried_committed = w.carried_committed, carried_debt = w.carried_debt
-    FROM unnest(c_tenant, c_id, c_reserved, c_committed, c_debt, c_ceiling, c_passed, c_carried_reserved, c_carried_committed, c_carried_debt,
-            c_changed)
-        AS w (tenant_id, cap_id, reserved, committed, debt, ceiling, passed, carried_reserved, carried_committed, carried_debt, changed)
-    WHERE w.changed AND c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id;
+    FROM unnest(c_tenant, c_id, c_reserved, c_committed, c_debt, c_ceiling, c_passed, c_carried_reserved, c_carried_committed, c_carried_debt)
+        AS w (tenant_id, cap_id, reserved, committed, debt, ceiling, passed, carried_reserved, carried_committed, carried_debt)
+    WHERE c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id AND (c.reserved <> w.reserved OR c.committed <> w.committed
+        OR c.debt <> w.debt OR c.ceiling <> w.ceiling OR c.threshold_passed <> w.passed OR c.carried_reserved <> w.carried_reserved
+        OR c.carried_committed <> w.carried_committed OR c.carried_debt <> w.carried_debt);
     UPDATE holds g SET state = t.to_state, cost_nano_usd = o_cost[t.ordinality], settled_by = t.actor,
         settled_at = CASE WHEN t.to_state <> 'unknown' THEN now() END,
         unknown_at = CASE WHEN t.to_state = 'unknown' THEN now() ELSE g.unknown_at END
