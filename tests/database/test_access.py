@@ -189,7 +189,7 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
                 OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
            FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
     )
-    triggers = {"refuse_overspend", "refuse_resettling", "require_carried"}
+    triggers = {"refuse_overspend", "refuse_resettling", "refuse_unit", "require_carried"}
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
         name = row["proname"]

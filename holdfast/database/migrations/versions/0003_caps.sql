@@ -136,23 +136,23 @@ BEGIN
             SELECT f.cap_ids, f.tenant_ids INTO newest, newest_tenants FROM newest_buckets(p_named_tenants, p_named) AS f;
         END IF;
         SELECT coalesce(bool_and(f.newest OR NOT f.needed), true), min(f.ends_at) FILTER (WHERE f.ord > 0),
-            array_agg(f.ord ORDER BY f.ord, f.cap_id), array_agg(f.cap_id ORDER BY f.ord, f.cap_id),
-            array_agg(f.tenant_id ORDER BY f.ord, f.cap_id), array_agg(array_position(p_units, f.unit) ORDER BY f.ord, f.cap_id),
-            array_agg(f.scope_kind ORDER BY f.ord, f.cap_id), array_agg(f.limit_amount ORDER BY f.ord, f.cap_id),
-            array_agg(f.unlimited ORDER BY f.ord, f.cap_id), array_agg(f.ceiling ORDER BY f.ord, f.cap_id),
-            array_agg(f.reserved ORDER BY f.ord, f.cap_id), array_agg(f.committed ORDER BY f.ord, f.cap_id),
-            array_agg(f.debt ORDER BY f.ord, f.cap_id), array_agg(f.window_kind ORDER BY f.ord, f.cap_id),
+            array_agg(f.ord), array_agg(f.cap_id),
+            array_agg(f.tenant_id), array_agg(array_position(p_units, f.unit)),
+            array_agg(f.scope_kind), array_agg(f.limit_amount),
+            array_agg(f.unlimited), array_agg(f.ceiling),
+            array_agg(f.reserved), array_agg(f.committed),
+            array_agg(f.debt), array_agg(f.window_kind),
             array_agg(leg_head(f.cap_id, f.rolling_hours, f.carried_reserved + f.carried_committed + f.carried_debt, f.committed, f.debt,
-                f.unlimited, f.limit_amount) ORDER BY f.ord, f.cap_id),
+                f.unlimited, f.limit_amount)),
             array_agg('","scope":[' || to_json(f.scope_kind) || ',' || to_json(f.scope_id) || '],"unit":' || to_json(f.unit) || CASE
                 WHEN f.window_kind = 'total' THEN '}' ELSE ',"window":["' || f.window_kind || '",'
                     || floor(extract(epoch FROM f.starts_at) * 1000)::bigint || ','
-                    || floor(extract(epoch FROM f.ends_at) * 1000)::bigint || ']}' END ORDER BY f.ord, f.cap_id),
-            array_agg(f.ends_at ORDER BY f.ord, f.cap_id), array_agg(f.carried_reserved ORDER BY f.ord, f.cap_id),
-            array_agg(f.carried_committed ORDER BY f.ord, f.cap_id), array_agg(f.carried_debt ORDER BY f.ord, f.cap_id)
+                    || floor(extract(epoch FROM f.ends_at) * 1000)::bigint || ']}' END),
+            array_agg(f.ends_at), array_agg(f.carried_reserved),
+            array_agg(f.carried_committed), array_agg(f.carried_debt)
         INTO in_force, ended_at, ords, cap_ids, tenant_ids, unit_places, kinds, limits, unlimited, ceilings, reserved, committed, debts,
             windows, heads, tails, ends, carried_reserved, carried_committed, carried_debts
-        FROM (
+        FROM (SELECT * FROM (
             SELECT w.ord, w.needed, c.* FROM (
                 SELECT u.tenant_id, u.cap_id, max(u.ord)::integer AS ord, bool_or(u.needed) AS needed FROM (
                     SELECT c.tenant_id, c.cap_id, s.ord, true AS needed FROM unnest(p_scopes) WITH ORDINALITY AS s (tenant_id, kind, scope_id, ord), LATERAL (
@@ -162,7 +162,8 @@ BEGIN
                     UNION ALL SELECT n.tenant_id, n.cap_id, 0, false FROM unnest(p_named_tenants, p_named) AS n (tenant_id, cap_id)
                     UNION ALL SELECT n.tenant_id, n.cap_id, 0, true FROM unnest(newest_tenants, newest) AS n (tenant_id, cap_id)) u
                 GROUP BY 1, 2) w
-            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) f;
+            JOIN caps c ON c.tenant_id = w.tenant_id AND c.cap_id = w.cap_id ORDER BY c.cap_id FOR NO KEY UPDATE OF c) l
+            ORDER BY l.ord, l.cap_id) f;
         CONTINUE WHEN NOT in_force; -- somebody has begun a new window meanwhile
         CONTINUE WHEN ( -- somebody has made a cap meanwhile
             SELECT count(*) FROM unnest(p_scopes) AS s, LATERAL (

@@ -47,7 +47,9 @@ DECLARE
 BEGIN
     SELECT array_agg(t.tenant_id), array_agg(t.run_id), array_agg(t.step), array_agg(t.try), bool_or(cardinality(t.named_caps) > 0)
     INTO m_tenant, m_run, m_step, m_try, names FROM unnest(p_members) AS t;
-    PERFORM require_tenants(m_tenant);
+    IF current_tenant() IS NOT NULL THEN
+        PERFORM require_tenants(m_tenant);
+    END IF;
     SELECT l.cap_ids, l.tenant_ids, l.unit_places, l.kinds, l.limits, l.unlimited, l.ceilings, l.reserved, l.committed, l.debts, l.windows,
         l.heads, l.tails, l.first, l.last, l.carried_reserved, l.carried_committed, l.carried_debts, l.carriers
     INTO c_id, c_tenant, c_unit, c_kind, c_limit, c_unlimited, c_ceiling, c_reserved, c_committed, c_debt, c_window, c_head, c_tail, s_first, s_last,

@@ -18,7 +18,7 @@ BEGIN
     FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.proname IN (
         'require_tenants', 'new_id', 'amount_text', 'window_start', 'window_end', 'roll_window', 'lock_caps', 'ledger_reserve', 'take_approval',
         'supersede_decisions', 'may_settle', 'ledger_settle', 'write_entries', 'lock_for_budget', 'take_budget', 'lock_for_return', 'return_budget',
-        'due_returns', 'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'journal_strays', 'refuse_resettling',
+        'due_returns', 'set_limit', 'active_stop', 'ledger_redeem', 'begin_outward_all', 'store_outcome_all', 'make_journal_partitions', 'journal_strays', 'refuse_resettling', 'refuse_unit',
         'carried_over', 'carriers_of', 'leg_head', 'lock_carriers', 'newest_buckets', 'reached_threshold', 'require_carried') LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO holdfast_definer', f);

@@ -38,7 +38,9 @@ DECLARE
     last_hold uuid; held bigint; actual bigint; excess bigint; fits bigint; used bigint; threshold smallint;
 BEGIN
     SELECT array_agg(t.tenant_id), array_agg(t.hold_id), bool_or(t.returns_budget) INTO m_tenant, m_hold, returns FROM unnest(p_members) AS t;
-    PERFORM require_tenants(m_tenant);
+    IF current_tenant() IS NOT NULL THEN
+        PERFORM require_tenants(m_tenant);
+    END IF;
     IF returns THEN
         -- whoever may be the last to settle of a run that has ended returns its budget in the same transaction
         SELECT array_agg(b.tenant_id), array_agg(leg) INTO b_tenant, b_cap FROM unnest(p_members) AS t

@@ -180,6 +180,14 @@ ALTER TABLE caps DROP CONSTRAINT caps_scope_kind_check;
 ALTER TABLE caps ADD CONSTRAINT caps_scope_kind_check
     CHECK (scope_kind IN ('tenant', 'project', 'user', 'run', 'role', 'user_project', 'user_role', 'project_role'));
 ALTER TABLE caps ADD CONSTRAINT caps_thresholds_check CHECK (cardinality(thresholds) <= 10);
+-- A unit never changes, so that it is looked at when it is written: a CHECK would do it again at every change of a balance.
+CREATE FUNCTION refuse_unit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is no name of a unit', NEW.unit USING ERRCODE = 'check_violation', CONSTRAINT = 'caps_unit_check', TABLE = 'caps';
+END $$;
+ALTER TABLE caps DROP CONSTRAINT caps_unit_check;
+CREATE TRIGGER caps_unit_check BEFORE INSERT OR UPDATE OF unit ON caps FOR EACH ROW
+WHEN (NEW.unit !~ '^[a-z][a-z0-9_.-]{0,62}$') EXECUTE FUNCTION refuse_unit();
 CREATE UNIQUE INDEX caps_newest ON caps (tenant_id, scope_kind, scope_id, unit, window_kind) WHERE newest;
 
 -- A rolling window (`24h`) is kept in buckets, one row an hour, and counted conservatively: a bucket counts until it has wholly left, so
