@@ -255,6 +255,15 @@ def test_a_host_that_some_reader_reads_differently_has_no_reading(text: str) -> 
     assert host_of(text) is None
 
 
+def test_nobody_knows_where_a_relative_path_starts() -> None:
+    """So a rule that forbids what is below a folder has no "no" for it, and stands against the action."""
+    assert path_matcher("/etc")("etc/passwd") is None
+    assert path_matcher("reports")("/reports/a.csv") is None
+    assert path_matcher("reports")("reports/a.csv") is True
+    assert path_matcher("/")("/etc/passwd") is True
+    assert path_matcher("/")("etc/passwd") is None
+
+
 @pytest.mark.parametrize(
     ("text", "folded"),
     [
