@@ -29,6 +29,7 @@ CANDIDATES_MAX: Final = 4_000
 CANDIDATES_FIRST: Final = 200
 """So many texts are tried before somebody asks for a proof that there is none."""
 PROOF_MS: Final = 400
+_TOP: Final = ".example"
 _CORES: Final = ("something", "another", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 _DEFAULTS: Final = {
     "email": ("someone@example.org", "somebody@example.net"),
@@ -151,9 +152,7 @@ class _Pieces:
                 self.hosts.append(words)
             elif isinstance(subject, tuple) and subject[0] in ("host", "domain"):
                 self.hosts.append(
-                    {"starts": f"{words}.example", "ends": f"a{words}", "contains": f"a.{words}.example"}.get(
-                        operator, words
-                    )
+                    {"starts": words + _TOP, "ends": f"a{words}", "contains": "a." + words + _TOP}.get(operator, words)
                 )
             else:
                 {"starts": self.starts, "ends": self.ends, "contains": self.middles}.get(operator, self.wholes).append(
@@ -169,7 +168,7 @@ class _Pieces:
                 self.starts.append(first)
                 self.ends.append(last)
             case (("domain" | "host"), str(pattern)):
-                self.hosts += [f"www.{pattern[2:]}", f"a.b.{pattern[2:]}"] if pattern.startswith("*.") else [pattern]
+                self.hosts += ["www" + pattern[1:], "a.b" + pattern[1:]] if pattern.startswith("*.") else [pattern]
             case "path", str(folder):
                 self.folders.append(folder.rstrip("/"))
             case "cidr", str(network):
@@ -283,7 +282,7 @@ def _mails(pieces: _Pieces, core: str) -> Iterator[str]:
 
 
 def _urls(pieces: _Pieces, core: str) -> Iterator[str]:
-    hosts = dict.fromkeys([*pieces.hosts, f"{core}.example", "example.org"])
+    hosts = dict.fromkeys([*pieces.hosts, core + _TOP, "example.org"])
     tails = ["", *pieces.ends, *(f"/{middle.lstrip('/')}" for middle in pieces.middles)]
     for start in [start for start in pieces.starts if "://" in start]:
         yield from (start + body for body in (core, core + ".example/", f"/{core}", *pieces.hosts, *tails))
