@@ -152,7 +152,7 @@ class _Pieces:
                 self.hosts.append(words)
             elif isinstance(subject, tuple) and subject[0] in ("host", "domain"):
                 self.hosts.append(
-                    {"starts": words + _TOP, "ends": f"a{words}", "contains": "a." + words + _TOP}.get(operator, words)
+                    {"starts": words + _TOP, "ends": f"a{words}", "contains": words + _TOP}.get(operator, words)
                 )
             else:
                 {"starts": self.starts, "ends": self.ends, "contains": self.middles}.get(operator, self.wholes).append(
@@ -168,7 +168,7 @@ class _Pieces:
                 self.starts.append(first)
                 self.ends.append(last)
             case (("domain" | "host"), str(pattern)):
-                self.hosts += ["www" + pattern[1:], "a.b" + pattern[1:]] if pattern.startswith("*.") else [pattern]
+                self.hosts += ["www" + pattern[1:]] if pattern.startswith("*.") else [pattern]
             case "path", str(folder):
                 self.folders.append(folder.rstrip("/"))
             case "cidr", str(network):
