@@ -52,7 +52,7 @@ class Suite:
             raise ConfigurationInvalid(
                 f"AgentDojo has no suite {name!r}", remedy=f"Take one of {', '.join(sorted(suites))}."
             )
-        if attack not in ATTACKS:
+        if attack not in ATTACKS or attack == "manual":  # that one asks at the terminal
             raise ConfigurationInvalid(
                 f"AgentDojo has no attack {attack!r}", remedy=f"Take one of {', '.join(sorted(ATTACKS))}."
             )
