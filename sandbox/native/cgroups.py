@@ -74,7 +74,7 @@ def _fields(path: Path) -> dict[str, int]:
 
 def _remove(folder: Path) -> None:
     """Removes a cgroup; the kernel may need a moment after its last process was reaped."""
-    for _ in range(50):
+    for _ in range(500):
         try:
             folder.rmdir()
         except FileNotFoundError:
@@ -82,7 +82,7 @@ def _remove(folder: Path) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            time.sleep(0.002)
+            time.sleep(0.004)
         else:
             return
     folder.rmdir()

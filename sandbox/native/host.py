@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from holdfast.errors import HoldfastError
 from sandbox.errors import LayerMissing, SandboxLost
 from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
@@ -63,6 +64,7 @@ class Worker:
     pidfd: int = -1
     listener: int = -1
     group: Group | None = None
+    admitting: asyncio.Task[None] | None = None
     achieved: dict[str, str] = field(default_factory=dict)
     made: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -240,21 +242,41 @@ class ZygoteProcess:
         order = {"name": worker.name, "uid": self._uid_base + slot, "limits": asdict(limits)}
         if facts is not None:
             order["canary"] = dict(facts)
+        ordered = False
         try:
             await asyncio.get_running_loop().sock_sendall(self._orders, json.dumps(order).encode())
-            await worker.made
-            if self._cgroups is not None:
-                worker.group = self._cgroups.make(limits)
-                worker.group.add(worker.pid)
+            ordered = True
+            await asyncio.shield(worker.made)
+            # moving a process between cgroups waits for the kernel, and nobody else shall wait with it
+            worker.admitting = asyncio.create_task(asyncio.to_thread(self._admit, worker))
+            await asyncio.shield(worker.admitting)
             if seed is not None:
                 seed(worker.folder)
             await self._send(worker, {"go": True})
             await self._ready(worker)
             self._assert_alive()
         except BaseException:
-            await asyncio.shield(self.end(worker))
+            await asyncio.shield(self._abandon(worker, ordered=ordered))
             raise
         return worker
+
+    def _admit(self, worker: Worker) -> None:
+        if self._cgroups is None:
+            return
+        try:
+            worker.group = self._cgroups.make(worker.limits)
+            worker.group.add(worker.pid)
+        except ProcessLookupError:
+            return  # it has ended, which is told elsewhere
+        except OSError as error:
+            raise LayerMissing(Layer.CGROUP, error.errno or 0, f"a job cannot be put into a cgroup: {error}") from error
+
+    async def _abandon(self, worker: Worker, *, ordered: bool) -> None:
+        """Ends a process that nobody waits for any more, which may not even have been made yet."""
+        if ordered:
+            with contextlib.suppress(HoldfastError):
+                await worker.made
+        await self.end(worker)
 
     def _assert_alive(self) -> None:
         if self.lost or self._orders is None:
@@ -315,17 +337,13 @@ class ZygoteProcess:
     async def end(self, worker: Worker) -> Use | None:
         """Ends a process if it still runs, and removes all that was its own. Returns what it used."""
         worker.kill()
+        if worker.admitting is not None:
+            await asyncio.wait([worker.admitting])
         if worker.pid and not self.lost:
             with contextlib.suppress(SandboxLost):
                 await asyncio.shield(worker.ended)
         self._workers.pop(worker.name, None)
-        use = None
-        if worker.group is not None:
-            group, worker.group = worker.group, None
-            use = group.use()
-            group.remove()
-        worker.close()
-        return use
+        return await asyncio.to_thread(_clean, worker)  # the kernel takes its time for mounts and cgroups
 
     async def close(self) -> None:
         """Ends the zygote, and every process with it."""
@@ -341,6 +359,19 @@ class ZygoteProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+
+
+def _clean(worker: Worker) -> Use | None:
+    """Removes what was a process's own; returns what it used."""
+    try:
+        if worker.group is None:
+            return None
+        group, worker.group = worker.group, None
+        use = group.use()
+        group.remove()
+        return use
+    finally:
+        worker.close()
 
 
 async def _readable(fd: int) -> None:
@@ -390,8 +421,9 @@ class _Watch:
             name = seccomp.forbidden_call(self._worker.listener)
         except OSError:
             name = None
-        if name is not None:
-            self._kill(Because.FORBIDDEN_CALL, name)
+        if name is None:
+            return  # who made it is gone already; the next one may not be
+        self._kill(Because.FORBIDDEN_CALL, name)
         asyncio.get_running_loop().remove_reader(self._worker.listener)
 
     def _read(self, stream: str, fd: int) -> None:

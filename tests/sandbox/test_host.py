@@ -67,6 +67,29 @@ def _of_the_session(base: Path) -> bool:
     return bool(list(base.glob(f"{OWN}/job-*")))  # another sandbox of this process is open
 
 
+async def test_jobs_that_are_cancelled_while_they_are_made_leave_nothing_behind() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    try:
+        async with Sandbox(Settings(idle_min=0, idle_max=0)) as sandbox:
+            await sandbox.submit(Job("pass"))
+            before = on_host()
+            for number in range(30):
+                task = asyncio.create_task(sandbox.submit(Job("import time; time.sleep(60)")))
+                await asyncio.sleep(number / 1000)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            await sandbox.submit(Job("pass"))
+            after = on_host()
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert not errors
+    assert {name: after[name] - before[name] for name in before if name != "temporary"} == dict.fromkeys(
+        ("processes", "descriptors", "mounts", "cgroups"), 0
+    )
+
+
 async def test_a_job_after_many_is_as_the_first() -> None:
     async with Sandbox(Settings(idle_min=1)) as sandbox:
         code = "import os, sys; print(os.listdir('/job/work'), os.listdir('/job/tmp'), sorted(sys.modules) == 0, os.getpid())"
