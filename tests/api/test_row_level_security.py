@@ -85,8 +85,10 @@ async def test_the_executor_has_no_table(tenant: Tenant, postgres_urls: Mapping[
     assert [row[0] for row in callable_functions] == [
         "begin_outward",
         "begin_outward_all",
+        "end_attempt",
         "store_outcome",
         "store_outcome_all",
+        "take_deliveries",
     ]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.fetch("SELECT * FROM holds")
