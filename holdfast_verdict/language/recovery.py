@@ -32,8 +32,6 @@ def syntax_problems(source: Text, first: UnexpectedInput) -> list[Problem]:
     problems: list[Problem] = []
     tokens = list(_tokens(source, problems))
     for chunk in _chunks(source, tokens, problems):
-        if len(problems) >= MAX_PROBLEMS:
-            break
         problem = _parse(source, chunk)
         if problem is not None:
             problems.append(problem)
