@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from activities.tools.destination import NoDestination, Resolver, ask, find_destination, resolve_system
 from activities.tools.wire import NoAnswer
@@ -127,9 +128,16 @@ class WebhookSender:
     async def _deliver(self, row: Row[Any]) -> None:  # rows of text() carry no types
         with structlog.contextvars.bound_contextvars(delivery_id=str(row.delivery_id), webhook_id=str(row.webhook_id)):
             status, error = await self._send(row)
+            retrying = AsyncRetrying(
+                retry=retry_if_exception_type(_AWAY),
+                wait=wait_random_exponential(multiplier=0.1, max=2),
+                stop=stop_after_delay(TIMEOUT_MS / 1000),
+                reraise=True,
+            )
             try:
-                await self._end(row, status, error)
-            except _AWAY as away:  # it was taken, so it is due again by itself
+                # what was taken and is not written as taken is sent once more
+                await retrying(self._end, row, status, error)
+            except _AWAY as away:
                 log.warning("webhooks.database_away", error=type(away).__name__)
 
     async def _end(self, row: Row[Any], status: int | None, error: str) -> None:  # rows of text() carry no types
