@@ -232,6 +232,8 @@ async def test_an_executor_has_nothing_to_act_with(rig: Rig, tenant: Tenant) -> 
     assert [row["proname"] for row in functions] == [
         "begin_outward",
         "begin_outward_all",
+        "end_attempt",
         "store_outcome",
         "store_outcome_all",
+        "take_deliveries",
     ]
