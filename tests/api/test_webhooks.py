@@ -98,8 +98,10 @@ async def sending(world: World, *receivers: Receiver, **changes: Any) -> AsyncIt
     sender = sender_of(world, tuple(f"127.0.0.1:{one.port}" for one in receivers), **changes)
     signer = signer_of(world)
 
+    over = asyncio.Event()
+
     async def sign() -> None:
-        while True:
+        while not over.is_set():
             await signer.sign_due()
             await asyncio.sleep(0.02)
 
@@ -109,9 +111,8 @@ async def sending(world: World, *receivers: Receiver, **changes: Any) -> AsyncIt
     finally:
         sender.stop()
         await task
-        signing.cancel()
-        await asyncio.wait([signing])
-        assert signing.cancelled(), "signing went wrong"
+        over.set()
+        await signing
 
 
 async def added(world: World, tenant: Tenant, url: str, *events: str) -> str:
