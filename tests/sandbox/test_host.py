@@ -121,8 +121,11 @@ async def test_when_the_worker_is_killed_its_jobs_die_with_it() -> None:
     )
     assert keeper.stdout is not None
     zygote = int(await asyncio.wait_for(keeper.stdout.readline(), 60))
-    family = [psutil.Process(zygote), *psutil.Process(zygote).children(recursive=True)]
-    assert len(family) >= 4  # the zygote, one that is ready, the job, and what it forked
+    family: list[psutil.Process] = []
+    async with asyncio.timeout(60):
+        while len(family) < 4:  # the zygote, one that is ready, the job, and what it forks after its first word
+            await asyncio.sleep(0.01)
+            family = [psutil.Process(zygote), *psutil.Process(zygote).children(recursive=True)]
     os.kill(keeper.pid, signal.SIGKILL)
     await keeper.wait()
     gone, alive = await asyncio.to_thread(psutil.wait_procs, family, 20)
