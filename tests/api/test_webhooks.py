@@ -73,6 +73,13 @@ async def receiving() -> AsyncIterator[Receiver]:
         yield receiver
 
 
+@pytest.fixture(autouse=True)
+async def _no_dead_connections(world: World) -> None:
+    """Other tests kill PostgreSQL; who sweeps and who sends would look again, and these tests look once."""
+    for role in ("executor", "sweeper"):
+        await world.engine(role).dispose()
+
+
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     async with receiving() as one:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
@@ -223,11 +224,15 @@ class Tenant:
         return seq
 
     async def end(self, run_id: str, *, poke: bool = True) -> int:
-        """Ends a run as the governor does."""
-        await self.world.execute(
-            "UPDATE runs SET status = 'succeeded', ended_at = now() WHERE run_id = $1", UUID(run_id)
-        )
-        return await self.append(run_id, "run.ended", poke=poke)
+        """Ends a run as the governor does: the row and its last event in one transaction."""
+        async with transaction(self.world.engine("governor"), self.tenant_id) as connection:
+            ending = text("UPDATE runs SET status = 'succeeded', ended_at = now() WHERE run_id = :run_id")
+            await connection.execute(ending, {"run_id": UUID(run_id)})
+            ended = Event("lifecycle", "run.ended", {"n": "run.ended"})
+            seq = await events.append(connection, self.tenant_id, UUID(run_id), [ended])
+        if poke:
+            await self.world.api.parts.publisher.poke(self.tenant_id, UUID(run_id), seq)
+        return seq
 
     async def reserve(
         self,
