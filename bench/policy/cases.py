@@ -120,7 +120,7 @@ def history(policy: Policy, events: int) -> History:
         at_ms = NOW_MS - 3_100_000 + 2 * number * step_ms
         args = CATALOGUE.action(name, {**arguments, **({"amount": 1} if name == "payment.refund" else {})}).args
         for event, later_ms in (("requested", 0), ("succeeded", step_ms)):
-            kept.add(Event(name, args, event, at_ms + later_ms, PRINCIPAL, str(number)))  # type: ignore[arg-type]
+            kept.add(Event(name, args, event, at_ms + later_ms, PRINCIPAL, str(number)))  # type: ignore[arg-type]  # the loop gives its two literals as texts
     return kept
 
 
