@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         CreatedTenant,
         Decision,
         DecisionDetail,
-        Delivery,
         Estimate,
         Event,
         Hold,
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
         Tool,
         User,
         VaultEntry,
-        Webhook,
     )
+    from sdk.webhooks import Delivery, Webhook
 
 __all__ = [
     "Agent",
@@ -85,7 +84,7 @@ __all__ = [
     "Webhook",
 ]
 
-_MODULES = ("sdk.client", "sdk.errors", "sdk.types")
+_MODULES = ("sdk.client", "sdk.errors", "sdk.types", "sdk.webhooks")
 
 
 def __getattr__(name: str) -> object:

@@ -23,7 +23,6 @@ from sdk.types import (
     CreatedTenant,
     Decision,
     DecisionDetail,
-    Delivery,
     Estimate,
     Event,
     Hold,
@@ -48,10 +47,10 @@ from sdk.types import (
     User,
     VaultEntry,
     Verdict,
-    Webhook,
     Window,
     read_answer,
 )
+from sdk.webhooks import Delivery, Webhook
 
 ItemT = TypeVar("ItemT")
 
