@@ -128,6 +128,7 @@ class Way:
         self._parked = parked
         self._try_number = 0
         self._versions: FactVersions | None = None
+        self._told_again = False
 
     async def go(self) -> End:
         """Goes it; returns how it ended."""
@@ -154,8 +155,14 @@ class Way:
     # Reserve --------------------------------------------------------------------------------------------------------
 
     async def _reserve_in_line(self, attempt: lies.Attempt) -> tuple[int, Decision]:
-        """Reserves; where outstanding holds alone stand in the way, waits in line, for a bounded number of times."""
+        """Reserves; where outstanding holds alone stand in the way, waits in line, for a bounded number of times.
+
+        Who makes a dead process's call again is told again what that was told, and goes through it without waiting: the hold
+        that the others in line wait for may be its own.
+        """
         max_tokens, decision = await self._reserve(attempt)
+        while self._told_again and not self._is_final(max_tokens, decision):
+            max_tokens, decision = await self._reserve(attempt)
         if self._is_final(max_tokens, decision):
             return max_tokens, decision
         async with self._line.turn:
@@ -185,8 +192,8 @@ class Way:
                 self._versions = None
                 continue
             # what was decided anew has moved the run's history on by one; what was answered again has not
-            anew = decision.decision_id == reservation.decision_id
-            self._versions = FactVersions(self._versions.history + 1, self._versions.role) if anew else None
+            self._told_again = decision.decision_id != reservation.decision_id
+            self._versions = None if self._told_again else FactVersions(self._versions.history + 1, self._versions.role)
             return max_tokens, decision
 
     async def _read_versions(self) -> FactVersions:

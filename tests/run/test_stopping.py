@@ -198,7 +198,10 @@ async def test_a_decision_that_is_under_way_is_made_once(rig: Rig, tenant: Tenan
     await stopping.ended()
     rig.points.clear()
     await check_done(run)
-    assert await run.states() == ["committed"] * 3, await run.story()
+    assert await run.states("tool.call") == ["committed"], await run.story()
+    # what comes after it may get its permit from the governor that stops, and find nobody to redeem it; then it is decided anew
+    *given_up, last = (await run.states("llm.call"))[1:]
+    assert (given_up in ([], ["voided"]), last) == (True, "committed"), await run.story()
     assert len(rig.mails(f"{place} {in_time}")) == 1
 
 
