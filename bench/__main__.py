@@ -46,6 +46,10 @@ def main(
     scale: Annotated[float | None, typer.Option(help="ledger: up to how many old holds, such as 1e7")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="ledger: only tell where the time goes")] = False,
     cell: Annotated[str, typer.Option(help="matrix: only the cell of that name")] = "",
+    kept: Annotated[
+        Path | None,
+        typer.Option(help="matrix: a file that keeps each cell's findings; given again, it goes on from there"),
+    ] = None,
     suite: Annotated[
         str,
         typer.Option(help="agentdojo: workspace, banking, slack or travel; escape: a folder"),
@@ -61,7 +65,7 @@ def main(
         raise typer.BadParameter(f"there is no benchmark {name}; there are {', '.join(_BENCHES)}")
     own: Mapping[str, Mapping[str, object]] = {
         "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
-        "matrix": {"cell": cell},
+        "matrix": {"cell": cell, "kept": kept},
         "escape": {"suite": suite},
         "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
     }

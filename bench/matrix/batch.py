@@ -20,7 +20,7 @@ from bench.matrix.hall import Hall
 from bench.matrix.process import News
 from holdfast.database.engine import transaction
 
-_PATIENCE_S: Final = 90.0
+_PATIENCE_S: Final = 150.0
 _SETTLING_S: Final = 60.0
 _MIDWAY_S: Final = 0.5
 _LOOK_S: Final = 0.05

@@ -12,13 +12,14 @@ from bench.matrix.batch import Batch
 from bench.matrix.books import Findings
 from bench.matrix.cells import DIMENSIONS, Cell, product
 from bench.matrix.covering import cover
+from bench.matrix.diary import Diary
 from bench.matrix.hall import Hall, open_hall
 from holdfast.ledger.auditor import audit
 
 SEED: Final = 5
 LARGE_CELLS: Final = 60
 """So many cells with 500 calls at once are drawn: each takes seconds, and there are thousands."""
-_BATCH_CALLS: Final = 1_200
+_BATCH_CALLS: Final = 800
 """About so many calls are under way at once, over all cells of a batch."""
 _TOLD_MAX: Final = 5
 _BATCH_CELLS: Final = 48
@@ -54,27 +55,37 @@ def _batches(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 
 
 async def play(
-    cells: Sequence[Cell], tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+    cells: Sequence[Cell],
+    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    diary: Diary | None = None,
 ) -> Findings:
     """Plays cells, and checks their books and then all books.
 
     Args:
         cells: Which.
         tell: Gets a line of progress now and then.
+        diary: Has the cells that were played before, which are not played again, and gets those that are.
     """
     total, started, told = Findings(), time.monotonic(), 0.0
+    before = {} if diary is None else diary.findings
+    for cell in cells:
+        if cell in before:
+            total.add(before[cell])
     async with open_hall() as hall:
-        for batch in _batches(cells):
+        for batch in _batches([cell for cell in cells if cell not in before]):
+            kills = hall.kills
             for name, findings in (await Batch(hall, batch).play()).items():
                 findings.wrong = [f"{name}: {one}" for one in findings.wrong]
                 for one in findings.wrong[:_TOLD_MAX]:
                     tell(f"wrong: {one}")
+                findings.kills, kills = hall.kills - kills, hall.kills
                 total.add(findings)
+                if diary is not None:
+                    diary.write(Cell.named(name), findings)
             took = time.monotonic() - started
             if took - told > 5 or total.cells == len(cells):  # noqa: PLR2004 (seconds)
                 told = took
                 tell(f"{total.cells} of {len(cells)} cells, {took:.0f} s, {hall.kills} kills, {len(total.wrong)} wrong")
-        total.kills = hall.kills
         await _audit(hall, total)
     return total
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from bench.matrix import engine, governed
 from bench.matrix.books import Findings
 from bench.matrix.cells import Cell, product
+from bench.matrix.diary import Diary
 from bench.report import Figure, Report
 from holdfast import logs
 
@@ -19,22 +21,24 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def measure(*, quick: bool, cell: str = "") -> Report:
+async def measure(*, quick: bool, cell: str = "", kept: Path | None = None) -> Report:
     """Plays the matrix.
 
     Args:
         quick: Only cells in which every pair of values occurs, and those with few calls at once.
         cell: Only that cell; `temporal:` before its name takes it through Temporal.
+        kept: A file that keeps what came of each cell against the engine, so that an interrupted matrix goes on where it was.
     """
     logs.configure("bench", "error")
     started = time.monotonic()
+    diary = None if kept is None else Diary(kept)
     if cell.startswith(_GOVERNED):
         direct, through = Findings(), await governed.play([Cell.named(cell.removeprefix(_GOVERNED))], _tell)
     elif cell:
         direct, through = await engine.play([Cell.named(cell)], _tell), Findings()
     else:
         _tell("the product against the engine")
-        direct = await engine.play(engine.quick() if quick else engine.sampled(engine.LARGE_CELLS), _tell)
+        direct = await engine.play(engine.quick() if quick else engine.sampled(engine.LARGE_CELLS), _tell, diary)
         _tell("a cover of all pairs through Temporal")
         through = await governed.play(governed.quick() if quick else governed.cover(), _tell)
     made = report(direct, through)
