@@ -147,6 +147,12 @@ class RunUnknown(HoldfastError):
     status = 403
 
 
+class PolicyBroken(HoldfastError):
+    """A stored policy is not what was accepted: nothing may be decided by it (LAW 7)."""
+
+    code = "policy.broken"
+
+
 class PriceUnknown(HoldfastError):
     """No price is known for a model, so its cost cannot be bounded."""
 

@@ -55,6 +55,13 @@ CODES: Final = (
         "Add the role to the policy, or give the agent one that it has.",
     ),
     Code(
+        "policy.broken",
+        (Place.API,),
+        "A stored policy is not what was accepted: its form cannot be read, or its hash is another. Nothing is decided by it.",
+        "Restore the database from a backup, or push the policy's text again and activate it.",
+        500,
+    ),
+    Code(
         "policy.refused",
         (Place.API, Place.COMMAND),
         "A policy is not well-formed or not well-typed.",

@@ -81,6 +81,9 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO approval_tokens VALUES ($1, sha256($2), $3, $4, 'approved', now(), now())", (mine.bytes, approval, user)),
         ("INSERT INTO vault_entries VALUES ($1, 'tool.mail', substr(sha256('x'), 1, 12), 'x')", ()),
         ("INSERT INTO tools VALUES ($1, 'crm.lookup', 1, '{}', sha256('x'))", ()),
+        ("INSERT INTO policies VALUES ($1, $2, 1, '', '{}', sha256('{}'), 'x', 'written', '', '', 'x')", (policy := new_id(),)),
+        ("INSERT INTO policy_activations VALUES ($1, 1, 'active', 'activate', $2, 'x')", (policy,)),
+        ("INSERT INTO shadow_verdicts VALUES ($1, $2, $3, $4, 1, 1, 'x', 'x', $3, 'x', 'x', 'x', 'x', 'x', 'x')", (mine, policy, run)),
         ("INSERT INTO stops VALUES ($1, $2, 'tool', 'mail.send', 'x', 'x')", (new_id(),)),
         ("INSERT INTO webhooks VALUES ($1, $2, 'https://x.example', '{run.ended}', '', 'x')", (hook := new_id(),)),
         ("INSERT INTO webhook_deliveries VALUES ($1, $2, $3, 'run.ended')", (new_id(), hook)),
@@ -189,7 +192,7 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
                 OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
            FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
     )
-    triggers = {"refuse_overspend", "refuse_resettling", "refuse_unit", "require_carried"}
+    triggers = {"pin_policy", "refuse_overspend", "refuse_resettling", "refuse_unit", "require_carried"}
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
         name = row["proname"]
