@@ -9,6 +9,7 @@ time: no look-around in patterns, no union in which two branches lead back into 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -38,6 +39,15 @@ _ASSERTIONS: Final = frozenset(
 )  # fmt: skip
 _TESTS: Final = ("not", "if", "then", "else", "contains", "propertyNames", "dependentSchemas")
 """Subschemas that only check; nothing in them is closed, filled in or brought to another form."""
+GUESSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(("headers", "http_headers", "extra_headers"), HEADERS),
+        **dict.fromkeys(("subject", "method"), "line"),
+    }
+)
+"""Formats of arguments that nobody has given one, by name: what goes into the head of a message, where a line break begins another."""
+_DESCRIBED: Final = ("enum", "const", "properties")
+"""What says so much of a value that nothing is guessed of it."""
 _OBJECT_WORDS: Final = ("properties", "additionalProperties", "required")
 # as some releases of pydantic start the pattern of a `Decimal`; the format says the same in linear time
 _DECIMAL_PATTERN: Final = r"^(?!^[-+.]*$)[+-]?0*"
@@ -227,7 +237,7 @@ class _Closer:
                     raise SchemaRefused(path, f"names {name!r}, which {refusal}", "rename it")
             found["properties"] = {
                 name: _without_impossible_default(
-                    self.schema(inner, below(path, "properties", name), depth + 1, forms.get(name, {}))
+                    self.schema(inner, below(path, "properties", name), depth + 1, _forms_of(name, forms))
                 )
                 for name, inner in named.items()
             }
@@ -280,7 +290,9 @@ class _Closer:
             and ("object" if forms[""][0] == HEADERS else "string") in types_of(flat)
             and not any(word in flat for word in UNIONS)
         ):
-            form, where = forms[""]
+            given, where = forms[""]
+            if where is not None or (form is None and not any(word in flat for word in _DESCRIBED)):
+                form = given
             self.unused.discard(where)
         if form in FORMATS or form == HEADERS:
             found[FORM] = form
@@ -302,6 +314,13 @@ def _takes_null(schema: Mapping[str, Any]) -> bool:
     ):
         return True
     return not branches and "null" in types_of(schema)
+
+
+def _forms_of(name: str, forms: Forms) -> Forms:
+    """Returns the formats of a property; one that is guessed has no place where it was written."""
+    named: Forms = forms.get(name, {})
+    guessed = GUESSED.get(name.lower().replace("-", "_"))
+    return {**named, "": (guessed, None)} if guessed and "" not in named else named
 
 
 def _own(forms: Forms) -> Forms:

@@ -80,9 +80,9 @@ def normalise_line(text: str) -> str:
     """Accepts one line of text, so that nothing can be smuggled into a header behind it.
 
     Raises:
-        FormRefused: It has a line break, a control character, or one that reorders text.
+        FormRefused: It has a line break, a control character other than a tab, or one that reorders text.
     """
-    for character in text:
+    for character in text.replace("\t", " "):
         if character in _REORDERING or (not character.isprintable() and unicodedata.category(character) in _BREAKING):
             raise FormRefused("text.line", f"holds U+{ord(character):04X}, and is one line of text", "leave it out")
     return text

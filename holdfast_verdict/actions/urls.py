@@ -12,6 +12,7 @@ from typing import Final
 import ada_url
 
 from holdfast_verdict.actions.hosts import normalise_host
+from holdfast_verdict.actions.paths import OVERLONG
 from holdfast_verdict.actions.refused import FormRefused, shown
 from holdfast_verdict.actions.texts import check_visible, normal_text
 
@@ -149,6 +150,8 @@ def _check_path(path: str) -> None:
         raise FormRefused("url.encoded_twice", "the path is percent-encoded twice", "encode it once")
     if _CONTROL.search(path):
         raise FormRefused("url.control", "the path has an encoded control character", "leave it out")
+    if OVERLONG.search(path):
+        raise FormRefused("url.dot_segment", "the path has a . or / in overlong escapes", "write it plainly")
     for segment in path.split("/"):
         hidden = _HIDDEN_SEPARATOR.split(segment)
         if len(hidden) > 1 and any(part in (".", "..") for part in hidden):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
+from holdfast_verdict.actions.paths import may_step_upwards
 from holdfast_verdict.engine.context import Bound, Context
 from holdfast_verdict.engine.matchers import ORDERS, Match, compile_matchers, equal, ordered, read_twice
 from holdfast_verdict.engine.numbers import number_of
@@ -163,6 +164,9 @@ def _text_test(operator: str, left: object, right: object) -> Ask:
     def ask(context: Context) -> Truth:
         text, part = read(context), other(context)
         if not isinstance(text, str) or not isinstance(part, str):
+            return None
+        # below a folder or a URL, what a text starts with says nothing if it goes up again later
+        if operator == "starts" and "/" in part and may_step_upwards(text):
             return None
         return read_twice(text, lambda each: test(each, part))
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 
+from holdfast_verdict.actions.paths import may_step_upwards
 from holdfast_verdict.actions.readings import cidr_matcher, domain_matcher, host_matcher, path_matcher
 from holdfast_verdict.actions.texts import folded_text
 from holdfast_verdict.engine.context import Context
@@ -122,6 +123,8 @@ def _matcher(operator: str, operands: tuple[object, ...]) -> Match:
             return _range(low, high)
         case "glob", (str(pattern),):
             glob = _glob(pattern)
+            if "/" in pattern.partition("*")[0]:
+                return _on_text(lambda text: None if may_step_upwards(text) else read_twice(text, glob))
             return _on_text(lambda text: read_twice(text, glob))
         case (("domain" | "host" | "path" | "cidr"), (str(pattern),)):
             return _reading(_READINGS[operator], pattern)

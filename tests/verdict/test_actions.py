@@ -97,7 +97,7 @@ def test_numbers_have_one_form_and_keep_all_digits() -> None:
         ("ip", "127.0.0.1", "127.0.0.1"),
         ("ip", "localhost", "host.form"),
         ("line", "Re: your order – größer 😀", "Re: your order – größer 😀"),
-        ("line", "Re:\tx", "text.line"),
+        ("line", "Re:\x0bx", "text.line"),
         ("line", "hi\r\nBcc: eve@evil.example", "text.line"),
         ("line", "hi\nBcc: eve@evil.example", "text.line"),
         ("line", "a\u2028b", "text.line"),
