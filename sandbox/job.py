@@ -160,6 +160,8 @@ class Result:
         cpu_ms: CPU time of the whole job.
         memory_peak_bytes: Most memory at one time.
         warm: Whether a process was ready for it.
+        calls: How many requests of it were handed to its owner.
+        cut_off: Why its connection to its supervisor was closed, if it was.
         receipt: In which layers it ran.
     """
 
@@ -176,6 +178,8 @@ class Result:
     memory_peak_bytes: int
     warm: bool
     receipt: Receipt
+    calls: int = 0
+    cut_off: str = ""
 
 
 _CONTROL: Final = re.compile(

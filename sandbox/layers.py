@@ -31,6 +31,7 @@ class Layer(StrEnum):
     LANDLOCK = "landlock"
     CAPABILITIES = "capabilities"
     SECCOMP = "seccomp"
+    SUPERVISOR = "supervisor"
     WALL_CLOCK = "wall_clock"
     OUTPUT = "output"
 
@@ -59,6 +60,8 @@ REMEDY: Final[Mapping[Layer, str]] = MappingProxyType(
         Layer.LANDLOCK: "Use a kernel with Landlock (5.13 or newer, `lsm=landlock,…` on its command line).",
         Layer.CAPABILITIES: "Report it: capabilities can always be dropped.",
         Layer.SECCOMP: "Use a kernel with seccomp filters and user notification (5.0 or newer) on x86-64 or aarch64.",
+        Layer.SUPERVISOR: "Run the sandbox where it sees its jobs by their own pids and uids (in the host's pid namespace, or as the "
+        "parent of both).",
         Layer.WALL_CLOCK: "Report it: the sandbox itself ends jobs.",
         Layer.OUTPUT: "Report it: the sandbox itself counts output.",
     }

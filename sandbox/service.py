@@ -8,19 +8,21 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
 from sandbox.errors import JobInvalid, LayerMissing, SandboxLost
+from sandbox.frames import Request
 from sandbox.job import SENTENCES, Because, Job, Killed, Limits, Raised, Result
 from sandbox.layers import WEAKER, Layer, Receipt
 from sandbox.native import canary, kernel
 from sandbox.native.cgroups import Cgroups, Use, open_cgroups
 from sandbox.native.files import Collector, check_name, lay
-from sandbox.native.host import OnOutput, Watched, ZygoteProcess, read_report
+from sandbox.native.host import OnOutput, Watched, Worker, ZygoteProcess, read_report
 from sandbox.native.pool import Pool
+from sandbox.supervisor import Act, Bounds, Supervisor
 
 _UIDS_FIRST: Final = 200_000
 _UIDS_EACH: Final = 1_000
@@ -42,6 +44,7 @@ class Settings:
         profile: `full` needs every layer. `unprivileged` may lack a uid for each job and a cgroup, and says so in every receipt.
         allow_missing: Further layers that may be missing: each is named here by an operator, and stands in every receipt.
         limits: What a job may use that says nothing else; processes are kept ready for these.
+        bounds: What a job may ask of its supervisor.
         running_max: How many jobs run at once; more wait.
         idle_min: How many processes are ready at least.
         idle_max: How many are at most, when many jobs come.
@@ -51,6 +54,7 @@ class Settings:
     profile: Literal["full", "unprivileged"] = "full"
     allow_missing: frozenset[Layer] = frozenset()
     limits: Limits = field(default_factory=Limits)
+    bounds: Bounds = field(default_factory=Bounds)
     running_max: int = 32
     idle_min: int = 2
     idle_max: int = 16
@@ -193,18 +197,37 @@ class Sandbox:
                 result = await self.submit(Job(code, limits=limits))
             if result.killed is None or result.killed.because != because:
                 self._lack(layer, allowed, 0, f"a job that should have been stopped ended with {result.exit_status}")
+        await self._attack_supervisor(allowed)
 
-    async def submit(self, job: Job, *, on_output: OnOutput | None = None, outputs: Path | None = None) -> Result:
+    async def _attack_supervisor(self, allowed: frozenset[Layer]) -> None:
+        """Has a job ask in the name of another run."""
+        if Layer.SUPERVISOR in self._missing & allowed:
+            return
+        asked = []
+
+        async def act(request: Request) -> None:
+            asked.append(request)
+
+        async with asyncio.timeout(15):
+            result = await self.submit(Job(canary.FORGED, limits=Limits(wall_ms=10_000)), act=act)
+        if asked or not result.cut_off:
+            self._lack(Layer.SUPERVISOR, allowed, 0, "a request in the name of another run was taken")
+
+    async def submit(
+        self, job: Job, *, act: Act | None = None, on_output: OnOutput | None = None, outputs: Path | None = None
+    ) -> Result:
         """Runs a job.
 
         Args:
             job: What to run.
+            act: Called with each request that the job makes of its run; without it the job has no way to make one.
             on_output: Called with what it prints, as it prints.
             outputs: Folder that its output files are put into; without it they are in the result.
 
         Raises:
             JobInvalid: If the job cannot be run as it is.
             SandboxLost: If the zygote ended; the job with it.
+            Exception: What `act` failed with, other than by refusing; the job is ended.
         """
         _check(job)
         if self._zygote is None or self._pool is None:
@@ -214,7 +237,8 @@ class Sandbox:
             try:
                 owner = self._uid_base + worker.slot if self._uid_base and Layer.OWN_UID not in self._missing else None
                 laid = lay(worker.folder, job.files, owner) if job.files else {}
-                watched = await self._zygote.run(worker, job, on_output)
+                supervisor = self._supervise(worker, act) if act is not None else None
+                watched = await self._run(worker, job, on_output, supervisor)
                 collector = Collector(job.limits, laid, outputs)
                 collector.collect(worker.folder)
                 disk = os.statvfs(worker.folder)
@@ -222,7 +246,28 @@ class Sandbox:
             finally:
                 use = await asyncio.shield(self._pool.give_back(worker))
         full = disk.f_bavail == 0 or disk.f_favail == 0
-        return self._result(job, watched, use, report, collector, warm=warm, full=full)
+        result = self._result(job, watched, use, report, collector, warm=warm, full=full)
+        return result if supervisor is None else replace(result, calls=supervisor.calls, cut_off=supervisor.cut_off)
+
+    def _supervise(self, worker: Worker, act: Act) -> Supervisor:
+        link, worker.link = worker.link, None
+        assert link is not None  # a process that is not connected never gets ready
+        return Supervisor(link, act, worker.kill, self.settings.bounds, checked=Layer.SUPERVISOR not in self._missing)
+
+    async def _run(
+        self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None
+    ) -> Watched:
+        """Runs a job, and sees to it that what its owner does for it comes to its end."""
+        assert self._zygote is not None
+        try:
+            watched = await self._zygote.run(worker, job, on_output, supervisor)
+        except BaseException:
+            if supervisor is not None:
+                await asyncio.shield(supervisor.end(cancel=True))
+            raise
+        if supervisor is not None:
+            await supervisor.end()
+        return watched
 
     def _result(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.codes.entry import Code, Place
+from holdfast.codes.entry import Code, Place, result
 
 CODES: Final = (
     Code(
@@ -27,5 +27,15 @@ CODES: Final = (
         "A job's files, code or limits are not such as can be run.",
         "The sentence says which; name files within the job's folder, and keep to the limits.",
         status=422,
+    ),
+    result(
+        "supervisor.absent",
+        "Code in a job asked its run for something, and the job was given no way to ask.",
+        "Submit it with `act`, or do without `holdfast_guest`.",
+    ),
+    result(
+        "supervisor.lost",
+        "The connection between a job and its run is gone; no later request of the job is answered.",
+        "The job's result says why it was closed: a request that was none, or was too large, too slow or one too many.",
     ),
 )

@@ -27,6 +27,7 @@ LIMITS: Final = Limits(
 )
 FORBIDDEN: Final = "import ctypes\nctypes.CDLL(None).syscall({number}, 0, 0, 0, 0, 0)\nprint('still here')"
 FLOOD: Final = "for _ in range(100): print('x' * 1000)"
+FORGED: Final = "import holdfast_guest as guest\nguest._token = 'forged'\nguest.emit('canary', 1)"
 SLEEP: Final = "import time; time.sleep(3)"
 
 _IPC_CREAT, _IPC_RMID = 0o1000, 0

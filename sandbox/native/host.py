@@ -23,6 +23,7 @@ from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
 from sandbox.native import runner, seccomp
 from sandbox.native.cgroups import Cgroups, Group, Use
+from sandbox.supervisor import Door, Peer, Supervisor, intrude, was_let_in
 
 OnOutput = Callable[[str, bytes], None]
 """Called with `stdout` or `stderr` and what was printed."""
@@ -63,6 +64,8 @@ class Worker:
     folder: int = -1
     pidfd: int = -1
     listener: int = -1
+    door: Door | None = None
+    link: socket.socket | None = None
     group: Group | None = None
     admitting: asyncio.Task[None] | None = None
     achieved: dict[str, str] = field(default_factory=dict)
@@ -79,6 +82,10 @@ class Worker:
         """Closes every descriptor; the job's folder goes with the last of them."""
         if self.control is not None:
             self.control.close()
+        if self.door is not None:
+            self.door.close()
+        if self.link is not None:
+            self.link.close()
         for fd in (self.stdout, self.stderr, self.report, self.folder, self.pidfd, self.listener):
             if fd >= 0:
                 os.close(fd)
@@ -252,13 +259,36 @@ class ZygoteProcess:
             await asyncio.shield(worker.admitting)
             if seed is not None:
                 seed(worker.folder)
+            worker.door = Door(worker.folder, self._owner(worker))
+            intruder = intrude(worker.door) if facts is not None else None
             await self._send(worker, {"go": True})
             await self._ready(worker)
+            self._let_in(worker)
+            if intruder is not None and was_let_in(intruder):
+                worker.achieved[Layer.SUPERVISOR] = "a process that is no job was let in to its supervisor"
             self._assert_alive()
         except BaseException:
             await asyncio.shield(self._abandon(worker, ordered=ordered))
             raise
         return worker
+
+    def _owner(self, worker: Worker) -> int | None:
+        """Returns the uid that a process has on the host; nothing if it is this one's own."""
+        own = not self.privileged or Layer.OWN_UID in self._without
+        return None if own else self._uid_base + worker.slot
+
+    def _let_in(self, worker: Worker) -> None:
+        """Takes the connection that a process has made to its supervisor, and only that process's."""
+        assert worker.door is not None
+        owner = self._owner(worker)
+        expected = Peer(worker.pid, os.geteuid() if owner is None else owner)
+        worker.link = worker.door.admit(expected, checked=Layer.SUPERVISOR not in self._without)
+        worker.door.close()
+        worker.door = None
+        if worker.link is None:
+            raise LayerMissing(
+                Layer.SUPERVISOR, 0, "who connected to a job's supervisor is not the job, as the kernel says"
+            )
 
     def _admit(self, worker: Worker) -> None:
         if self._cgroups is None:
@@ -316,12 +346,17 @@ class ZygoteProcess:
         if not fds and Layer.SECCOMP not in self._without:
             raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
 
-    async def run(self, worker: Worker, job: Job, on_output: OnOutput | None) -> Watched:
+    async def run(
+        self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None = None
+    ) -> Watched:
         """Gives a process its job, and watches it to its end."""
         watch = _Watch(worker, job.limits, on_output, self._without)
         message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
         if job.limits != worker.limits:
             message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
+        if supervisor is not None:
+            message["token"] = supervisor.token
+            supervisor.begin()
         watch.begin()
         try:
             await self._send(worker, message)

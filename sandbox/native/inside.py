@@ -1,8 +1,9 @@
 """From the clone to the job's first line: a new process walks through the layers, in this order, and says which one stopped it.
 
 1. descriptors, signals, session; 2. identity (asserted); 3. cgroup namespace, host name, folder, environment; 4. limits;
-5. no new privileges, Landlock, capabilities, death with the parent, not dumpable; 6. the filter of system calls. Only then it says
-that it is ready; the code comes afterwards, and nothing but standard input, output and error is open when it runs.
+5. the connection to the supervisor; 6. no new privileges, Landlock, capabilities, death with the parent, not dumpable; 7. the filter of
+system calls. Only then it says that it is ready; the code comes afterwards, and nothing but standard input, output and error is open
+when it runs, and that connection if the job's owner takes requests.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, NoReturn
 
 from sandbox.layers import Layer
 from sandbox.native import kernel, probes, runner, seccomp
-from sandbox.native.root import library_paths
+from sandbox.native.root import DOOR, GUEST, library_paths
 
 INNER_ID: Final = 1000
 CONTROL: Final = 3
@@ -133,13 +134,27 @@ def _receive() -> dict[str, object]:
 def _rules() -> dict[str, int]:
     read = kernel.LANDLOCK_READ | kernel.LANDLOCK_LIST | kernel.LANDLOCK_EXECUTE
     rules = dict.fromkeys(library_paths(), read)
-    rules |= {"/etc": kernel.LANDLOCK_READ, "/job/work": kernel.LANDLOCK_PLAIN, "/job/tmp": kernel.LANDLOCK_PLAIN}
+    rules |= {"/etc": kernel.LANDLOCK_READ, GUEST: kernel.LANDLOCK_READ}
+    rules |= {"/job/work": kernel.LANDLOCK_PLAIN, "/job/tmp": kernel.LANDLOCK_PLAIN}
     rules |= {"/dev/null": kernel.LANDLOCK_READ | kernel.LANDLOCK_WRITE}
     return rules | {"/dev/zero": kernel.LANDLOCK_READ, "/dev/urandom": kernel.LANDLOCK_READ}
 
 
-def _walk(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int], made: dict[str, str]) -> tuple[int, int]:
-    """Enters every layer; returns the report's address and the filter's listener (or -1). What the canary achieves goes to `made`."""
+def _connect() -> int:
+    """Connects to the supervisor, which asks the kernel who this is, and takes the door away: nobody comes after."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(DOOR)
+        os.unlink(DOOR)  # noqa: PTH108 (every call counts here)
+        return link.detach()
+
+
+def _walk(
+    ends: Ends, order: Mapping[str, object], limits: Mapping[str, int], made: dict[str, str]
+) -> tuple[int, int, int]:
+    """Enters every layer; returns the report's address, the connection to the supervisor and the filter's listener (or -1).
+
+    What the canary achieves goes to `made`.
+    """
     without = frozenset(order["without"])  # type: ignore[call-overload]  # a list of names
     facts = order.get("canary")
     canary = isinstance(facts, dict)
@@ -175,7 +190,9 @@ def _walk(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int], ma
         with _entering(Layer.RLIMITS):
             set_limits(limits)
     attacked(probes.AFTER_RLIMITS)
-    return address, _lock(without, attacked)
+    with _entering(Layer.SUPERVISOR):
+        link = _connect()
+    return address, link, _lock(without, attacked)
 
 
 def _lock(without: frozenset[str], attacked) -> int:  # type: ignore[no-untyped-def]  # `attacked` of `_walk`, whose type is of its own making
@@ -205,7 +222,7 @@ def run(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int]) -> N
     """Enters the layers, waits for a job, runs it, ends. Never returns."""
     made: dict[str, str] = {}
     try:
-        address, listener = _walk(ends, order, limits, made)
+        address, link, listener = _walk(ends, order, limits, made)
         _send({"ready": True, "achieved": made}, () if listener == -1 else (listener,))
         if listener != -1:
             os.close(listener)  # who holds it could allow forbidden calls
@@ -227,4 +244,4 @@ def run(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int]) -> N
     if isinstance(order.get("canary"), dict):
         with contextlib.suppress(OSError):
             os.close(_PROC)
-    runner.execute(job, address)
+    runner.execute(job, address, link)

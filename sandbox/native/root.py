@@ -11,6 +11,8 @@ from sandbox.native import kernel
 
 JOB: Final = "/job"
 """Where a job's tmpfs is, with `work` (its folder) and `tmp`."""
+DOOR: Final = f"{JOB}/tmp/door"  # noqa: S108 (of the job's own folder)
+"""Where a new process finds the socket by which it connects to its supervisor, once."""
 _DEVICES: Final = ("null", "zero", "urandom")
 _LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib64", "/usr/lib")
 _SITE: Final = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip")
@@ -42,11 +44,16 @@ def _bind(source: str, target: str, flags: int) -> None:
     kernel.mount("none", target, None, kernel.MS_BIND | kernel.MS_REMOUNT | flags)
 
 
-def build(root: str) -> None:
+GUEST: Final = "/holdfast"
+"""Where a job finds the module by which it asks its run."""
+
+
+def build(root: str, guest: bytes) -> None:
     """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads."""
     kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
     for name in ("etc", "dev", "job"):
         Path(root, name).mkdir(mode=0o755)
+    lay_guest(root, guest)
     for path in library_paths():
         target = root + path
         if Path(path).is_dir():
@@ -73,7 +80,14 @@ def build(root: str) -> None:
         Path(root, "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
 
 
-def build_whole(root: str) -> None:
+def lay_guest(root: str, guest: bytes) -> None:
+    """Writes the module by which a job asks its run."""
+    folder = Path(root + GUEST)
+    folder.mkdir(mode=0o755)
+    (folder / "holdfast_guest.py").write_bytes(guest)
+
+
+def build_whole(root: str, guest: bytes) -> None:
     """Shows the whole host in place of a small root: what it is to lack that layer."""
     kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
     for entry in Path("/").iterdir():
@@ -84,6 +98,7 @@ def build_whole(root: str) -> None:
             target.mkdir()
             kernel.mount(str(entry), str(target), None, kernel.MS_BIND | kernel.MS_REC)
     Path(root, "job").mkdir(exist_ok=True)
+    lay_guest(root, guest)
 
 
 def enter(root: str, *, read_only: bool) -> None:

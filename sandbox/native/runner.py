@@ -23,9 +23,10 @@ _TRACEBACK_MAX: Final = 16_000
 def _report(address: int, error: BaseException, name: str) -> None:
     """Leaves what was raised where the sandbox reads it; of the traceback only what is the job's own."""
     summary = traceback.extract_tb(error.__traceback__)
+    guest = sys.modules["holdfast_guest"].__file__
     own = [frame for frame in summary if frame.filename == name]
     line = own[-1].lineno if own else getattr(error, "lineno", 0) if isinstance(error, SyntaxError) else 0
-    shown = "".join(traceback.format_list([frame for frame in summary if frame.filename != __file__]))
+    shown = "".join(traceback.format_list([frame for frame in summary if frame.filename not in (__file__, guest)]))
     last = "".join(traceback.format_exception_only(error))
     body = json.dumps(
         {
@@ -59,7 +60,15 @@ def _main_module(name: str) -> ModuleType:
     return module
 
 
-def execute(job: Mapping[str, object], address: int) -> NoReturn:
+def _connect_guest(link: int, token: object) -> None:
+    """Hands the connection to the module that asks by it, or closes it if the owner takes no requests."""
+    if not isinstance(token, str):
+        os.close(link)
+        return
+    sys.modules["holdfast_guest"]._connect(link, token)
+
+
+def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:
     """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for."""
     name, code = str(job["name"]), str(job["code"])
     arguments = job["arguments"]
@@ -69,6 +78,7 @@ def execute(job: Mapping[str, object], address: int) -> NoReturn:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (a descriptor, open as long as the process)
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115 (as above)
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115 (as above)
+    _connect_guest(link, job.get("token"))
     gc.enable()
     status = 1
     try:

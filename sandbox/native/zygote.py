@@ -16,6 +16,8 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 from sandbox.layers import Layer
@@ -41,7 +43,7 @@ class Zygote:
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.base_bytes = 0
 
-    def isolate(self, folder: str) -> None:
+    def isolate(self, folder: str, guest: bytes) -> None:
         """Puts the zygote itself into its own place: mount namespace and root, and without root a user namespace before."""
         if not self.privileged:
             uid, gid = os.getuid(), os.getgid()
@@ -51,7 +53,7 @@ class Zygote:
             os.setgroups([])
         self._try(Layer.MOUNT, kernel.call, "unshare", kernel.NEW_NAMESPACE["mount"])
         self._try(Layer.MOUNT, kernel.mount, "none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        self._try(Layer.ROOT, root.build if Layer.ROOT not in self.without else root.build_whole, folder)
+        self._try(Layer.ROOT, root.build if Layer.ROOT not in self.without else root.build_whole, folder, guest)
         self._try(Layer.ROOT, lambda: root.enter(folder, read_only=Layer.READ_ONLY not in self.without))
 
     @staticmethod
@@ -160,6 +162,14 @@ def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> Non
     orders.send(json.dumps({"failed": "", "layer": layer, "errno": errno, "what": what}).encode())
 
 
+def _import_guest(source: str) -> None:
+    """Imports what jobs ask their run by, from where they have it, so that each job finds it imported."""
+    module, path = ModuleType("holdfast_guest"), f"{root.GUEST}/holdfast_guest.py"
+    module.__file__ = path
+    exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 (our own module, which is not in a package's place here)
+    sys.modules["holdfast_guest"] = module
+
+
 def main(descriptor: int, text: str) -> None:
     """Runs the zygote on a socket that it was given."""
     orders = socket.socket(fileno=descriptor)
@@ -170,18 +180,20 @@ def main(descriptor: int, text: str) -> None:
         return  # it died before
     for name in _IMPORTS.split():
         importlib.import_module(name)
+    guest = Path(settings["source"], "sandbox/guest/holdfast_guest.py").read_text(encoding="utf-8")
     # what is imported later comes from Python's own library; the sandbox's sources are not in the new root
     sys.path[:] = [path for path in sys.path if path != settings["source"]]
     sys.path_importer_cache.clear()
     zygote = Zygote(orders, settings)
     try:
-        zygote.isolate(settings["folder"])
+        zygote.isolate(settings["folder"], guest.encode())
     except inside.LayerFailed as error:
         _say_failed(orders, error.layer, error.errno, str(error))
         return
     if not zygote.privileged:
         # the credentials changed, which forgot it; whoever started this may be gone meanwhile, then the socket says so
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    _import_guest(guest)
     fd = os.open("self/statm", os.O_RDONLY, dir_fd=zygote.proc)
     zygote.base_bytes = int(os.read(fd, 100).split()[0]) * os.sysconf("SC_PAGE_SIZE") + 32 * 2**20
     os.close(fd)

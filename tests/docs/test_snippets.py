@@ -181,7 +181,8 @@ def test_toml_is_what_it_says_it_is(fence: Fence) -> None:
 
 
 @pytest.mark.parametrize("fence", fences("python"), ids=str)
-def test_python_calls_what_there_is(fence: Fence) -> None:
+def test_python_calls_what_there_is(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "sandbox/guest"))  # what code in a job imports
     tree = ast.parse(fence.body)
     compile(tree, str(fence), "exec")
     scope: dict[str, object] = {}
