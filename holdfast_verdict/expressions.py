@@ -86,7 +86,7 @@ _NOT_OF_THE_ACTION_ALONE: Final = frozenset(
     {"from", "only_from", "run_has", "released", "happened", "count<=", "sum<="}
 )
 
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}\Z")
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
 _ACTION: Final = re.compile(r"[\x21-\x7e]{1,200}\Z")
 _DECIMAL: Final = re.compile(r"-?(0|[1-9][0-9]{0,30})\.[0-9]{0,30}[1-9]\Z")
 _ZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}\Z")

@@ -7,6 +7,7 @@ source are not part of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar, cast, get_args
@@ -48,12 +49,25 @@ CODES: Final[Mapping[Effect, frozenset[str]]] = {
     "limit": frozenset({"policy.limit"}),
     "gate": frozenset({"policy.gate"}),
 }
+"""The codes that rules give of themselves. A forbid's author may write one of their own; see `is_code`."""
+_OWN_CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,99}\Z")
+_RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
 _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     "count": ("calls",),
     "sum": ("nano_usd", "units"),
     "spend": ("nano_usd",),
     "tokens": ("tokens",),
 }
+
+
+def is_code(text: str) -> bool:
+    """Says whether a text may be the reason code of a forbid."""
+    return _OWN_CODE.match(text) is not None
+
+
+def is_rule_name(text: str) -> bool:
+    """Says whether a text may be the name that a policy gives to a rule."""
+    return _RULE_NAME.match(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +171,7 @@ class Rule:
         role: Role it speaks of, with those that extend it; `*` for all.
         actions: Patterns of the actions it speaks of: a name, `prefix*`, `*`, or `external`.
         when: When it matches; unknown lets a permit not match, and all else match (LAW 7).
-        code: Reason code of the verdict.
+        code: Reason code of the verdict; of a forbid it may be its author's own.
         message: A sentence of the author's for people and models, or empty.
         gate: For a gate, what it needs.
         limit: For a limit, how much.
@@ -342,7 +356,7 @@ def _text(node: object, path: str, most: int = MAX_TEXT, least: int = 0) -> str:
 
 def _name(node: object, path: str) -> str:
     if not is_name(node):
-        refuse(path, "Here stands a name: a letter, then letters, digits, `-` and `_`.")
+        refuse(path, "Here stands a name: a letter or digit, then letters, digits, `-` and `_`.")
     return cast("str", node)
 
 
@@ -429,6 +443,12 @@ def _limit(node: object, path: str, scope: Scope) -> Limit:
     )
 
 
+def _code(node: object, path: str, effect: Effect) -> str:
+    if effect == "forbid" and isinstance(node, str) and is_code(node):
+        return node
+    return _word(node, path, CODES[effect])
+
+
 def _rule(node: object, path: str, scope: Scope, roles: Mapping[str, tuple[str, ...]]) -> Rule:
     fields = _object(node, path, "id", "effect", "role", "actions", "when", "code", "message", "gate", "limit")
     effect = cast("Effect", _word(fields["effect"], f"{path}.effect", get_args(Effect)))
@@ -443,7 +463,7 @@ def _rule(node: object, path: str, scope: Scope, roles: Mapping[str, tuple[str, 
         role,
         _patterns(fields["actions"], f"{path}.actions"),
         read_expression(fields["when"], f"{path}.when", scope),
-        _word(fields["code"], f"{path}.code", CODES[effect]),
+        _code(fields["code"], f"{path}.code", effect),
         _text(fields["message"], f"{path}.message"),
         None if fields["gate"] is None else _gate(fields["gate"], f"{path}.gate"),
         None if fields["limit"] is None else _limit(fields["limit"], f"{path}.limit", scope),

@@ -49,5 +49,8 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 )
 """Entries of a catalogue by kind."""
 
-NO_NAME: Final = frozenset({"tool.call", "external"})
-"""What no action type can be called: the kind of all tools, and the word of the language for external ones."""
+WORDS: Final = ("external", "tools")
+"""Words of the language that stand for many actions: those that leave the tenant's boundary, and all tools."""
+
+NO_NAME: Final = frozenset({"tool.call", *WORDS})
+"""What no action type can be called: the kind of all tools, and the words of the language for many actions."""

@@ -93,6 +93,8 @@ class Questions:
             for pattern in patterns:
                 if pattern == "external":
                     named["some-external-action"] = None
+                elif pattern == "tools":
+                    named["some-tool"] = None
                 else:
                     named[pattern.replace("*", "something") if pattern.endswith("*") else pattern] = None
         return list(named)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.expressions import Ask, compile_expression, conjuncts
 from holdfast_verdict.engine.unknown import Truth
@@ -88,10 +89,11 @@ class Plan:
 
 
 def speaks_of(patterns: Iterable[str], name: str, *, external: bool) -> bool:
-    """Says whether patterns of actions cover one: a name, a prefix with `*`, or `external`."""
+    """Says whether patterns of actions cover one: a name, a prefix with `*`, `external`, or `tools`."""
     return any(
         pattern == name
         or (pattern == "external" and external)
+        or (pattern == "tools" and name not in KINDS)
         or (pattern.endswith("*") and name.startswith(pattern[:-1]))
         for pattern in patterns
     )

@@ -17,9 +17,20 @@ from holdfast_verdict.language.parser import parse_text
 from holdfast_verdict.language.shapes import Catalogue
 from holdfast_verdict.language.source import read_text
 from holdfast_verdict.language.values import WRONG, Matchers, Values
-from holdfast_verdict.policy import Calendar, Effect, Gate, LabelRule, Limit, Per, Policy, Rule
+from holdfast_verdict.policy import (
+    Calendar,
+    Effect,
+    Gate,
+    LabelRule,
+    Limit,
+    Per,
+    Policy,
+    Rule,
+    is_code,
+    is_rule_name,
+)
 
-MAX_MESSAGE: Final = 500
+MAX_MESSAGE: Final = 1_000
 _WINDOWS: Final = ("run", "hour", "day", "month", "in total")
 _PER: Final = get_args(Per)
 _EVERYBODY: Final = "*"
@@ -181,7 +192,19 @@ class _Compiler:
         if node.after is not None:
             watch = self.watches.before(node.after, node.actions, precondition=False)
             when, code = both(when, ("happened", watch)), "policy.invariant"
-        self._add("forbid", role, name, node, when, code)
+        self._add("forbid", role, name, node, when, self._own_code(node.ending.code) or code)
+
+    def _own_code(self, code: s.Code | None) -> str:
+        """Returns the reason code that a forbid is given by its author, or nothing."""
+        if code is None:
+            return ""
+        if code.word.text != "code":
+            remedy = meant(code.word.text, ("code",))
+            self._problems.add(f"`{code.word.text}` cannot stand here.", code.word.at, remedy, ("`code`", "`because`"))
+        elif not is_code(code.text.value):
+            remedy = "A reason code is lower-case letters, digits, `.`, `_` and `-`, such as `refund.too_much`."
+            self._problems.add(f'"{code.text.value}" is no reason code.', code.text.at, remedy)
+        return code.text.value
 
     def _invariant(self, node: s.Requires | s.Forbid | s.AtMost | s.Total, role: str, name: s.Name | None) -> None:
         if isinstance(node, s.Forbid):
@@ -298,6 +321,9 @@ class _Compiler:
 
     def _id(self, role: str, action: str, name: s.Name | None) -> str:
         if name is not None:
+            if name.quoted and not is_rule_name(name.text):
+                remedy = "Letters, digits, `.`, `_` and `-`, up to 100 of them."
+                self._problems.add(f'"{name.text}" is no name of a rule.', name.at, remedy)
             if name.text in self.lines:
                 self._problems.add(f"There is a rule `{name.text}` already.", name.at, "Give this one another name.")
             return name.text

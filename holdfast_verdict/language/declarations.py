@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Final
 
-from holdfast_verdict.actions.kinds import KINDS
+from holdfast_verdict.actions.kinds import KINDS, WORDS
 from holdfast_verdict.expressions import MONEY_UNITS, ORIGIN_KINDS, is_action, is_name
 from holdfast_verdict.language import syntax as s
 from holdfast_verdict.language.shapes import UNKNOWN, Catalogue, Shape, joined, shape_of
@@ -84,10 +84,10 @@ class Declared:
 
     def pattern(self, name: s.Name) -> str:
         """Returns an action's pattern as the compiled form has it; notes what is wrong with it."""
-        if not is_action(name.text) or (name.quoted and (name.text == "external" or name.text.endswith("*"))):
+        if not is_action(name.text) or (name.quoted and (name.text in WORDS or name.text.endswith("*"))):
             self.problems.add(f"{name.text!r} can name no action.", name.at, "Patterns stand without quotes.")
             return "*"
-        if name.text in ("external", "*") or not self.complete:
+        if name.text in (*WORDS, "*") or not self.complete:
             return name.text
         if not self.matched(name.text):
             what = "No action matches" if name.text.endswith("*") else "There is no action"
@@ -98,6 +98,8 @@ class Declared:
         """Returns the known actions that a pattern matches."""
         if pattern == "external":
             return sorted(self.externals)
+        if pattern == "tools":
+            return [action for action in self.actions if action not in KINDS]
         if pattern in self.kinds:
             return [pattern]
         return [action for action in self.actions if matches(pattern, action)]
@@ -162,7 +164,8 @@ def _fresh(name: s.Name, taken: Iterable[str], what: str, problems: Problems) ->
         problems.add(f"There is a {what} `{name.text}` already.", name.at, "Give this one another name.")
         return False
     if not is_name(name.text):
-        problems.add(f"`{name.text}` is too long for a name.", name.at)
+        what = f"`{name.text}` is no name." if name.quoted else f"`{name.text}` is too long for a name."
+        problems.add(what, name.at)
         return False
     return True
 

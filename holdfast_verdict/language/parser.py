@@ -112,7 +112,7 @@ def _names(node: Node | None) -> tuple[s.Name, ...]:
 def _item(node: Node) -> s.Item:
     if node.data == "role":
         return s.Role(
-            _name(_tokens(node, "NAME")[0]),
+            _name(_tokens(node, "NAME", "STRING")[0]),
             _names(_one(node, "extends")),
             tuple(_statement(child) for child in _trees(node) if child.data != "extends"),
             _at(node),
@@ -214,7 +214,7 @@ def _limit(node: Node) -> s.Limit:
 def _gate(node: Node) -> s.GateStatement:
     terms = _trees(_need(node, "needs"))
     return s.GateStatement(
-        _name(_tokens(node, "NAME")[0]),
+        _name(_tokens(node, "NAME", "STRING")[0]),
         _names(_one(node, "actions")),
         _guard(node),
         tuple(_need_of(term) for term in terms if term.data == "need"),
@@ -251,10 +251,12 @@ def _guard(node: Node) -> s.Guard:
 
 
 def _ending(node: Node) -> s.Ending:
-    name, because = _one(node, "as"), _one(node, "because")
+    name, because, code = _one(node, "as"), _one(node, "because"), _one(node, "code")
+    words = [] if code is None else _tokens(code, "NAME", "STRING")
     return s.Ending(
-        None if name is None else _name(_tokens(name, "NAME")[0]),
+        None if name is None else _name(_tokens(name, "NAME", "STRING")[0]),
         None if because is None else _text(_tokens(because, "STRING")[0]),
+        s.Code(_name(words[0]), _text(words[1])) if words else None,
     )
 
 

@@ -84,8 +84,10 @@ def _guard(guard: s.Guard, word: str = "where") -> list[Clause]:
 
 
 def _ending(ending: s.Ending) -> list[Clause]:
-    name = [] if ending.name is None else [[f"as {w.name(ending.name)}"]]
-    return name if ending.because is None else [*name, [f"because {w.text(ending.because.value)}"]]
+    clauses = [] if ending.name is None else [[f"as {w.name(ending.name)}"]]
+    if ending.code is not None:
+        clauses.append([f"{w.name(ending.code.word)} {w.text(ending.code.text.value)}"])
+    return clauses if ending.because is None else [*clauses, [f"because {w.text(ending.because.value)}"]]
 
 
 def _reach(reach: s.Reach) -> list[Clause]:

@@ -220,11 +220,20 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """`code "refund.too_much"`: the reason code that a forbid gives."""
+
+    word: Name
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
-    """`as name because "sentence"`."""
+    """`as name code "reason.code" because "sentence"`."""
 
     name: Name | None = None
     because: Text | None = None
+    code: Code | None = None
 
 
 @dataclass(frozen=True, slots=True)
