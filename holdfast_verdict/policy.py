@@ -51,7 +51,7 @@ CODES: Final[Mapping[Effect, frozenset[str]]] = {
 }
 """The codes that rules give of themselves. A forbid's author may write one of their own; see `is_code`."""
 _OWN_CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,99}\Z")
-_RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
+_RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}\Z")
 _UNITS: Final[Mapping[str, tuple[str, ...]]] = {
     "count": ("calls",),
     "sum": ("nano_usd", "units"),

@@ -7,7 +7,8 @@ left out, and of a forbid or a gate the condition is, so that it holds more ofte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -41,20 +42,26 @@ class _Place:
     is_principal: bool
 
 
-def policy_text(role: str, rules: Sequence[Rule]) -> str:
-    """Returns a policy of the same meaning as a role's table.
+def policy_text(roles: Mapping[str, Sequence[Rule]]) -> str:
+    """Returns a policy of the same meaning as the tables of roles.
+
+    Rules keep their ids. Where two roles have a rule of the same id, both are called by role and id: `support/refund-small`.
 
     Args:
-        role: The role's name.
-        rules: Its table.
+        roles: The tables, by the role's name.
 
     Returns:
         Source text, to be compiled without a catalogue: tables may name arguments that no tool has.
     """
-    lines = [f"role {_name(role)} {{"]
-    for rule in rules:
-        lines += [f"  {line}" for line in _statement(rule)]
-    return "\n".join([*lines, "}", ""])
+    ids = Counter(rule.rule_id for rules in roles.values() for rule in rules)
+    lines: list[str] = []
+    for role, rules in roles.items():
+        lines += [*([""] if lines else []), f"role {_name(role)} {{"]
+        for rule in rules:
+            name = rule.rule_id if ids[rule.rule_id] == 1 else f"{role}/{rule.rule_id}"
+            lines += [f"  {line}" for line in _statement(rule, name)]
+        lines.append("}")
+    return "\n".join([*lines, ""])
 
 
 def _name(name: str) -> str:
@@ -82,7 +89,7 @@ def _action(rule: Rule) -> str | None:
     return rule.tool if _DOTTED.match(rule.tool) and rule.tool not in reserved() else quoted(rule.tool)
 
 
-def _statement(rule: Rule) -> list[str]:
+def _statement(rule: Rule, name: str) -> list[str]:
     grants = rule.effect == "permit"
     action = _action(rule)
     told = [_condition(condition, grants=grants) for condition in rule.conditions]
@@ -90,18 +97,18 @@ def _statement(rule: Rule) -> list[str]:
     lines = []
     if action is None or doubt:
         why = "its tool's name" if action is None else f"what it asks of {', '.join(doubt)}"
-        lines.append(f"# rule {rule.rule_id} is {'left out' if grants else 'stricter'}: no policy can say {why}")
+        lines.append(f"# rule {name} is {'left out' if grants else 'stricter'}: no policy can say {why}")
         if grants:
             return lines
     said = ["always" if each is None else each for each in told]
     if "never" in said:
-        return [*lines, f"# rule {rule.rule_id} never matches"]
+        return [*lines, f"# rule {name} never matches"]
     where = " and ".join(_joined(each) for each in said if each != "always")
     clause = f" where {where}" if where else ""
-    named = f"{rule.effect} {action or 'tools'}{clause} as {quoted(rule.rule_id)}"
+    named = f"{rule.effect} {action or 'tools'}{clause} as {quoted(name)}"
     message = _message(rule.message)
     if rule.effect == "gate":
-        head = f"gate {quoted(rule.rule_id)}: {action or 'tools'}{clause}"
+        head = f"gate {quoted(name)}: {action or 'tools'}{clause}"
         return [*lines, f'{head} needs 1 of role("{rule.approver_role}"), expires {rule.expires_s}s{message}']
     code = f" code {quoted(rule.code)}" if rule.effect == "forbid" and rule.code else ""
     return [*lines, f"{named}{code}{message}"]

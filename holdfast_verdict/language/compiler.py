@@ -322,7 +322,7 @@ class _Compiler:
     def _id(self, role: str, action: str, name: s.Name | None) -> str:
         if name is not None:
             if name.quoted and not is_rule_name(name.text):
-                remedy = "Letters, digits, `.`, `_` and `-`, up to 100 of them."
+                remedy = "Letters, digits, `.`, `/`, `_` and `-`, up to 200 of them."
                 self._problems.add(f'"{name.text}" is no name of a rule.', name.at, remedy)
             if name.text in self.lines:
                 self._problems.add(f"There is a rule `{name.text}` already.", name.at, "Give this one another name.")

@@ -89,7 +89,7 @@ def _by_table(rules: tuple[Rule, ...], action: dict[str, Any]) -> Verdict:
 
 
 def _by_policy(rules: tuple[Rule, ...], action: dict[str, Any]) -> EngineVerdict:
-    return decide(compile_policy(policy_text(ROLE, rules)), action, Facts(principal=PRINCIPAL))
+    return decide(compile_policy(policy_text({ROLE: rules})), action, Facts(principal=PRINCIPAL))
 
 
 def _fires(rule: Rule, action: dict[str, Any]) -> bool:
@@ -152,7 +152,7 @@ def test_each_condition_says_of_each_value_what_the_table_says(effect: Any) -> N
     for condition in _EACH:
         asked = Rule("asked", effect, "tool.call", "mail", (condition,))
         rules = (asked,) if effect == "permit" else (asked, Rule("all", "permit", "tool.call", "mail"))
-        policy = compile_policy(policy_text(ROLE, rules))
+        policy = compile_policy(policy_text({ROLE: rules}))
         for args in arguments if condition.other_path else arguments[: len(_LEFT) + 1]:
             action: dict[str, Any] = {"kind": "tool.call", "tool": "mail", "args": args}
             said = _by_table(rules, action).verdict
@@ -206,7 +206,7 @@ def test_a_policy_never_allows_what_its_table_did_not(rules: tuple[Rule, ...], a
 @pytest.mark.parametrize("tool", ["llm.call", "external", "tools", "a*b", "tool.call"])
 def test_a_tool_whose_name_means_something_else_in_policies_is_not_permitted(tool: str) -> None:
     rules = (Rule("p", "permit", "tool.call", tool), Rule("f", "forbid", "tool.call", tool))
-    policy = compile_policy(policy_text(ROLE, rules))
+    policy = compile_policy(policy_text({ROLE: rules}))
     assert [(rule.effect, rule.actions) for rule in policy.rules] == [("forbid", ("tools",))]
 
 
@@ -233,6 +233,16 @@ def test_names_codes_and_messages_stay() -> None:
 
 @pytest.mark.parametrize("role", ["run", "1st", "a-b", "any"])
 def test_any_name_of_a_role_can_stand_in_a_policy(role: str) -> None:
-    policy = compile_policy(policy_text(role, (Rule("p", "permit", "llm.call"),)))
+    policy = compile_policy(policy_text({role: (Rule("p", "permit", "llm.call"),)}))
     allowed = engine_decide(policy, {"kind": "llm.call", "args": {}}, Facts(principal={**PRINCIPAL, "role": role}))
     assert allowed.allowed
+
+
+def test_rules_of_two_roles_that_are_called_alike_are_called_by_their_role() -> None:
+    one, other = Rule("small", "permit", "tool.call", "refund"), Rule("mine", "permit", "llm.call")
+    policy = compile_policy(policy_text({"desk": (one, other), "2nd": (one,)}))
+    assert [(rule.role, rule.id) for rule in policy.rules] == [
+        ("desk", "desk/small"),
+        ("desk", "mine"),
+        ("2nd", "2nd/small"),
+    ]
