@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
@@ -32,10 +33,13 @@ from holdfast.ledger.types import (
     Reservation,
     TryKey,
 )
+from holdfast.policies.evaluation import Evaluation, Refusal, evaluate
 from holdfast.transcript import TranscriptBroken
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.decide import ApprovalFact, ApprovalStanding, Facts, Verdict, approval_binding, decide
+from holdfast_verdict.engine.facts import Approval, ApprovalState, Consent, Estimate
+from holdfast_verdict.engine.gates import approval_binding
+from holdfast_verdict.engine.verdict import Verdict
 
 HOLD_MARGIN_MS = 60_000
 CAP_EXCEEDED = "budget.cap_exceeded"
@@ -43,8 +47,10 @@ _CHANGES_MAX = 20
 
 _READ_APPROVAL = text("""
     SELECT a.approval_id, a.rule, a.binding, a.verdict, a.edited_action, a.expires_at, a.expires_at <= now() AS expired,
+           a.approver_role, a.created_at, a.decided_at, u.name AS decided_by,
            a.consumed_by IS NOT NULL AND coalesce(h.state NOT IN ('voided', 'expired', 'unknown'), true) AS consumed
     FROM approvals a
+    LEFT JOIN users u ON u.tenant_id = a.tenant_id AND u.user_id = a.decided_by
     LEFT JOIN decisions d ON d.tenant_id = a.tenant_id AND d.decision_id = a.consumed_by
     LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
     WHERE a.tenant_id = :tenant_id AND a.approval_id = :approval_id AND a.run_id = :run_id AND a.step = :step
@@ -57,7 +63,7 @@ class _Asked:
 
     run: RunFacts
     action: Action
-    approval: ApprovalFact | None
+    approval: Approval | None
     model_call: ModelCall | None = None
 
 
@@ -119,26 +125,26 @@ class Reserve:
 
     def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
         run, action = asked.run, asked.action
-        facts = Facts(
-            principal=run.principal,
-            rules=run.policy.rules,
-            policy_hash=run.policy.policy_hash.hex(),
-            known=action.known,
-            malformed=action.malformed,
-            approval=asked.approval,
-        )
-        verdict = decide(facts, action.value)
         amounts: dict[str, int] = {NANO_USD: 0, CALLS: 1}
         estimate: dict[str, JsonValue] = {}
+        worst, refusal = None, None
         if asked.model_call is not None:
-            worst, refusal = asked.model_call.estimate, asked.model_call.refusal
-            if refusal is not None:
-                verdict = replace(verdict, verdict="deny", code=refusal.code, message=refusal.message)
-            if worst is not None:
-                amounts = {NANO_USD: worst.max_cost_nano_usd, CALLS: 1, TOKENS: worst.max_tokens_total}
-                estimate = worst.to_json()
+            if asked.model_call.refusal is not None:
+                refusal = Refusal(asked.model_call.refusal.code, asked.model_call.refusal.message)
+            if asked.model_call.estimate is not None:
+                worst = Estimate(
+                    asked.model_call.estimate.max_cost_nano_usd, asked.model_call.estimate.max_tokens_total
+                )
+                amounts = {
+                    NANO_USD: asked.model_call.estimate.max_cost_nano_usd,
+                    CALLS: 1,
+                    TOKENS: asked.model_call.estimate.max_tokens_total,
+                }
+                estimate = asked.model_call.estimate.to_json()
+        approvals = () if asked.approval is None else (asked.approval,)
+        evaluation = evaluate(run, action, estimate=worst, approvals=approvals, refusal=refusal)
+        verdict = evaluation.verdict
         lease_ms = self._governor.lease_llm_ms if action.kind == "llm.call" else self._governor.lease_tool_ms
-        consumes = asked.approval if verdict.verdict == "allow" and verdict.code == "policy.permitted" else None
         return Reservation(
             key=TryKey(run.tenant_id, run.run_id, request.step, request.try_number),
             decision_id=new_id(),
@@ -149,23 +155,7 @@ class Reserve:
             tool=action.tool,
             idempotent=action.idempotent,
             evaluated=verdict,
-            part_a=record.part_a(
-                subject={
-                    "tenant_id": str(run.tenant_id),
-                    "project_id": str(run.project_id),
-                    "user_id": str(run.user_id),
-                    "run_id": str(run.run_id),
-                    "step": request.step,
-                    "try": request.try_number,
-                    "agent": run.agent_name,
-                    "role": run.role,
-                },
-                action=action.value,
-                action_digest=action.digest,
-                facts=facts,
-                verdict=verdict,
-                prices=estimate,
-            ),
+            part_a=_record(run, request, evaluation, estimate),
             versions=run.versions,
             amounts=amounts,
             scopes=run.scopes,
@@ -174,7 +164,7 @@ class Reserve:
             # INVARIANT: a hold outlasts every moment at which its permit could still be redeemed
             hold_ms=lease_ms + names.QUEUE_WAIT_MS + HOLD_MARGIN_MS,
             approval=_approval_request(run, action, verdict),
-            consumes_approval_id=UUID(consumes.approval_id) if consumes else None,
+            consumes_approval_id=UUID(verdict.approvals[0]) if verdict.approvals else None,
             funded=run.funded,
         )
 
@@ -215,9 +205,30 @@ class Reserve:
         )
 
 
+def _record(run: RunFacts, request: ReserveRequest, evaluation: Evaluation, estimate: Mapping[str, JsonValue]) -> bytes:
+    refusal = evaluation.refusal
+    return record.policy_part_a(
+        subject={
+            "tenant_id": str(run.tenant_id),
+            "project_id": str(run.project_id),
+            "user_id": str(run.user_id),
+            "run_id": str(run.run_id),
+            "step": request.step,
+            "try": request.try_number,
+            "agent": run.agent_name,
+            "role": run.role,
+        },
+        action=evaluation.action,
+        policy_hash=evaluation.policy_hash,
+        verdict=evaluation.verdict,
+        refusal=None if refusal is None else {"code": refusal.code, "message": refusal.message},
+        prices=dict(estimate),
+    )
+
+
 async def _read_approval(
     connection: AsyncConnection, tenant_id: UUID, run_id: UUID, request: ReserveRequest
-) -> tuple[ApprovalFact | None, bytes | None]:
+) -> tuple[Approval | None, bytes | None]:
     row = (
         await connection.execute(
             _READ_APPROVAL,
@@ -231,30 +242,39 @@ async def _read_approval(
     ).one_or_none()
     if row is None:
         return None, None
-    state: ApprovalStanding = row.verdict or ("expired" if row.expired else "pending")
+    state: ApprovalState = row.verdict or ("expired" if row.expired else "pending")
     if row.consumed:
         state = "consumed"
-    fact = ApprovalFact(
+    consents: tuple[Consent, ...] = ()
+    if row.verdict == "approved":
+        consents = (Consent(row.decided_by, "user", (row.approver_role,), _ms(row.decided_at)),)
+    approval = Approval(
         approval_id=str(row.approval_id),
-        state=state,
-        binding=row.binding.hex(),
         rule_id=row.rule,
-        expires_at_ms=int(row.expires_at.timestamp() * 1000),
+        binding=row.binding.hex(),
+        state=state,
+        asked_at_ms=_ms(row.created_at),
+        expires_at_ms=_ms(row.expires_at),
+        consents=consents,
     )
-    return fact, row.edited_action if row.verdict == "approved" else None
+    return approval, row.edited_action if row.verdict == "approved" else None
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 def _approval_request(run: RunFacts, action: Action, verdict: Verdict) -> ApprovalRequest | None:
-    if verdict.gate is None:
+    if not verdict.gates:
         return None
-    gate = verdict.gate
+    (ask,) = verdict.gates
     # to the second, so that the binding can be computed again from what is stored
-    expires_at = run.now.replace(microsecond=0) + timedelta(seconds=gate.expires_s)
+    expires_at = run.now.replace(microsecond=0) + timedelta(milliseconds=ask.gate.expires_ms)
     return ApprovalRequest(
         approval_id=new_id(),
-        binding=approval_binding(run.policy.policy_hash.hex(), action.digest, gate, int(expires_at.timestamp() * 1000)),
-        rule_id=gate.rule_id,
-        approver_role=gate.approver_role,
+        binding=approval_binding(run.policy.policy_hash, action.digest, ask.rule_id, ask.gate, _ms(expires_at)),
+        rule_id=ask.rule_id,
+        approver_role=ask.gate.needs[0].name,
         requester_id=run.user_id,
         expires_at=expires_at,
     )

@@ -10,8 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from uuid import UUID
 
+from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
 from holdfast_verdict.decide import ENGINE_VERSION, Facts, Verdict
+from holdfast_verdict.engine import verdict as engine
+from holdfast_verdict.engine.deciding import ENGINE_VERSION as POLICY_ENGINE
 
 RECORD_VERSION = 1
 
@@ -25,7 +28,7 @@ def part_a(
     verdict: Verdict,
     prices: JsonValue,
 ) -> bytes:
-    """Returns the canonical bytes of what was evaluated: who, what, facts, trace, policy hash.
+    """Returns the canonical bytes of what was evaluated by a table of rules, as records of `rules/2` have it.
 
     Args:
         subject: Tenant, project, user, run, step, try, agent and role.
@@ -46,6 +49,49 @@ def part_a(
             "policy_hash": facts.policy_hash,
             "evaluated": {"verdict": verdict.verdict, "code": verdict.code, "rule_id": verdict.rule_id},
             "trace": list(verdict.trace),
+            "prices": prices,
+        }
+    )
+
+
+def policy_part_a(
+    *,
+    subject: Mapping[str, JsonValue],
+    action: CanonicalAction,
+    policy_hash: bytes,
+    verdict: engine.Verdict,
+    refusal: Mapping[str, JsonValue] | None,
+    prices: JsonValue,
+) -> bytes:
+    """Returns the canonical bytes of what was evaluated by a policy: who, what, the facts that were read, trace, policy hash.
+
+    The policy of that hash, the action with its `boundary`, and the facts give the same verdict again (LAW 8), unless there is a
+    `refusal`: what stands against an action whatever the policy says.
+
+    Args:
+        subject: Tenant, project, user, run, step, try, agent and role.
+        action: The action.
+        policy_hash: Hash of the policy that decided.
+        verdict: What holds, with the facts that the engine read.
+        refusal: Code and message of what stood against the action besides the policy.
+        prices: Prices and bounds of the estimate.
+    """
+    yields: dict[str, JsonValue] = {path: list(labels) for path, labels in action.yields.items()}
+    told = verdict.to_json()
+    return canonical_bytes(
+        {
+            "v": RECORD_VERSION,
+            "engine": POLICY_ENGINE,
+            "subject": dict(subject),
+            "action": dict(action.value),
+            "action_digest": action.digest.hex(),
+            "boundary": {"external": action.external, "yields": yields},
+            "facts": verdict.facts_read,
+            "policy_hash": policy_hash.hex(),
+            "evaluated": {"verdict": verdict.verdict, "code": verdict.code, "rule_id": verdict.rule_id},
+            "trace": told["trace"],
+            "legs": told["legs"],
+            "refusal": None if refusal is None else dict(refusal),
             "prices": prices,
         }
     )

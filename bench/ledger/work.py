@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.ledger.place import KIND, MODEL
 from holdfast import permits
+from holdfast.actions.build import Action
 from holdfast.actions.run_facts import RunFacts, RunReader
 from holdfast.database.engine import transaction
 from holdfast.ids import new_id
@@ -28,12 +29,13 @@ from holdfast.ledger.types import (
     Settlement,
     TryKey,
 )
+from holdfast.policies.evaluation import evaluate
 from holdfast.pricing.estimate import Estimate, estimate_llm
 from holdfast.pricing.prices import price_of
 from holdfast.providers.model import ModelRequest
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
-from holdfast_verdict.decide import Facts, decide
+from holdfast_verdict.engine import facts
 
 LEASE_MS: Final = 600_000
 HOLD_MS: Final = 86_400_000
@@ -116,10 +118,9 @@ class Work:
         }
         canonical = canonical_bytes(value)
         digest = hashlib.sha256(canonical).digest()
-        facts = Facts(
-            principal=run.principal, rules=run.policy.rules, policy_hash=run.policy.policy_hash.hex(), known=True
-        )
-        verdict = decide(facts, value)
+        action = Action(value, canonical, digest, KIND, "", known=True, malformed="", idempotent=True, yields=())
+        worst = facts.Estimate(self._estimate.max_cost_nano_usd, self._estimate.max_tokens_total)
+        evaluation = evaluate(run, action, estimate=worst)
         return Reservation(
             key=TryKey(run.tenant_id, run.run_id, step, 1),
             decision_id=new_id(),
@@ -129,8 +130,8 @@ class Work:
             kind=KIND,
             tool="",
             idempotent=True,
-            evaluated=verdict,
-            part_a=record.part_a(
+            evaluated=evaluation.verdict,
+            part_a=record.policy_part_a(
                 subject={
                     "tenant_id": str(run.tenant_id),
                     "project_id": str(run.project_id),
@@ -141,10 +142,10 @@ class Work:
                     "agent": run.agent_name,
                     "role": run.role,
                 },
-                action=value,
-                action_digest=digest,
-                facts=facts,
-                verdict=verdict,
+                action=evaluation.action,
+                policy_hash=evaluation.policy_hash,
+                verdict=evaluation.verdict,
+                refusal=None,
                 prices=self._estimate_json,
             ),
             versions=actor.versions,

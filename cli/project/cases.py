@@ -7,9 +7,13 @@ from typing import Final
 
 from cli.project.files import CaseFile, ProjectInvalid, Role
 from holdfast.errors import RequestInvalid
+from holdfast.policies.tables import policy_text
 from holdfast.tools.toolset import Toolset
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.decide import Facts, Verdict, decide
+from holdfast_verdict.engine.deciding import decide
+from holdfast_verdict.engine.facts import Facts
+from holdfast_verdict.engine.verdict import Verdict
+from holdfast_verdict.language.compiler import compile_policy
 
 _PRINCIPAL: Final = {"tenant": "default", "project": "default", "user": "owner", "agent": "agent"}
 
@@ -22,22 +26,16 @@ def play(role: Role, case: CaseFile, tools: Toolset) -> Verdict:
         case: The case.
         tools: All tools that there are: arguments are brought to their form first, as for a real action.
     """
-    malformed = ""
     action: dict[str, JsonValue] = {"kind": "llm.call", "args": dict(case.arguments)}
     if case.tool is not None:
-        action = {"kind": "tool.call", "tool": case.tool, "args": {}}
+        if case.tool not in tools:
+            return Verdict("deny", "action.unknown", f"{case.tool} is no action that this agent has")
         try:
-            action["args"] = tools[case.tool].validate(case.arguments) if case.tool in tools else {}
+            action = {"kind": "tool.call", "tool": case.tool, "args": tools[case.tool].validate(case.arguments)}
         except RequestInvalid as error:
-            malformed = error.message
-    facts = Facts(
-        principal={**_PRINCIPAL, "role": role.name, **case.principal},
-        rules=role.rules,
-        policy_hash=role.policy_hash,
-        known=case.tool is None or case.tool in tools,
-        malformed=malformed,
-    )
-    return decide(facts, action)
+            return Verdict("deny", "action.malformed", error.message)
+    principal = {**_PRINCIPAL, "role": role.name, **case.principal}
+    return decide(compile_policy(policy_text({role.name: role.rules})), action, Facts(principal=principal))
 
 
 def _differs(case: CaseFile, verdict: Verdict) -> bool:

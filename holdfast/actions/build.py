@@ -39,6 +39,8 @@ class Action:
         known: Whether the agent was given this action.
         malformed: Why the arguments are not what the tool takes, or empty.
         idempotent: Whether it may be tried again when its outcome is unknown.
+        external: Whether its effect leaves the tenant's boundary.
+        yields: Labels of what it returns.
     """
 
     value: dict[str, JsonValue]
@@ -49,6 +51,8 @@ class Action:
     known: bool
     malformed: str
     idempotent: bool
+    external: bool = True
+    yields: tuple[str, ...] = ("untrusted",)
 
 
 def tool_specs(agent: AgentDefinition, tools: Toolset) -> list[ToolSpec]:
@@ -106,7 +110,7 @@ def model_action(request: ModelRequest, head: bytes) -> Action:
     """Builds the `llm.call` that sends this request."""
     value = llm_action(request, head)
     canonical = canonical_bytes(value)
-    return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True)
+    return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, yields=())
 
 
 async def proposed_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
@@ -148,7 +152,10 @@ def tool_action(
         value["definition"] = definition.digest
     known = definition is not None
     idempotent = definition is not None and not malformed and definition.is_idempotent(normal)
-    return Action(value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent)
+    external, yields = (True, ("untrusted",)) if definition is None else (definition.external, definition.yields)
+    return Action(
+        value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent, external, yields
+    )
 
 
 def edited_action(agent: AgentDefinition, tools: Toolset, canonical: bytes) -> Action:

@@ -16,11 +16,13 @@ from holdfast.database.engine import tenantless
 from holdfast.errors import RunUnknown
 from holdfast.ledger.scopes import scope_of_run, scopes_above
 from holdfast.ledger.types import FactVersions, Scope
+from holdfast.policies.pinned import policy_of_run
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.toolset import Toolset, toolset
 from holdfast.tools.versions import read_version
-from holdfast_verdict.decide import Rule, rule_from_json
+from holdfast_verdict.engine.program import program_of
+from holdfast_verdict.policy import Policy
 
 _KEPT_MAX = 2_048
 
@@ -43,16 +45,24 @@ _READ = text("""
 
 _READ_AGENT = text("SELECT definition FROM agents WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
 _READ_ROLE = text(
-    "SELECT rules, policy_hash, max_tokens_default FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
+    "SELECT max_tokens_default FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class RolePolicy:
-    """A version of a role: its rules and their hash, and what a call may write whose agent sets no bound."""
+class RunPolicy:
+    """What a run is decided by.
 
-    rules: tuple[Rule, ...]
+    Attributes:
+        policy: The policy.
+        policy_hash: Its hash.
+        policy_id: Id of its version.
+        max_tokens_default: What a call may write whose agent sets no bound, by the run's version of its role.
+    """
+
+    policy: Policy
     policy_hash: bytes
+    policy_id: UUID
     max_tokens_default: int | None
 
 
@@ -79,7 +89,7 @@ class RunFacts:
     inputs: int
     agent: AgentDefinition
     tools: Toolset
-    policy: RolePolicy
+    policy: RunPolicy
 
     @property
     def principal(self) -> dict[str, str]:
@@ -90,6 +100,7 @@ class RunFacts:
             "user": self.user,
             "agent": self.agent_name,
             "role": self.role,
+            "run": str(self.run_id),
         }
 
     @property
@@ -112,7 +123,7 @@ class RunReader:
         self._tenants: OrderedDict[UUID, UUID] = OrderedDict()
         self._agents: OrderedDict[tuple[UUID, str, int], AgentDefinition] = OrderedDict()
         self._tools: OrderedDict[tuple[UUID, str, int], OwnTool] = OrderedDict()
-        self._policies: OrderedDict[tuple[UUID, str, int], RolePolicy] = OrderedDict()
+        self._bounds: OrderedDict[tuple[UUID, str, int], int | None] = OrderedDict()
 
     async def locate(self, engine: AsyncEngine, run_id: UUID) -> UUID:
         """Returns the tenant of a run.
@@ -157,7 +168,7 @@ class RunReader:
             inputs=row.inputs,
             agent=await self.agent(connection, tenant_id, row.agent_name, row.agent_version),
             tools=await self.tools(connection, tenant_id, row.tools),
-            policy=await self._policy(connection, tenant_id, row.role_name, row.role_version),
+            policy=await self._policy(connection, tenant_id, run_id, row.role_name, row.role_version),
         )
 
     async def agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:
@@ -180,15 +191,14 @@ class RunReader:
             own.append(self._tools[key])
         return toolset(own)
 
-    async def _policy(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> RolePolicy:
+    async def _policy(
+        self, connection: AsyncConnection, tenant_id: UUID, run_id: UUID, name: str, version: int
+    ) -> RunPolicy:
         key = (tenant_id, name, version)
-        if key not in self._policies:
+        if key not in self._bounds:
             row = (
                 await connection.execute(_READ_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
             ).one()
-            _keep(
-                self._policies,
-                key,
-                RolePolicy(tuple(map(rule_from_json, row.rules)), row.policy_hash, row.max_tokens_default),
-            )
-        return self._policies[key]
+            _keep(self._bounds, key, row.max_tokens_default)
+        pinned = await policy_of_run(connection, tenant_id, run_id, name, version)
+        return RunPolicy(pinned.policy, program_of(pinned.policy).policy_hash, pinned.policy_id, self._bounds[key])

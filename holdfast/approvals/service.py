@@ -23,13 +23,13 @@ from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import Conflict, NotFound, NotPermitted, RequestInvalid
 from holdfast.ledger.types import Event
-from holdfast.runs.versions import role_version
+from holdfast.policies.pinned import policy_of_run
 from holdfast.tenancy.principals import Principal
 from holdfast.timeline import events
 from holdfast.tools.toolset import BUILTIN
 from holdfast.tools.versions import read_version
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.decide import approval_binding
+from holdfast_verdict.engine.gates import approval_binding
 
 Verdict = Literal["approved", "denied"]
 State = Literal["pending", "approved", "denied", "expired", "unknown"]
@@ -143,10 +143,7 @@ async def decide(
             _check_open(run, approval)
             binding = approval.binding
             if edited is not None:
-                role = await role_version(connection, tenant_id, run.role_name, run.role_version)
-                gate = next(rule for rule in role.rules if rule.rule_id == approval.rule)
-                expiry = expires_at_ms(approval.expires_at)
-                binding = approval_binding(role.policy_hash.hex(), digest(edited), gate, expiry)
+                binding = await _binding_of(connection, tenant_id, run, approval, edited)
             by = _By(principal.user_id, principal.user, subject_of(principal))
             edited_bytes = canonical_bytes(edited) if edited is not None else None
             return await _write(connection, tenant_id, approval, verdict, by, comment, edited_bytes, binding)
@@ -233,6 +230,18 @@ async def state_for_run(
     if found != run_id:
         return "unknown"
     return await redeem_token(connection, tenant_id, approval_id, token)
+
+
+async def _binding_of(
+    connection: AsyncConnection, tenant_id: UUID, run: _Row, approval: _Row, edited: Mapping[str, JsonValue]
+) -> bytes:
+    """Returns what the approval of edited arguments is given for."""
+    pinned = await policy_of_run(connection, tenant_id, approval.run_id, run.role_name, run.role_version)
+    rule = next((rule for rule in pinned.policy.rules if rule.id == approval.rule), None)
+    if rule is None or rule.gate is None:
+        raise ApprovalExpired("the policy of the run has no such gate any more", remedy="let the step be tried again")
+    expiry = expires_at_ms(approval.expires_at)
+    return approval_binding(pinned.policy.policy_hash, digest(edited), rule.id, rule.gate, expiry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,9 +107,19 @@ CODES: Final = (
         "Narrow the conditions of one of them, so that at most one approver role is asked.",
     ),
     denied(
+        "policy.gate_unsupported",
+        "A gate of the policy asks for more than one person of one role, which this server cannot ask for.",
+        "Let the gate ask for one person of one role.",
+    ),
+    denied(
+        "policy.limit_unsupported",
+        "A limit of the policy applies, and this server cannot hold actions to it.",
+        "Set a cap instead, and take the limit out of the policy.",
+    ),
+    denied(
         "policy.error",
         "The rules could not be evaluated.",
-        "Put the role anew, and report the trace of the decision: a table that was accepted should evaluate.",
+        "Put the policy anew, and report the trace of the decision: a policy that was accepted should evaluate.",
     ),
     denied(
         "action.unknown",

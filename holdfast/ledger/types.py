@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.decide import Verdict
 
 HoldState = Literal["held", "executing", "executed", "committed", "voided", "expired", "unknown"]
 SETTLED_STATES = frozenset({"committed", "voided", "expired"})
@@ -74,6 +73,26 @@ class ApprovalRequest:
     expires_at: datetime
 
 
+class Evaluated(Protocol):
+    """What the ledger takes of a verdict, whichever engine said it."""
+
+    @property
+    def verdict(self) -> Literal["allow", "deny", "needs_approval"]:
+        """What was decided."""
+
+    @property
+    def code(self) -> str:
+        """Why."""
+
+    @property
+    def message(self) -> str:
+        """The same in a sentence."""
+
+    @property
+    def rule_id(self) -> str:
+        """The rule that decided, or empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Asks for a decision and, if everything allows it, a hold.
@@ -108,7 +127,7 @@ class Reservation:
     kind: str
     tool: str
     idempotent: bool
-    evaluated: Verdict
+    evaluated: Evaluated
     part_a: bytes
     versions: FactVersions
     amounts: Mapping[str, int]

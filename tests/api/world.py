@@ -21,19 +21,20 @@ from api.app import create_app
 from api.context import Context
 from api.server import ApiServer
 from cli.stack.supervisor import Stack
+from holdfast.actions.build import tool_action
 from holdfast.actions.run_facts import RunReader
 from holdfast.database.engine import create_engine, transaction
 from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import ApprovalRequest, Decision, Event, FactVersions, Reservation, Scope, TryKey
+from holdfast.policies.evaluation import evaluate
 from holdfast.runs.start import start_run
-from holdfast.runs.versions import role_version
 from holdfast.settings import ApiSettings
 from holdfast.tenancy import keys, service
 from holdfast.timeline import events
-from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.decide import Facts, Verdict, approval_binding, decide
-from holdfast_verdict.record import part_a
+from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.engine.gates import approval_binding
+from holdfast_verdict.record import policy_part_a
 
 RULES: list[dict[str, Any]] = [
     {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
@@ -247,32 +248,34 @@ class Tenant:
         """Asks the ledger for a decision on a tool call, as the governor does."""
         async with transaction(self.world.engine("governor"), self.tenant_id) as connection:
             run = await RunReader().read(connection, self.tenant_id, UUID(run_id))
-            role = await role_version(connection, self.tenant_id, "helper", run.versions.role)
             user_id = await self.world.value("SELECT user_id FROM runs WHERE run_id = $1", UUID(run_id))
-        action: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": dict(args)}
-        facts = Facts({"role": "helper"}, role.rules, role.policy_hash.hex(), known=True)
-        verdict: Verdict = decide(facts, action)
+        evaluation = evaluate(run, tool_action(run.agent, run.tools, tool, dict(args)))
+        action, verdict = evaluation.action, evaluation.verdict
         request = None
-        if verdict.gate is not None:
+        if verdict.gates:
             expires_at = run.now.replace(microsecond=0) + timedelta(seconds=approval_s)
+            (ask,) = verdict.gates
             expiry = int(expires_at.timestamp() * 1000)
-            binding = approval_binding(role.policy_hash.hex(), digest(action), verdict.gate, expiry)
-            request = ApprovalRequest(
-                new_id(), binding, verdict.gate.rule_id, verdict.gate.approver_role, user_id, expires_at
-            )
+            binding = approval_binding(evaluation.policy_hash, action.digest, ask.rule_id, ask.gate, expiry)
+            request = ApprovalRequest(new_id(), binding, ask.rule_id, ask.gate.needs[0].name, user_id, expires_at)
         scopes = (Scope("tenant", str(self.tenant_id)), Scope("run", run_id))
         reservation = Reservation(
             key=TryKey(self.tenant_id, UUID(run_id), step, 1),
             decision_id=new_id(),
             hold_id=new_id(),
-            action=canonical_bytes(action),
-            digest=digest(action),
+            action=action.canonical,
+            digest=action.digest,
             kind="tool.call",
             tool=tool,
             idempotent=False,
             evaluated=verdict,
-            part_a=part_a(
-                subject={}, action=action, action_digest=digest(action), facts=facts, verdict=verdict, prices=None
+            part_a=policy_part_a(
+                subject={},
+                action=action,
+                policy_hash=evaluation.policy_hash,
+                verdict=verdict,
+                refusal=None,
+                prices=None,
             ),
             versions=FactVersions(run.versions.history, run.versions.role),
             amounts={"nano_usd": nano_usd, "calls": 1},

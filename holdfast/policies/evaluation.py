@@ -1,0 +1,127 @@
+"""An action of a run, held against the run's policy: what the engine said, and what stood against it besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from holdfast.actions.build import Action
+from holdfast.actions.run_facts import RunFacts
+from holdfast.policies.clocks import local_times
+from holdfast_verdict.actions.action import CanonicalAction
+from holdfast_verdict.actions.kinds import KINDS
+from holdfast_verdict.engine.deciding import decide
+from holdfast_verdict.engine.facts import Approval, Estimate, Facts
+from holdfast_verdict.engine.verdict import Verdict
+from holdfast_verdict.policy import Gate
+
+_FREE: Final = Estimate(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an action is denied whatever the policy says.
+
+    Attributes:
+        code: Stable reason code.
+        message: A sentence for people and models.
+    """
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was evaluated.
+
+    Attributes:
+        action: The action, as it was decided.
+        policy_hash: Hash of the policy.
+        verdict: What holds: the engine's verdict, or a deny by the refusal.
+        refusal: What stood against the action besides the policy, if anything.
+    """
+
+    action: CanonicalAction
+    policy_hash: bytes
+    verdict: Verdict
+    refusal: Refusal | None
+
+
+def canonical(action: Action) -> CanonicalAction:
+    """Returns an action as the engine takes it: with what its tool's definition says of boundary and labels."""
+    name = action.tool if action.kind == "tool.call" else action.kind
+    external = action.external
+    if action.kind in KINDS:
+        external = bool(KINDS[action.kind].get("external", True))
+    return CanonicalAction(
+        name, action.kind, action.value, action.canonical, action.digest, external, {"": action.yields}
+    )
+
+
+def evaluate(
+    run: RunFacts,
+    action: Action,
+    *,
+    estimate: Estimate | None = None,
+    approvals: Sequence[Approval] = (),
+    refusal: Refusal | None = None,
+) -> Evaluation:
+    """Decides on an action by the run's policy; total, like the engine.
+
+    Args:
+        run: The run, with its policy and PostgreSQL's time of reading.
+        action: The action.
+        estimate: What it may cost at worst; without, nothing.
+        approvals: Approvals that were asked for it.
+        refusal: What stands against it whatever the policy says.
+    """
+    asked = canonical(action)
+    if not action.known:
+        refusal = Refusal("action.unknown", f"{asked.name} is no action that this agent has")
+    elif action.malformed:
+        refusal = Refusal("action.malformed", action.malformed)
+    policy = run.policy.policy
+    if action.known and not action.malformed:
+        facts = Facts(
+            principal=run.principal,
+            now_ms=int(run.now.timestamp() * 1000),
+            zones=local_times(policy.zones, run.now) if policy.zones else {},
+            approvals=tuple(approvals),
+            estimate=estimate or _FREE,
+        )
+        verdict = decide(policy, asked, facts)
+        refusal = refusal or _unheld(verdict)
+    else:
+        verdict = Verdict("deny", "action.malformed", "")
+    if refusal is not None:
+        verdict = replace(verdict, verdict="deny", code=refusal.code, message=refusal.message, gates=(), approvals=())
+    return Evaluation(asked, run.policy.policy_hash, verdict, refusal)
+
+
+def _unheld(verdict: Verdict) -> Refusal | None:
+    """Says what of a verdict nobody here can hold an action to; it is refused, and never left out (LAW 7)."""
+    if verdict.verdict != "deny" and verdict.legs:
+        limits = ", ".join(leg.rule_id for leg in verdict.legs)
+        return Refusal("policy.limit_unsupported", f"this server cannot hold the limit {limits}")
+    if len(verdict.gates) > 1:
+        roles = sorted({need.name for ask in verdict.gates for need in ask.gate.needs})
+        message = f"needs the consent of {' and of '.join(roles)}; one action can ask only one of them"
+        return Refusal("policy.gates_conflict", message)
+    if verdict.gates and not is_plain(verdict.gates[0].gate):
+        return Refusal(
+            "policy.gate_unsupported", f"the gate {verdict.gates[0].rule_id} asks for more than one person of one role"
+        )
+    return None
+
+
+def is_plain(gate: Gate) -> bool:
+    """Says whether a gate asks for one person of one role."""
+    return (
+        len(gate.needs) == 1
+        and gate.needs[0].count == 1
+        and gate.needs[0].kind == "role"
+        and gate.escalate is None
+        and gate.not_requester
+    )

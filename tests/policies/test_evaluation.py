@@ -1,0 +1,177 @@
+"""What the server holds an action against: the run's policy and, where it can do less than a policy asks, a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+import pytest
+
+from holdfast.actions.build import Action
+from holdfast.actions.run_facts import RunFacts, RunPolicy
+from holdfast.ledger.types import FactVersions
+from holdfast.policies.evaluation import Evaluation, Refusal, evaluate
+from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.toolset import BUILTIN
+from holdfast_verdict import Facts, compile_policy, decide
+from holdfast_verdict.actions.action import CanonicalAction
+from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.engine.facts import Estimate
+from holdfast_verdict.record import policy_part_a
+
+NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)  # a Monday, eleven o'clock in Berlin
+
+
+def run(source: str) -> RunFacts:
+    """Returns a run that is decided by a policy."""
+    policy = compile_policy(source)
+    return RunFacts(
+        run_id=UUID(int=1),
+        tenant_id=UUID(int=2),
+        tenant="acme",
+        project_id=UUID(int=3),
+        project="desk",
+        user_id=UUID(int=4),
+        user="ann",
+        agent_name="helper",
+        role="clerk",
+        status="running",
+        ended=False,
+        deadline_at=NOW,
+        now=NOW,
+        versions=FactVersions(0, 1),
+        timeline_seq=0,
+        funded=False,
+        inputs=1,
+        agent=AgentDefinition.model_validate(
+            {"instructions": "x", "model": {"name": "m", "wire": "openai"}, "role": "clerk"}
+        ),
+        tools=BUILTIN,
+        policy=RunPolicy(policy, policy.policy_hash, UUID(int=5), None),
+    )
+
+
+def call(
+    tool: str,
+    args: Mapping[str, JsonValue] | None = None,
+    *,
+    known: bool = True,
+    malformed: str = "",
+    external: bool = True,
+) -> Action:
+    """Returns a call of a tool."""
+    value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": dict(args or {})}
+    return Action(
+        value,
+        canonical_bytes(value),
+        digest(value),
+        "tool.call",
+        tool,
+        known,
+        malformed,
+        idempotent=False,
+        external=external,
+    )
+
+
+def record_of(evaluation: Evaluation) -> dict[str, JsonValue]:
+    """Returns the record's part A, read again."""
+    refusal = evaluation.refusal
+    part_a = policy_part_a(
+        subject={},
+        action=evaluation.action,
+        policy_hash=evaluation.policy_hash,
+        verdict=evaluation.verdict,
+        refusal=None if refusal is None else {"code": refusal.code, "message": refusal.message},
+        prices={},
+    )
+    read: dict[str, JsonValue] = orjson.loads(part_a)
+    return read
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("role clerk { permit mail.send }", "policy.permitted"),
+        ("role clerk { permit mail.send limit mail.send count <= 5 per run }", "policy.limit_unsupported"),
+        ('role clerk { permit mail.send gate g: mail.send needs 2 of role("lead") }', "policy.gate_unsupported"),
+        ('role clerk { permit mail.send gate g: mail.send needs 1 of agent("risk") }', "policy.gate_unsupported"),
+        (
+            'role clerk { permit mail.send gate g: mail.send needs 1 of role("a"), 1 of role("b") }',
+            "policy.gate_unsupported",
+        ),
+        (
+            'role clerk { permit mail.send gate g: mail.send needs 1 of role("lead"), escalate to role("boss") after 1h }',
+            "policy.gate_unsupported",
+        ),
+        (
+            'role clerk { permit mail.send gate g: mail.send needs 1 of role("a") gate h: mail.send needs 1 of role("b") }',
+            "policy.gates_conflict",
+        ),
+        ("role clerk { permit mail.send } forbid external when run has secret", "facts.missing"),
+        ("role clerk { permit mail.send } invariant i: mail.send requires note.read succeeded", "facts.missing"),
+        ("role clerk { permit mail.send } at most 3 mail.send", "facts.missing"),
+        ("role clerk { permit mail.send where args.to from user }", "facts.missing"),
+        ('role clerk { permit mail.send where principal.roles contains "admin" }', "facts.missing"),
+    ],
+)
+def test_what_cannot_be_held_or_is_not_known_is_denied(source: str, code: str) -> None:
+    verdict = evaluate(run(source), call("mail.send", {"to": "x"})).verdict
+    assert verdict.code == code
+    assert verdict.allowed is (code == "policy.permitted")
+
+
+def test_time_is_the_runs_and_a_zone_that_nobody_knows_permits_nothing() -> None:
+    for zone, hours, allowed in (("Europe/Berlin", "11:00 and 12:00", True), ("UTC", "11:00 and 12:00", False)):
+        source = f'role clerk {{ permit mail.send where time in "{zone}" between {hours} on mon }}'
+        assert evaluate(run(source), call("mail.send")).verdict.allowed is allowed
+    source = 'role clerk { permit mail.send where time in "Nowhere/Atlantis" between 00:00 and 24:00 }'
+    assert evaluate(run(source), call("mail.send")).verdict.code == "facts.missing"
+
+
+def test_what_a_tool_says_of_its_boundary_counts() -> None:
+    source = 'role clerk { permit tools } forbid external code "no.way_out"'
+    assert evaluate(run(source), call("a", external=True)).verdict.code == "no.way_out"
+    assert evaluate(run(source), call("a", external=False)).verdict.allowed
+
+
+def test_what_is_unknown_or_malformed_is_denied_before_the_policy_is_asked() -> None:
+    at = run("role clerk { permit tools }")
+    for action, code in ((call("x", known=False), "action.unknown"), (call("x", malformed="no"), "action.malformed")):
+        evaluation = evaluate(at, action)
+        assert (evaluation.verdict.verdict, evaluation.verdict.code) == ("deny", code)
+        assert record_of(evaluation)["refusal"] == {"code": code, "message": evaluation.verdict.message}
+
+
+def test_a_refusal_goes_before_an_allow() -> None:
+    at = run("role clerk { permit tools }")
+    evaluation = evaluate(at, call("x"), refusal=Refusal("model.price_unknown", "nobody knows what it costs"))
+    assert (evaluation.verdict.verdict, evaluation.verdict.code) == ("deny", "model.price_unknown")
+
+
+@pytest.mark.parametrize("amount", [1, 200, 2_000])
+def test_a_record_gives_the_same_verdict_again(amount: int) -> None:
+    source = """role clerk {
+      permit pay where args.amount <= 1_000 and principal.user == "ann" and time in "Europe/Berlin" between 08:00 and 20:00
+      gate g: pay where args.amount > 100 or estimate.spend > usd(1) needs 1 of role("lead")
+    }
+    forbid external when args.amount == 3"""
+    at = run(source)
+    evaluation = evaluate(at, call("pay", {"amount": amount}, external=True), estimate=Estimate(5, 5))
+    record = record_of(evaluation)
+    assert record["engine"] == "policy/1"
+    assert record["policy_hash"] == compile_policy(source).policy_hash.hex()
+    boundary = record["boundary"]
+    assert isinstance(boundary, dict)
+    value = record["action"]
+    assert isinstance(value, dict)
+    action = CanonicalAction(
+        "pay", "tool.call", value, canonical_bytes(value), digest(value), boundary["external"] is True
+    )
+    facts = record["facts"]
+    assert isinstance(facts, dict)
+    again = decide(at.policy.policy, action, Facts.from_json(facts))
+    assert {"verdict": again.verdict, "code": again.code, "rule_id": again.rule_id} == record["evaluated"]
+    assert again.to_json()["trace"] == record["trace"]
