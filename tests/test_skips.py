@@ -23,14 +23,31 @@ def test_skipped():
 """
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(
     ("reason", "ci", "code"),
     [("no database", "true", 1), ("no database", "", 0), ("no user namespace here: refused", "true", 0)],
 )
-def test_an_unexpected_skip_fails_where_tests_must_run(tmp_path: Path, reason: str, ci: str, code: int) -> None:
-    (tmp_path / "test_it.py").write_text(SKIPPING.format(reason=reason), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.skips", "-c", os.devnull, str(tmp_path)]
+def test_an_unexpected_skip_fails_where_tests_must_run(
+    tmp_path: Path, reason: str, ci: str, code: int, processes: str
+) -> None:
+    for name in ("test_it.py", "test_that.py"):
+        (tmp_path / name).write_text(SKIPPING.format(reason=reason), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.skips",
+        "-n",
+        processes,
+        "-c",
+        os.devnull,
+        str(tmp_path),
+    ]
     environment = {**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout
-    assert "skipped for the machine: " in done.stdout
+    skipped = (2, 0) if "user namespace" in reason else (0, 2)
+    assert "skipped for the machine: {}, unexpectedly: {}".format(*skipped) in done.stdout
