@@ -21,6 +21,7 @@ from typing import Final
 
 from bench.report import Figure, Report
 from holdfast.errors import ConfigurationInvalid
+from sandbox.frames import Request
 from sandbox.job import Job, Limits, Result
 from sandbox.service import Sandbox, Settings
 
@@ -150,13 +151,19 @@ async def _outside(attempt: Attempt, folder: Path) -> int:
         os.close(write)
 
 
+async def _answer(_: Request) -> bool:
+    """Says yes to everything: whoever gets as far as here has been let through."""
+    return True
+
+
 async def try_attempt(attempt: Attempt, sandbox: Sandbox) -> Outcome:
     """Tries one attempt outside and inside."""
     with tempfile.TemporaryDirectory(prefix="holdfast-escape-") as folder:
         outside = await _outside(attempt, Path(folder))
     async with _set_up(attempt) as arguments:
         job = Job(attempt.path.read_text(encoding="utf-8"), arguments=arguments, limits=_LIMITS, name="attempt.py")
-        inside = await sandbox.submit(job)
+        # only what is about the supervisor has one: all others have no connection to look for
+        inside = await sandbox.submit(job, act=_answer if attempt.category.startswith("supervisor") else None)
     return Outcome(attempt, outside, inside)
 
 

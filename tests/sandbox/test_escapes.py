@@ -30,7 +30,8 @@ def test_there_are_attempts_of_every_category() -> None:
     found = [attempt.category for attempt in attempts(SUITE)]
     assert len(found) >= 150
     assert set(found) == {
-        "cross_job", "filesystem", "kernel", "network", "output", "privilege", "process", "resources", "zygote",
+        "cross_job", "filesystem", "kernel", "network", "output", "privilege", "process", "resources", "supervisor",
+        "zygote",
     }  # fmt: skip
 
 
