@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,16 @@ from typing import Final, Literal, Self
 
 from sandbox.errors import JobInvalid, LayerMissing, SandboxLost
 from sandbox.frames import Request
-from sandbox.job import SENTENCES, Because, Job, Killed, Limits, Raised, Result
+from sandbox.job import Because, Job, Limits, Result
 from sandbox.layers import WEAKER, Layer, Receipt
 from sandbox.native import canary, kernel
-from sandbox.native.cgroups import Cgroups, Use, open_cgroups
+from sandbox.native.cgroups import Cgroups, open_cgroups
 from sandbox.native.files import Collector, check_name, lay
-from sandbox.native.host import OnOutput, Watched, Worker, ZygoteProcess, read_report
+from sandbox.native.host import ZygoteProcess
 from sandbox.native.pool import Pool
+from sandbox.native.watch import OnOutput, Watched, read_report
+from sandbox.native.worker import Worker
+from sandbox.outcome import outcome
 from sandbox.supervisor import Act, Bounds, Supervisor
 
 _UIDS_FIRST: Final = 200_000
@@ -32,7 +34,6 @@ _OWN_PYTHON: Final = str(
     Path(sys.executable).resolve()
 )  # not that of a virtual environment, whose packages are not the jobs' business
 _CODE_BYTES_MAX: Final = 4 * 2**20
-_TEXT_MAX: Final = 16_000
 _UNPRIVILEGED_MAY_LACK: Final = frozenset({Layer.OWN_UID, Layer.CGROUP})
 
 
@@ -246,7 +247,7 @@ class Sandbox:
             finally:
                 use = await asyncio.shield(self._pool.give_back(worker))
         full = disk.f_bavail == 0 or disk.f_favail == 0
-        result = self._result(job, watched, use, report, collector, warm=warm, full=full)
+        result = outcome(job.limits, watched, use, report, collector, self.receipt, warm=warm, full=full)
         return result if supervisor is None else replace(result, calls=supervisor.calls, cut_off=supervisor.cut_off)
 
     def _supervise(self, worker: Worker, act: Act) -> Supervisor:
@@ -268,35 +269,6 @@ class Sandbox:
         if supervisor is not None:
             await supervisor.end()
         return watched
-
-    def _result(
-        self,
-        job: Job,
-        watched: Watched,
-        use: Use | None,
-        report: dict[str, object],
-        collector: Collector,
-        *,
-        warm: bool,
-        full: bool,
-    ) -> Result:
-        status = os.waitstatus_to_exitcode(watched.ended.status)
-        killed, exhausted = _why(job.limits, watched, use, status, full=full)
-        return Result(
-            exit_status=status if status >= 0 else 128 - status,
-            stdout=watched.stdout,
-            stderr=watched.stderr,
-            raised=_raised(report) if status > 0 else None,
-            killed=killed,
-            exhausted=exhausted,
-            files=tuple(collector.files),
-            refused=collector.refused,
-            wall_ms=watched.wall_ms,
-            cpu_ms=use.cpu_ns / 1e6 if use is not None and use.cpu_ns else watched.ended.cpu_s * 1000,
-            memory_peak_bytes=use.memory_peak_bytes if use is not None else watched.ended.rss_kib * 1024,
-            warm=warm,
-            receipt=self.receipt,
-        )
 
     async def close(self) -> None:
         """Ends every job and removes all that was made on the host."""
@@ -325,45 +297,3 @@ def _check(job: Job) -> None:
             raise JobInvalid(f"the limit {name} must be more than nothing")
     for name in job.files:
         check_name(name)
-
-
-def _why(
-    limits: Limits, watched: Watched, use: Use | None, status: int, *, full: bool
-) -> tuple[Killed | None, tuple[Because, ...]]:
-    """Returns why a job was ended, if it was, and what it ran out of otherwise."""
-    exhausted = []
-    if use is not None and use.memory_kills:
-        exhausted.append(Because.MEMORY)
-    if use is not None and use.pids_refused:
-        exhausted.append(Because.PIDS)
-    if full:
-        exhausted.append(Because.DISK)
-    because, detail = watched.killed or (None, "")
-    if because is None and status < 0:
-        detail = signal.Signals(-status).name
-        if Because.MEMORY in exhausted:
-            because, detail = Because.MEMORY, ""
-        # the kernel counts that limit in ticks, coarser than what a process has used in the end; nothing inside can kill it so
-        elif watched.ended.cpu_s >= limits.cpu_s / 2 and -status in (signal.SIGKILL, signal.SIGXCPU):
-            because, detail = Because.CPU, ""
-        elif -status == signal.SIGXFSZ:
-            because, detail = Because.DISK, ""
-        elif -status == signal.SIGSYS:
-            because, detail = Because.FORBIDDEN_CALL, "one by the numbers of another architecture"
-        else:
-            because = Because.SIGNAL
-    if because is None:
-        return None, tuple(exhausted)
-    return Killed(because, SENTENCES[because].format(detail), detail), tuple(exhausted)
-
-
-def _raised(report: dict[str, object]) -> Raised | None:
-    kind, message, traceback, line = (report.get(name) for name in ("kind", "message", "traceback", "line"))
-    if (
-        not isinstance(kind, str)
-        or not isinstance(message, str)
-        or not isinstance(traceback, str)
-        or not isinstance(line, int)
-    ):
-        return None
-    return Raised(kind[:200], message[:_TEXT_MAX], line, traceback[:_TEXT_MAX])

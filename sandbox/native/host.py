@@ -6,27 +6,23 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import socket
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from holdfast.errors import HoldfastError
 from sandbox.errors import LayerMissing, SandboxLost
-from sandbox.job import Because, Job, Limits
+from sandbox.job import Job, Limits
 from sandbox.layers import Layer
-from sandbox.native import runner, seccomp
-from sandbox.native.cgroups import Cgroups, Group, Use
+from sandbox.native.cgroups import Cgroups, Use
+from sandbox.native.watch import OnOutput, Watch, Watched
+from sandbox.native.worker import Ended, Worker, readable
 from sandbox.supervisor import Door, Peer, Supervisor, intrude, was_let_in
-
-OnOutput = Callable[[str, bytes], None]
-"""Called with `stdout` or `stderr` and what was printed."""
 
 _SOURCE: Final = str(Path(__file__).resolve().parents[2])
 _BOOT: Final = (
@@ -37,70 +33,6 @@ _MESSAGE_MAX: Final = 65_536
 _FRAME: Final = struct.Struct("!I")
 _READ: Final = 65_536
 _GRACE_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended."""
-
-    status: int
-    cpu_s: float
-    rss_kib: int
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One process that is in its layers, for one job."""
-
-    name: str
-    slot: int
-    limits: Limits
-    pid: int = 0
-    base_bytes: int = 0
-    control: socket.socket | None = None
-    stdout: int = -1
-    stderr: int = -1
-    report: int = -1
-    folder: int = -1
-    pidfd: int = -1
-    listener: int = -1
-    door: Door | None = None
-    link: socket.socket | None = None
-    group: Group | None = None
-    admitting: asyncio.Task[None] | None = None
-    achieved: dict[str, str] = field(default_factory=dict)
-    made: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def kill(self) -> None:
-        """Ends it, and all that it started, which is in its pid namespace."""
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Closes every descriptor; the job's folder goes with the last of them."""
-        if self.control is not None:
-            self.control.close()
-        if self.door is not None:
-            self.door.close()
-        if self.link is not None:
-            self.link.close()
-        for fd in (self.stdout, self.stderr, self.report, self.folder, self.pidfd, self.listener):
-            if fd >= 0:
-                os.close(fd)
-        self.stdout = self.stderr = self.report = self.folder = self.pidfd = self.listener = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What was seen of a job while it ran."""
-
-    stdout: bytes
-    stderr: bytes
-    killed: tuple[Because, str] | None
-    ended: Ended
-    wall_ms: float
 
 
 class ZygoteProcess:
@@ -327,7 +259,7 @@ class ZygoteProcess:
         assert control is not None
         buffer, fds = b"", list[int]()
         while len(buffer) < _FRAME.size or len(buffer) < _FRAME.size + _FRAME.unpack_from(buffer)[0]:
-            await _readable(control.fileno())
+            await readable(control.fileno())
             part, more, _, _ = socket.recv_fds(control, _READ, 1)
             fds += more
             if not part:
@@ -350,7 +282,7 @@ class ZygoteProcess:
         self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None = None
     ) -> Watched:
         """Gives a process its job, and watches it to its end."""
-        watch = _Watch(worker, job.limits, on_output, self._without)
+        watch = Watch(worker, job.limits, on_output, self._without)
         message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
         if job.limits != worker.limits:
             message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
@@ -407,104 +339,3 @@ def _clean(worker: Worker) -> Use | None:
         return use
     finally:
         worker.close()
-
-
-async def _readable(fd: int) -> None:
-    """Waits until something can be read."""
-    loop = asyncio.get_running_loop()
-    waiting = asyncio.Event()
-    loop.add_reader(fd, waiting.set)
-    try:
-        await waiting.wait()
-    finally:
-        loop.remove_reader(fd)
-
-
-class _Watch:
-    """Reads what a job prints, counts it, hears of forbidden calls, and keeps the time."""
-
-    def __init__(self, worker: Worker, limits: Limits, on_output: OnOutput | None, without: frozenset[Layer]) -> None:
-        self._worker = worker
-        self._limits = limits
-        self._on_output = on_output
-        self._without = without
-        self._parts: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._left = limits.output_bytes
-        self._killed: tuple[Because, str] | None = None
-        self._began = 0.0
-        self._took_ms = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """Starts watching."""
-        loop = asyncio.get_running_loop()
-        self._began = time.monotonic()
-        loop.add_reader(self._worker.stdout, self._read, "stdout", self._worker.stdout)
-        loop.add_reader(self._worker.stderr, self._read, "stderr", self._worker.stderr)
-        if self._worker.listener >= 0:
-            loop.add_reader(self._worker.listener, self._forbidden)
-        if Layer.WALL_CLOCK not in self._without:
-            self._timer = loop.call_later(self._limits.wall_ms / 1000, self._kill, Because.TIME, "")
-
-    def _kill(self, because: Because, detail: str) -> None:
-        if self._killed is None:
-            self._killed = (because, detail)
-        self._worker.kill()
-
-    def _forbidden(self) -> None:
-        try:
-            name = seccomp.forbidden_call(self._worker.listener)
-        except OSError:
-            name = None
-        if name is None:
-            return  # who made it is gone already; the next one may not be
-        self._kill(Because.FORBIDDEN_CALL, name)
-        asyncio.get_running_loop().remove_reader(self._worker.listener)
-
-    def _read(self, stream: str, fd: int) -> None:
-        try:
-            part = os.read(fd, _READ)
-        except BlockingIOError:
-            return
-        if not part:
-            asyncio.get_running_loop().remove_reader(fd)
-            return
-        self._take(stream, part)
-
-    def _take(self, stream: str, part: bytes) -> None:
-        if Layer.OUTPUT not in self._without and len(part) > self._left:
-            part = part[: self._left]
-            self._kill(Because.OUTPUT, "")
-        self._left -= len(part)
-        if part:
-            self._parts[stream] += part
-            if self._on_output is not None:
-                self._on_output(stream, part)
-
-    def finish(self) -> None:
-        """Stops watching; takes what is still in the pipes, whose writers are all gone."""
-        loop = asyncio.get_running_loop()
-        self._took_ms = (time.monotonic() - self._began) * 1000
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._worker.listener >= 0:
-            loop.remove_reader(self._worker.listener)
-        for stream, fd in (("stdout", self._worker.stdout), ("stderr", self._worker.stderr)):
-            loop.remove_reader(fd)
-            with contextlib.suppress(BlockingIOError):
-                while self._left > 0 and (part := os.read(fd, _READ)):
-                    self._take(stream, part)
-
-    def watched(self, ended: Ended) -> Watched:
-        """Returns what was seen."""
-        return Watched(bytes(self._parts["stdout"]), bytes(self._parts["stderr"]), self._killed, ended, self._took_ms)
-
-
-def read_report(worker: Worker) -> dict[str, object]:
-    """Returns what a job's process left of the exception it ended with: text from inside, of which nothing is believed but its form."""
-    raw = os.pread(worker.report, runner.REPORT_BYTES, 0).partition(b"\0")[0]
-    try:
-        found = json.loads(raw) if raw else {}
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

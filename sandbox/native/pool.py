@@ -10,7 +10,8 @@ from typing import Final
 from holdfast.errors import HoldfastError
 from sandbox.job import Limits
 from sandbox.native.cgroups import Use
-from sandbox.native.host import Worker, ZygoteProcess
+from sandbox.native.host import ZygoteProcess
+from sandbox.native.worker import Worker
 
 _SHRINK_AFTER_S: Final = 10.0
 

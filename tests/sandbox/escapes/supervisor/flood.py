@@ -32,7 +32,7 @@ for _ in range(3000):
     try:
         link.sendall(frame())
     except OSError:
-        raise SystemExit(1)
+        raise SystemExit(1) from None
     if not answered():
         raise SystemExit(1)
 raise SystemExit(42)

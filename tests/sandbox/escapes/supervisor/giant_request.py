@@ -31,5 +31,5 @@ def answered():
 try:
     link.sendall(frame(arguments={"a": "x" * (16 << 20)}))
 except OSError:
-    raise SystemExit(1)
+    raise SystemExit(1) from None
 raise SystemExit(42 if answered() else 1)

@@ -35,5 +35,5 @@ time.sleep(7)
 try:
     link.sendall(whole[9:])
 except OSError:
-    raise SystemExit(1)
+    raise SystemExit(1) from None
 raise SystemExit(42 if answered() else 1)

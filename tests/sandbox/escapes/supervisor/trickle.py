@@ -33,6 +33,6 @@ for byte in frame():
     try:
         link.sendall(bytes([byte]))
     except OSError:
-        raise SystemExit(1)
+        raise SystemExit(1) from None
     time.sleep(0.1)
 raise SystemExit(42 if answered() else 1)

@@ -1,0 +1,122 @@
+"""Watching a job from outside: what it prints, what it is forbidden, how long it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sandbox.job import Because, Limits
+from sandbox.layers import Layer
+from sandbox.native import runner, seccomp
+from sandbox.native.worker import Ended, Worker
+
+OnOutput = Callable[[str, bytes], None]
+"""Called with `stdout` or `stderr` and what was printed."""
+_READ: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was seen of a job while it ran."""
+
+    stdout: bytes
+    stderr: bytes
+    killed: tuple[Because, str] | None
+    ended: Ended
+    wall_ms: float
+
+
+class Watch:
+    """Reads what a job prints, counts it, hears of forbidden calls, and keeps the time."""
+
+    def __init__(self, worker: Worker, limits: Limits, on_output: OnOutput | None, without: frozenset[Layer]) -> None:
+        self._worker = worker
+        self._limits = limits
+        self._on_output = on_output
+        self._without = without
+        self._parts: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._left = limits.output_bytes
+        self._killed: tuple[Because, str] | None = None
+        self._began = 0.0
+        self._took_ms = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Starts watching."""
+        loop = asyncio.get_running_loop()
+        self._began = time.monotonic()
+        loop.add_reader(self._worker.stdout, self._read, "stdout", self._worker.stdout)
+        loop.add_reader(self._worker.stderr, self._read, "stderr", self._worker.stderr)
+        if self._worker.listener >= 0:
+            loop.add_reader(self._worker.listener, self._forbidden)
+        if Layer.WALL_CLOCK not in self._without:
+            self._timer = loop.call_later(self._limits.wall_ms / 1000, self._kill, Because.TIME, "")
+
+    def _kill(self, because: Because, detail: str) -> None:
+        if self._killed is None:
+            self._killed = (because, detail)
+        self._worker.kill()
+
+    def _forbidden(self) -> None:
+        try:
+            name = seccomp.forbidden_call(self._worker.listener)
+        except OSError:
+            name = None
+        if name is None:
+            return  # who made it is gone already; the next one may not be
+        self._kill(Because.FORBIDDEN_CALL, name)
+        asyncio.get_running_loop().remove_reader(self._worker.listener)
+
+    def _read(self, stream: str, fd: int) -> None:
+        try:
+            part = os.read(fd, _READ)
+        except BlockingIOError:
+            return
+        if not part:
+            asyncio.get_running_loop().remove_reader(fd)
+            return
+        self._take(stream, part)
+
+    def _take(self, stream: str, part: bytes) -> None:
+        if Layer.OUTPUT not in self._without and len(part) > self._left:
+            part = part[: self._left]
+            self._kill(Because.OUTPUT, "")
+        self._left -= len(part)
+        if part:
+            self._parts[stream] += part
+            if self._on_output is not None:
+                self._on_output(stream, part)
+
+    def finish(self) -> None:
+        """Stops watching; takes what is still in the pipes, whose writers are all gone."""
+        loop = asyncio.get_running_loop()
+        self._took_ms = (time.monotonic() - self._began) * 1000
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._worker.listener >= 0:
+            loop.remove_reader(self._worker.listener)
+        for stream, fd in (("stdout", self._worker.stdout), ("stderr", self._worker.stderr)):
+            loop.remove_reader(fd)
+            with contextlib.suppress(BlockingIOError):
+                while self._left > 0 and (part := os.read(fd, _READ)):
+                    self._take(stream, part)
+
+    def watched(self, ended: Ended) -> Watched:
+        """Returns what was seen."""
+        return Watched(bytes(self._parts["stdout"]), bytes(self._parts["stderr"]), self._killed, ended, self._took_ms)
+
+
+def read_report(worker: Worker) -> dict[str, object]:
+    """Returns what a job's process left of the exception it ended with: text from inside, of which nothing is believed but its form."""
+    raw = os.pread(worker.report, runner.REPORT_BYTES, 0).partition(b"\0")[0]
+    try:
+        found = json.loads(raw) if raw else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

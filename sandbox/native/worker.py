@@ -1,0 +1,78 @@
+"""One process that is in its layers, as the sandbox holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+
+from sandbox.job import Limits
+from sandbox.native.cgroups import Group
+from sandbox.supervisor import Door
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended."""
+
+    status: int
+    cpu_s: float
+    rss_kib: int
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process that is in its layers, for one job."""
+
+    name: str
+    slot: int
+    limits: Limits
+    pid: int = 0
+    base_bytes: int = 0
+    control: socket.socket | None = None
+    stdout: int = -1
+    stderr: int = -1
+    report: int = -1
+    folder: int = -1
+    pidfd: int = -1
+    listener: int = -1
+    door: Door | None = None
+    link: socket.socket | None = None
+    group: Group | None = None
+    admitting: asyncio.Task[None] | None = None
+    achieved: dict[str, str] = field(default_factory=dict)
+    made: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def kill(self) -> None:
+        """Ends it, and all that it started, which is in its pid namespace."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Closes every descriptor; the job's folder goes with the last of them."""
+        if self.control is not None:
+            self.control.close()
+        if self.door is not None:
+            self.door.close()
+        if self.link is not None:
+            self.link.close()
+        for fd in (self.stdout, self.stderr, self.report, self.folder, self.pidfd, self.listener):
+            if fd >= 0:
+                os.close(fd)
+        self.stdout = self.stderr = self.report = self.folder = self.pidfd = self.listener = -1
+
+
+async def readable(fd: int) -> None:
+    """Waits until something can be read."""
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.Event()
+    loop.add_reader(fd, waiting.set)
+    try:
+        await waiting.wait()
+    finally:
+        loop.remove_reader(fd)
