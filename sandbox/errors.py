@@ -32,6 +32,13 @@ class SandboxLost(HoldfastError):
     status = 503
 
 
+class SessionLost(HoldfastError):
+    """The interpreter of a session is gone, and with it everything that its cells had made."""
+
+    code = "session.lost"
+    status = 410
+
+
 class JobInvalid(HoldfastError):
     """A job's files, code or limits are not such as can be run."""
 

@@ -6,7 +6,8 @@ import asyncio
 import fcntl
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +19,13 @@ from sandbox.job import Because, Job, Limits, Result
 from sandbox.layers import WEAKER, Layer, Receipt
 from sandbox.native import canary, kernel
 from sandbox.native.cgroups import Cgroups, open_cgroups
-from sandbox.native.files import Collector, check_name, lay
+from sandbox.native.files import Collector, check_name, is_full, lay
 from sandbox.native.host import ZygoteProcess
 from sandbox.native.pool import Pool
 from sandbox.native.watch import OnOutput, Watched, read_report
-from sandbox.native.worker import Worker
+from sandbox.native.worker import Worker, send
 from sandbox.outcome import outcome
+from sandbox.session import Record, Session
 from sandbox.supervisor import Act, Bounds, Supervisor
 
 _UIDS_FIRST: Final = 200_000
@@ -236,19 +238,76 @@ class Sandbox:
         async with self._running:
             worker, warm = await self._pool.take(job.limits)
             try:
-                owner = self._uid_base + worker.slot if self._uid_base and Layer.OWN_UID not in self._missing else None
-                laid = lay(worker.folder, job.files, owner) if job.files else {}
+                laid = self._lay(worker, job)
                 supervisor = self._supervise(worker, act) if act is not None else None
                 watched = await self._run(worker, job, on_output, supervisor)
                 collector = Collector(job.limits, laid, outputs)
                 collector.collect(worker.folder)
-                disk = os.statvfs(worker.folder)
+                full = is_full(worker.folder)
                 report = read_report(worker)
             finally:
                 use = await asyncio.shield(self._pool.give_back(worker))
-        full = disk.f_bavail == 0 or disk.f_favail == 0
         result = outcome(job.limits, watched, use, report, collector, self.receipt, warm=warm, full=full)
         return result if supervisor is None else replace(result, calls=supervisor.calls, cut_off=supervisor.cut_off)
+
+    @asynccontextmanager
+    async def session(
+        self,
+        *,
+        limits: Limits | None = None,
+        files: Mapping[str, bytes | Path] | None = None,
+        act: Act | None = None,
+        record: Record | None = None,
+    ) -> AsyncIterator[Session]:
+        """Keeps an interpreter for as long as the context lasts, which runs one cell after another.
+
+        It takes the place of one running job. It is never handed from one run to another: whoever opens it owns it.
+
+        Args:
+            limits: What it may use at most; wall clock, output and output files count for each cell.
+            files: Input files.
+            act: Called with each request that its cells make; without it they have no way to make one.
+            record: Of an earlier session, to whose state it is brought first.
+
+        Raises:
+            JobInvalid: If it cannot be run as it is.
+            SandboxLost: If the zygote ended.
+            SessionLost: If it cannot be brought to the state of the record.
+        """
+        job = Job("", limits=limits or self.settings.limits, files=files or {}, name="session")
+        _check(job)
+        if self._zygote is None or self._pool is None:
+            raise SandboxLost("the sandbox is not started", remedy="Call `start`, or use it as a context.")
+        async with self._running:
+            worker, _ = await self._pool.take(job.limits)
+            supervisor, cancelled = None, False
+            try:
+                laid = self._lay(worker, job)
+                message = self._zygote.message(worker, job) | {"kept": True}
+                if act is not None:
+                    supervisor = self._supervise(worker, act)
+                    message["token"] = supervisor.token
+                    supervisor.begin()
+                await send(worker, message)
+                session = Session(worker, job.limits, laid, self.receipt, supervisor, self._missing)
+                if record is not None:
+                    await session.restore(record)
+                yield session
+            except asyncio.CancelledError:
+                cancelled = True
+                raise
+            finally:
+                worker.kill()
+                try:
+                    if supervisor is not None:
+                        await asyncio.shield(supervisor.end(cancel=cancelled))
+                finally:
+                    await asyncio.shield(self._pool.give_back(worker))
+
+    def _lay(self, worker: Worker, job: Job) -> dict[str, str]:
+        """Lays a job's files into its folder; returns their digests."""
+        owner = self._uid_base + worker.slot if self._uid_base and Layer.OWN_UID not in self._missing else None
+        return lay(worker.folder, job.files, owner) if job.files else {}
 
     def _supervise(self, worker: Worker, act: Act) -> Supervisor:
         link, worker.link = worker.link, None

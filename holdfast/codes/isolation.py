@@ -28,6 +28,13 @@ CODES: Final = (
         "The sentence says which; name files within the job's folder, and keep to the limits.",
         status=422,
     ),
+    Code(
+        "session.lost",
+        (Place.RESULT,),
+        "The interpreter of a session is gone, and with it everything that its cells had made.",
+        "Begin a new session. The sentence says what ended the last one, or why its cells cannot be run again.",
+        status=410,
+    ),
     result(
         "supervisor.absent",
         "Code in a job asked its run for something, and the job was given no way to ask.",

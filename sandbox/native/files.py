@@ -86,6 +86,12 @@ def _create(at: int, name: str, data: bytes, owner: int | None) -> None:
             os.fchown(file.fileno(), owner, owner)
 
 
+def is_full(folder: int) -> bool:
+    """Says whether a job's tmpfs has no room left."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail == 0 or disk.f_favail == 0
+
+
 class Collector:
     """Takes a job's output files, one after another, within its limits; says of every other why it was left."""
 

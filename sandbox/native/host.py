@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from sandbox.job import Job, Limits
 from sandbox.layers import Layer
 from sandbox.native.cgroups import Cgroups, Use
 from sandbox.native.watch import OnOutput, Watch, Watched
-from sandbox.native.worker import Ended, Worker, readable
+from sandbox.native.worker import FRAME, Ended, Worker, readable, send
 from sandbox.supervisor import Door, Peer, Supervisor, intrude, was_let_in
 
 _SOURCE: Final = str(Path(__file__).resolve().parents[2])
@@ -30,7 +29,6 @@ _BOOT: Final = (
     "from sandbox.native.zygote import main; main(int(sys.argv[1]), sys.argv[2])"
 )
 _MESSAGE_MAX: Final = 65_536
-_FRAME: Final = struct.Struct("!I")
 _READ: Final = 65_536
 _GRACE_S: Final = 30.0
 
@@ -48,7 +46,7 @@ class ZygoteProcess:
             "parent": os.getpid(),
         }
         self._python = python
-        self._without = without
+        self.without = without
         self._uid_base = uid_base
         self._cgroups = cgroups
         self._workers: dict[str, Worker] = {}
@@ -77,7 +75,7 @@ class ZygoteProcess:
         # the mount on it is the zygote's own: for everybody else this stays an empty folder
         with tempfile.TemporaryDirectory(prefix="holdfast-root-") as folder:
             settings = json.dumps({**self._settings, "folder": folder})
-            environment = dict(os.environ) if Layer.ENVIRONMENT in self._without else {}
+            environment = dict(os.environ) if Layer.ENVIRONMENT in self.without else {}
             with theirs:
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603 (our own interpreter; starting it takes a millisecond, once)
                     [self._python, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), settings, _SOURCE],
@@ -193,7 +191,7 @@ class ZygoteProcess:
                 seed(worker.folder)
             worker.door = Door(worker.folder, self._owner(worker))
             intruder = intrude(worker.door) if facts is not None else None
-            await self._send(worker, {"go": True})
+            await send(worker, {"go": True})
             await self._ready(worker)
             self._let_in(worker)
             if intruder is not None and was_let_in(intruder):
@@ -206,7 +204,7 @@ class ZygoteProcess:
 
     def _owner(self, worker: Worker) -> int | None:
         """Returns the uid that a process has on the host; nothing if it is this one's own."""
-        own = not self.privileged or Layer.OWN_UID in self._without
+        own = not self.privileged or Layer.OWN_UID in self.without
         return None if own else self._uid_base + worker.slot
 
     def _let_in(self, worker: Worker) -> None:
@@ -214,7 +212,7 @@ class ZygoteProcess:
         assert worker.door is not None
         owner = self._owner(worker)
         expected = Peer(worker.pid, os.geteuid() if owner is None else owner)
-        worker.link = worker.door.admit(expected, checked=Layer.SUPERVISOR not in self._without)
+        worker.link = worker.door.admit(expected, checked=Layer.SUPERVISOR not in self.without)
         worker.door.close()
         worker.door = None
         if worker.link is None:
@@ -244,28 +242,19 @@ class ZygoteProcess:
         if self.lost or self._orders is None:
             raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
 
-    @staticmethod
-    async def _send(worker: Worker, message: Mapping[str, object]) -> None:
-        assert worker.control is not None
-        body = json.dumps(message).encode()
-        try:
-            await asyncio.get_running_loop().sock_sendall(worker.control, _FRAME.pack(len(body)) + body)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it has ended, which is told elsewhere
-
     async def _ready(self, worker: Worker) -> None:
         """Waits for the one message of a process that is in its layers, and takes the filter's listener from it."""
         control = worker.control
         assert control is not None
         buffer, fds = b"", list[int]()
-        while len(buffer) < _FRAME.size or len(buffer) < _FRAME.size + _FRAME.unpack_from(buffer)[0]:
+        while len(buffer) < FRAME.size or len(buffer) < FRAME.size + FRAME.unpack_from(buffer)[0]:
             await readable(control.fileno())
             part, more, _, _ = socket.recv_fds(control, _READ, 1)
             fds += more
             if not part:
                 raise LayerMissing(Layer.DESCRIPTORS, 0, "a new process ended before it was in its layers")
             buffer += part
-        message = json.loads(buffer[_FRAME.size :])
+        message = json.loads(buffer[FRAME.size :])
         worker.achieved = {str(name): str(what) for name, what in message.get("achieved", {}).items()}
         if fds:
             worker.listener = fds[0]
@@ -275,23 +264,29 @@ class ZygoteProcess:
                 if layer in worker.achieved:
                     raise LayerMissing(layer, 0, worker.achieved[layer])
             raise LayerMissing(Layer(message["failed"]), int(message["errno"]), str(message["what"]))
-        if not fds and Layer.SECCOMP not in self._without:
+        if not fds and Layer.SECCOMP not in self.without:
             raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
+
+    @staticmethod
+    def message(worker: Worker, job: Job) -> dict[str, object]:
+        """Returns what a process is told of its job."""
+        message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
+        if job.limits != worker.limits:
+            message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
+        return message
 
     async def run(
         self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None = None
     ) -> Watched:
         """Gives a process its job, and watches it to its end."""
-        watch = Watch(worker, job.limits, on_output, self._without)
-        message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
-        if job.limits != worker.limits:
-            message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
+        watch = Watch(worker, job.limits, on_output, self.without)
+        message = self.message(worker, job)
         if supervisor is not None:
             message["token"] = supervisor.token
             supervisor.begin()
         watch.begin()
         try:
-            await self._send(worker, message)
+            await send(worker, message)
             ended = await asyncio.shield(worker.ended)
         except asyncio.CancelledError:
             worker.kill()

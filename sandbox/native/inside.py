@@ -240,8 +240,10 @@ def run(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int]) -> N
     narrowed = job.get("limits")
     if isinstance(narrowed, dict):
         set_limits(narrowed)
-    os.close(CONTROL)
     if isinstance(order.get("canary"), dict):
         with contextlib.suppress(OSError):
             os.close(_PROC)
+    if job.get("kept"):
+        runner.keep(job, address, link, _receive, _send)
+    os.close(CONTROL)
     runner.execute(job, address, link)

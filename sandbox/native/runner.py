@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import ctypes
 import gc
@@ -11,7 +12,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -68,9 +69,9 @@ def _connect_guest(link: int, token: object) -> None:
     sys.modules["holdfast_guest"]._connect(link, token)
 
 
-def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:
-    """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for."""
-    name, code = str(job["name"]), str(job["code"])
+def _prepare(job: Mapping[str, object], link: int) -> ModuleType:
+    """Makes the process into one that runs a program; returns its main module."""
+    name = str(job["name"])
     arguments = job["arguments"]
     assert isinstance(arguments, list)  # so the sandbox writes it
     sys.argv = [name, *map(str, arguments)]
@@ -80,16 +81,52 @@ def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115 (as above)
     _connect_guest(link, job.get("token"))
     gc.enable()
-    status = 1
+    return _main_module(name)
+
+
+def _run(code: str, name: str, module: ModuleType, address: int, *, shown: bool) -> int:
+    """Runs code in a module; returns a status. If it ends with an expression, that is shown, as an interpreter does."""
     try:
-        module = _main_module(name)
         linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-        exec(compile(code, name, "exec"), module.__dict__)  # noqa: S102 (this is what the sandbox is for)
-        status = 0
+        tree, last = ast.parse(code, name), None
+        if shown and tree.body and isinstance(tree.body[-1], ast.Expr):
+            last = ast.Expression(tree.body[-1].value)
+            del tree.body[-1]
+        exec(compile(tree, name, "exec"), module.__dict__)  # noqa: S102 (this is what the sandbox is for)
+        if last is not None:
+            sys.displayhook(eval(compile(last, name, "eval"), module.__dict__))  # noqa: S307 (as above)
     except SystemExit as end:
-        status = _status(end.code)
+        return _status(end.code)
     except BaseException as error:  # noqa: BLE001 (whatever the code raises is its result)
         _report(address, error, name)
+        return 1
+    return 0
+
+
+def keep(
+    job: Mapping[str, object],
+    address: int,
+    link: int,
+    receive: Callable[[], Mapping[str, object]],
+    send: Callable[[Mapping[str, object]], None],
+) -> NoReturn:
+    """Runs one cell after another in one module, until the sandbox has no more; `receive` then ends the process."""
+    module, own = _prepare(job, link), os.getpid()
+    while True:
+        cell = receive()
+        ctypes.memset(address, 0, 1)  # what the last cell raised
+        status = _run(str(cell["code"]), str(cell["name"]), module, address, shown=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.getpid() != own:
+            os._exit(status)  # it was forked in the cell, and came to its end
+        send({"done": status})
+
+
+def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:
+    """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for."""
+    module = _prepare(job, link)
+    status = _run(str(job["code"]), str(job["name"]), module, address, shown=False)
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does when a program ends: waits for its threads
         atexit._run_exitfuncs()

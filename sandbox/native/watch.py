@@ -47,6 +47,11 @@ class Watch:
         self._took_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def killed(self) -> bool:
+        """Whether it was ended from here."""
+        return self._killed is not None
+
     def begin(self) -> None:
         """Starts watching."""
         loop = asyncio.get_running_loop()

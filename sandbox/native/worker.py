@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from sandbox.job import Limits
 from sandbox.native.cgroups import Group
 from sandbox.supervisor import Door
+
+FRAME: Final = struct.Struct("!I")
+"""The length before a message between the sandbox and a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +83,13 @@ async def readable(fd: int) -> None:
         await waiting.wait()
     finally:
         loop.remove_reader(fd)
+
+
+async def send(worker: Worker, message: Mapping[str, object]) -> None:
+    """Sends a message to a process."""
+    assert worker.control is not None
+    body = json.dumps(message).encode()
+    try:
+        await asyncio.get_running_loop().sock_sendall(worker.control, FRAME.pack(len(body)) + body)
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it has ended, which is told elsewhere
