@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
@@ -12,6 +13,7 @@ from sandbox.frames import Request
 from sandbox.job import Because, Limits
 from sandbox.service import Sandbox, Settings
 from sandbox.session import Record
+from tests.sandbox.test_supervisor import fence_with
 
 
 async def test_cells_share_what_they_define(sandbox: Sandbox) -> None:
@@ -27,6 +29,12 @@ async def test_cells_share_what_they_define(sandbox: Sandbox) -> None:
         [("out", b"12")],
     ]
     assert {result.exit_status for result in (first, second, third, fourth)} == {0}
+
+
+async def test_what_the_page_shows_is_what_a_session_can_do(sandbox: Sandbox) -> None:
+    scope: dict[str, Any] = {}  # Any: what the example defines
+    exec(fence_with("sandbox.session("), scope)
+    assert await scope["report"](sandbox, b"amount\n1\n2\n") == b"3\n"
 
 
 async def test_an_exception_ends_the_cell_and_not_the_session(sandbox: Sandbox) -> None:
