@@ -6,6 +6,7 @@ import typer
 
 from cli import (
     approvals,
+    audit,
     caps,
     codes,
     decisions,
@@ -54,6 +55,7 @@ for noun in (
     holds,
     stops,
     ledger,
+    audit,
     policy,
     project,
     keys,

@@ -1,14 +1,20 @@
-"""Checks of the ledger's auditor: each names books that cannot be right."""
+"""Checks of the ledger's auditor and of the verifier of bundles: each names what cannot be right."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from holdfast.codes.entry import Code, Place
+from holdfast_verdict.verify.findings import MEANINGS
 
 _REMEDY: Final = (
     "Stop admitting runs of this tenant, keep the database as it is, and compare with a backup: only a write past Holdfast, or "
     "an error of it, does this. Please report it."
+)
+
+_BUNDLE_REMEDY: Final = (
+    "Do not rely on what the finding names. Keep the file, have it exported again with your own checkpoint and key, and ask whoever "
+    "runs the server why the two differ."
 )
 
 
@@ -40,4 +46,8 @@ CODES: Final = (
     _check("archive.sums", "What is kept of archived months is not what their files add up to."),
     _check("archive.hold", "An entry of an archived month is not what its hold says."),
     _check("decision.hash", "A decision's record does not hash to its record hash."),
+    *(
+        Code(code, (Place.AUDIT,), f"{meaning[0].upper()}{meaning[1:]}.", _BUNDLE_REMEDY)
+        for code, meaning in MEANINGS.items()
+    ),
 )

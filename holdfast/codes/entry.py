@@ -23,7 +23,7 @@ class Place(StrEnum):
     CLIENT = "client"
     """As an exception of the Python client."""
     AUDIT = "audit"
-    """As the name of a check that the ledger's auditor found broken."""
+    """As the name of a check that the ledger's auditor found broken, or the verifier of bundles."""
 
 
 @dataclass(frozen=True, slots=True)

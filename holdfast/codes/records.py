@@ -13,6 +13,7 @@ def _key_refused(code: str, cause: str, remedy: str) -> Code:
 
 CODES: Final = (
     changed("bootstrap", "The first tenant, its user, key and cap were made."),
+    changed("audit.exported", "Decisions were exported as a bundle that anybody can check."),
     changed("tenant.created", "A tenant was made."),
     changed("project.created", "A project was made."),
     changed("user.created", "A user was made."),

@@ -1,0 +1,136 @@
+"""Balances: what was held and paid adds up, line by line, to what each decision read and to what the caps came to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+
+from holdfast_verdict.verify.across import Bundle, at
+from holdfast_verdict.verify.findings import Finding
+from holdfast_verdict.verify.records import Decided, Leg
+
+_CODE: Final = "audit.balance"
+_SETTLED: Final = {"commit": "committed", "void": "voided", "expire": "expired"}
+_NAMES: Final = ("reserved", "committed", "debt")
+
+
+def check_balances(bundle: Bundle) -> Iterator[Finding]:
+    """Checks each decision's arithmetic, each hold against the journal, and each cap whose journal is whole."""
+    for one in bundle.decided:
+        yield from _check_limits(one)
+    yield from _check_holds(bundle)
+    yield from _check_caps(bundle)
+
+
+def _check_limits(one: Decided) -> Iterator[Finding]:
+    """No allow goes over a limit (LAW 3), and what was refused for want of room had none."""
+    if one.verdict == "allow":
+        for leg in one.legs:
+            if not leg.fits:
+                yield at(
+                    one, _CODE, f"it took {leg.amount} {leg.unit} of cap {leg.cap_id}, which had less left (LAW 3)"
+                )
+    elif one.code == "budget.cap_exceeded" and one.legs and all(leg.fits for leg in one.legs):
+        yield at(one, _CODE, "it was refused for want of room, and every cap had enough")
+
+
+def _check_holds(bundle: Bundle) -> Iterator[Finding]:
+    """Each hold is taken once and returned at most once, with its amounts (LAW 4)."""
+    moves: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    holds = {line["hold_id"] for _, line in bundle.holds}
+    for number, entry in bundle.journal:
+        if entry["hold_id"] in holds:
+            moves[entry["hold_id"]].append((number, entry))
+        elif entry["hold_id"] is not None:
+            name = f"journal entry {entry['entry_id']}"
+            yield Finding(_CODE, name, f"it is about hold {entry['hold_id']}, which is not in the file", number)
+    for number, line in bundle.holds:
+        entries = [entry for _, entry in moves[line["hold_id"]]]
+        for wrong in _wrong_moves(line, entries):
+            yield Finding(_CODE, f"hold {line['hold_id']}", wrong, number)
+
+
+def _wrong_moves(line: dict[str, Any], entries: list[dict[str, Any]]) -> Iterator[str]:
+    taken = [entry for entry in entries if entry["kind"] == "reserve"]
+    returned = [entry for entry in entries if entry["kind"] != "reserve"]
+    amounts = {leg["cap_id"]: int(leg["amount"]) for leg in line["legs"]}
+    if len(taken) != (1 if amounts else 0):
+        yield f"the journal has taken it {len(taken)} times"
+    for entry in taken:
+        if {leg["cap_id"]: (int(leg["reserved"]), leg["committed"], leg["debt"]) for leg in entry["legs"]} != {
+            cap_id: (amount, "0", "0") for cap_id, amount in amounts.items()
+        }:
+            yield f"journal entry {entry['entry_id']} took other amounts than it holds"
+    settled = line["settled_at_ms"] is not None
+    if len(returned) > 1 or (amounts and settled != bool(returned)):
+        yield f"it is {line['state']}, and the journal has settled it {len(returned)} times"
+    for entry in returned:
+        if _SETTLED.get(entry["kind"]) != line["state"]:
+            yield f"it is {line['state']}, and journal entry {entry['entry_id']} says {entry['kind']}"
+        if {leg["cap_id"]: -int(leg["reserved"]) for leg in entry["legs"]} != amounts:
+            yield f"journal entry {entry['entry_id']} returns other amounts than it held"
+        if int(entry["cost_nano_usd"] or 0) != int(line["cost_nano_usd"] or 0):
+            yield f"it cost {line['cost_nano_usd']}, and journal entry {entry['entry_id']} says {entry['cost_nano_usd']}"
+
+
+def _check_caps(bundle: Bundle) -> Iterator[Finding]:
+    caps = {line["cap_id"]: (number, line) for number, line in bundle.caps}
+    whole = {cap_id for cap_id, (_, line) in caps.items() if line["opening"] is not None}
+    running = {cap_id: [int(caps[cap_id][1]["opening"][name]) for name in _NAMES] for cap_id in whole}
+    last_id = -1
+    for number, entry in bundle.journal:
+        name = f"journal entry {entry['entry_id']}"
+        if entry["entry_id"] <= last_id:
+            yield Finding(_CODE, name, "it does not stand in its order", number)
+        last_id = entry["entry_id"]
+        one = bundle.by_hold.get(entry["hold_id"]) if entry["kind"] == "reserve" else None
+        before = {leg.cap_id: leg for leg in one.legs} if one is not None else {}
+        for leg in entry["legs"]:
+            cap = caps.get(leg["cap_id"])
+            if cap is None:
+                yield Finding(_CODE, name, f"it moves cap {leg['cap_id']}, which is not in the file", number)
+                continue
+            yield from _check_cost(name, number, entry, leg, cap[1])
+            if leg["cap_id"] not in whole or not entry["counts"]:
+                continue
+            balances = running[leg["cap_id"]]
+            if one is not None and (said := before.get(leg["cap_id"])) is not None:
+                yield from _check_read(one, said, balances)
+                if leg["limit"] != (None if said.limit is None else str(said.limit)):
+                    yield at(
+                        one,
+                        _CODE,
+                        f"it read a limit of {said.limit} on cap {said.cap_id}; the journal says {leg['limit']}",
+                    )
+            for place, column in enumerate(_NAMES):
+                balances[place] += int(leg[column])
+            if min(balances) < 0:
+                yield Finding(_CODE, name, f"it leaves cap {leg['cap_id']} with less than nothing", number)
+    for cap_id in sorted(whole):
+        number, line = caps[cap_id]
+        closing = [int(line["closing"][name]) for name in _NAMES] if line["closing"] is not None else None
+        if closing != running[cap_id]:
+            wrong = f"the journal adds up to {running[cap_id]} (reserved, committed, debt), and it says {closing}"
+            yield Finding(_CODE, f"cap {cap_id}", wrong, number)
+
+
+def _check_cost(
+    name: str, number: int, entry: dict[str, Any], leg: dict[str, Any], cap: dict[str, Any]
+) -> Iterator[Finding]:
+    """What caps of money were charged is what it cost."""
+    if entry["kind"] in _SETTLED and cap["unit"] == "nano_usd":
+        charged = int(leg["committed"]) + int(leg["debt"])
+        if charged != int(entry["cost_nano_usd"] or 0):
+            wrong = f"it cost {entry['cost_nano_usd']}, and cap {leg['cap_id']} was charged {charged}"
+            yield Finding(_CODE, name, wrong, number)
+
+
+def _check_read(one: Decided, said: Leg, balances: list[int]) -> Iterator[Finding]:
+    """What a decision read of a cap is what the journal comes to right before it."""
+    if [said.reserved, said.committed, said.debt] != balances:
+        wrong = (
+            f"it read cap {said.cap_id} as {said.reserved} reserved, {said.committed} committed, {said.debt} debt; "
+            f"the journal before it comes to {balances[0]}, {balances[1]}, {balances[2]}"
+        )
+        yield at(one, _CODE, wrong)

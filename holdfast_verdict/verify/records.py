@@ -1,0 +1,261 @@
+"""Checking one record by itself: its hash, its form, its policy, and the same verdict and trace when it is evaluated again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from holdfast_verdict.record import RECORD_VERSION, record_hash
+from holdfast_verdict.verify.engine import EnginePolicy
+from holdfast_verdict.verify.engines import ENGINES
+from holdfast_verdict.verify.findings import DoesNotHold
+
+_PART_B: Final = frozenset({"v", "decision_id", "time_ms", "verdict", "reason_codes", "hold_id", "legs"})
+_EVENT: Final = frozenset({"v", "kind", "facts"})
+_SUBJECT: Final = frozenset({"tenant_id", "project_id", "user_id", "run_id", "step", "try", "agent", "role"})
+_EVALUATED: Final = frozenset({"verdict", "code", "rule_id"})
+
+# INVARIANT: the ledger may refuse what the policy allows, by these codes, and can never allow what the policy does not
+_LEDGER_DENIES: Final = frozenset(
+    {"run.ended", "hold.key_conflict", "stop.active", "budget.no_cap", "budget.cap_exceeded", "approval.consumed"}
+)
+_DENIES_ANYTHING: Final = frozenset({"run.ended", "hold.key_conflict"})
+
+
+class Leg(NamedTuple):
+    """What a decision says of a cap: how it stood before, and what was asked of it."""
+
+    cap_id: str
+    unit: str
+    amount: int
+    limit: int | None
+    reserved: int
+    committed: int
+    debt: int
+    carried: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the amount fits under the limit (LAW 3)."""
+        used = self.reserved + self.committed + self.debt + self.carried
+        return self.limit is None or self.limit - used >= self.amount
+
+
+class Approved(NamedTuple):
+    """The approval that a decision read among its facts."""
+
+    approval_id: str
+    state: str
+    binding: str
+    rule_id: str
+    expires_at_ms: int
+
+
+class Decided(NamedTuple):
+    """What the checks across records and the story need of a record.
+
+    Attributes:
+        decision_id: Its id.
+        hash: Its record hash.
+        kind: What was decided on.
+        verdict: What came of it.
+        code: Why.
+        time_ms: When.
+        hold_id: The hold that was granted, or empty.
+        message: The sentence that was given with it; it is no part of the record.
+        approval_id: The approval that it asked for or used, or empty; no part of the record either.
+        run_id: The run, or empty.
+        step: Number of the step, -1 if it is of none.
+        try_number: Number of the try.
+        agent: Name of the agent.
+        role: Name of the role.
+        user_id: Who the run is of.
+        tool: The tool, or empty.
+        rule_id: The rule that decided, or empty.
+        digest: The action's digest, hex.
+        policy_hash: Hash of the policy, hex.
+        approval: The approval that it read.
+        legs: The caps.
+        facts: Of what is no action: what it was decided on.
+        arguments: The action's arguments as JSON, if they are to be told.
+        line: Number of its line.
+    """
+
+    decision_id: str
+    hash: bytes
+    kind: str
+    verdict: str
+    code: str
+    time_ms: int
+    hold_id: str
+    message: str
+    approval_id: str
+    run_id: str
+    step: int = -1
+    try_number: int = -1
+    agent: str = ""
+    role: str = ""
+    user_id: str = ""
+    tool: str = ""
+    rule_id: str = ""
+    digest: str = ""
+    policy_hash: str = ""
+    approval: Approved | None = None
+    legs: tuple[Leg, ...] = ()
+    facts: Mapping[str, Any] | None = None  # Any: whatever JSON the record holds; what is read of it is looked at first
+    arguments: str = ""
+    line: int = 0
+
+
+def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
+    """Reads a part of a record: its bytes, and what they say.
+
+    Raises:
+        DoesNotHold: It is no canonical JSON object, so that two readers might read it differently.
+    """
+    raw = text.encode()
+    try:
+        part = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise DoesNotHold("audit.record", f"part {name} is no JSON") from None
+    if type(part) is not dict or orjson.dumps(part, option=orjson.OPT_SORT_KEYS) != raw:
+        raise DoesNotHold("audit.record", f"part {name} is no canonical JSON object")
+    if part.get("v") != RECORD_VERSION:
+        raise DoesNotHold(
+            "audit.engine", f"part {name} is a record of version {part.get('v')}, which is not known here"
+        )
+    return raw, part
+
+
+class RecordChecker:
+    """Checks records of one tenant, one after another.
+
+    Args:
+        tenant_id: Whose they have to be.
+        policies: The policies of the bundle by hash.
+        tells: Whether arguments are kept for the story.
+    """
+
+    def __init__(self, tenant_id: str, policies: Mapping[str, EnginePolicy], *, tells: bool) -> None:
+        self._tenant_id = tenant_id
+        self._policies = policies
+        self._tells = tells
+
+    def check(self, line: Mapping[str, Any]) -> Decided:  # Any: of the form that `MEMBERS` says
+        """Checks a record and returns what the checks across records need of it.
+
+        Raises:
+            DoesNotHold: Something of it does not hold.
+        """
+        a_raw, a = read_part("A", line["part_a"])
+        b_raw, b = read_part("B", line["part_b"])
+        if b.keys() != _PART_B or type(b["reason_codes"]) is not list or len(b["reason_codes"]) != 1:
+            raise DoesNotHold("audit.record", "part B has other members than a record has")
+        if b["decision_id"] != line["decision_id"]:
+            raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
+        code, verdict, hold_id = b["reason_codes"][0], b["verdict"], b["hold_id"] or ""
+        if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
+            raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
+        decided = Decided(
+            b["decision_id"], record_hash(a_raw, b_raw), line["kind"], verdict, code, b["time_ms"], hold_id, line["message"],
+            line["approval_id"] or "", line["run_id"] or "",
+        )  # fmt: skip
+        if "engine" in a:
+            return self._action(a, b, decided)
+        if a.keys() != _EVENT or type(a["facts"]) is not dict or b["legs"] != []:
+            raise DoesNotHold("audit.record", "part A has other members than a record has")
+        if a["kind"] != line["kind"]:
+            raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its record says {a['kind']}")
+        return decided._replace(facts=a["facts"])
+
+    def _action(self, a: dict[str, Any], b: dict[str, Any], decided: Decided) -> Decided:  # Any: as in read_part
+        engine = ENGINES.get(a["engine"]) if type(a["engine"]) is str else None
+        if engine is None:
+            known = ", ".join(sorted(ENGINES))
+            raise DoesNotHold("audit.engine", f"it was decided by engine {a['engine']}; those known here are {known}")
+        subject, action = a.get("subject"), a.get("action")
+        if a.keys() != engine.MEMBERS or type(subject) is not dict or subject.keys() != _SUBJECT:
+            raise DoesNotHold("audit.record", "part A has other members than a record of its engine has")
+        if subject["tenant_id"] != self._tenant_id:
+            raise DoesNotHold("audit.record", f"it is a record of the tenant {subject['tenant_id']}")
+        if subject["run_id"] != decided.run_id:
+            raise DoesNotHold("audit.record", f"the line names another run than the record, {subject['run_id']}")
+        if type(action) is not dict or action.get("kind") != decided.kind:
+            raise DoesNotHold("audit.record", f"the line calls it {decided.kind}, and its action is another")
+        if hashlib.sha256(orjson.dumps(action, option=orjson.OPT_SORT_KEYS)).hexdigest() != a["action_digest"]:
+            raise DoesNotHold("audit.record", "its action has another digest than it says")
+        policy = self._policies.get(a["policy_hash"])
+        if policy is None or not isinstance(policy, engine):
+            raise DoesNotHold("audit.policy", f"it was decided by policy {a['policy_hash']}, which is not in the file")
+        rule_id = self._evaluate(policy, a, b)
+        approval = a["facts"].get("approval")
+        return decided._replace(
+            step=subject["step"],
+            try_number=subject["try"],
+            agent=subject["agent"],
+            role=subject["role"],
+            user_id=subject["user_id"],
+            tool=action.get("tool") or "",
+            rule_id=rule_id,
+            digest=a["action_digest"],
+            policy_hash=a["policy_hash"],
+            approval=None if approval is None else Approved(**approval),
+            legs=_legs(b["legs"]),
+            arguments=orjson.dumps(action.get("args")).decode() if self._tells else "",
+        )
+
+    def _evaluate(self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]) -> str:  # Any: as in read_part
+        """Evaluates the record again, and returns the rule that decided."""
+        evaluated = a["evaluated"]
+        if type(evaluated) is not dict or evaluated.keys() != _EVALUATED:
+            raise DoesNotHold("audit.record", "what was evaluated has other members than it should")
+        try:
+            again = policy.evaluate(a)
+        except ValueError as error:
+            raise DoesNotHold("audit.verdict", f"it cannot be evaluated again: {error}") from None
+        says = (evaluated["verdict"], evaluated["code"], evaluated["rule_id"])
+        if again[:3] != says:
+            refused = evaluated["verdict"] == "deny" and evaluated["rule_id"] == again.rule_id
+            if not (refused and evaluated["code"] in policy.REFUSALS.get(a["action"]["kind"], ())):
+                raise DoesNotHold(
+                    "audit.verdict",
+                    f"evaluated again it is {_words(*again[:3])}; the record says {_words(*says)}",
+                )
+        if again.trace != a["trace"]:
+            raise DoesNotHold("audit.verdict", f"evaluated again its trace is {again.trace}; the record's is another")
+        _check_ledger(evaluated, b)
+        return again.rule_id
+
+
+def _check_ledger(evaluated: Mapping[str, str], b: Mapping[str, Any]) -> None:  # Any: as in read_part
+    """Sees that what the ledger made of the policy's verdict is the same or narrower."""
+    code, verdict = b["reason_codes"][0], b["verdict"]
+    if (verdict, code) != (evaluated["verdict"], evaluated["code"]):
+        may = code in _DENIES_ANYTHING or (evaluated["verdict"] == "allow" and code in _LEDGER_DENIES)
+        if verdict != "deny" or not may:
+            says = _words(evaluated["verdict"], evaluated["code"])
+            raise DoesNotHold(
+                "audit.verdict", f"the policy says {says}, and what came of it is {_words(verdict, code)}"
+            )
+    if (verdict == "allow") != (b["hold_id"] is not None):
+        raise DoesNotHold("audit.verdict", "an allow has a hold, and nothing else has one (LAW 1)")
+
+
+def _words(verdict: str, code: str, rule_id: str = "") -> str:
+    return f"{verdict} ({code}{f', rule {rule_id}' if rule_id else ''})"
+
+
+def _legs(legs: Any) -> tuple[Leg, ...]:  # Any: as in read_part
+    try:
+        return tuple(
+            Leg(
+                leg["cap_id"], leg["unit"], int(leg["amount"]), None if leg["limit"] is None else int(leg["limit"]),
+                int(leg["reserved"]), int(leg["committed"]), int(leg["debt"]), int(leg.get("carried", 0)),
+            )
+            for leg in legs
+        )  # fmt: skip
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise DoesNotHold("audit.record", "the caps of part B are not of their form") from None

@@ -1,0 +1,63 @@
+"""What came of a verification."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.verify.across import Bundle
+from holdfast_verdict.verify.findings import Finding
+from holdfast_verdict.verify.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a verification.
+
+    Attributes:
+        header: The bundle's header; empty if it could not be read.
+        trust: Whom it is believed.
+        findings: What does not hold; nothing else is `holds`.
+        bundle: What the bundle holds, for the story; None if it could not be read.
+        lines: How many lines it has.
+    """
+
+    header: Mapping[str, Any]  # Any: its members are of the form that `lines.MEMBERS` says
+    trust: Trust
+    findings: tuple[Finding, ...]
+    bundle: Bundle | None
+    lines: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of it holds."""
+        return not self.findings
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many records there are of each verdict."""
+        return dict(Counter(one.verdict for one in self.bundle.decided)) if self.bundle else {}
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Returns it as JSON, without the story."""
+        checkpoint = self.trust.checkpoint
+        return {
+            "holds": self.holds,
+            "findings": [finding.to_json() for finding in self.findings],
+            "tenant_id": self.header.get("tenant_id"),
+            "tenant": self.header.get("tenant"),
+            "scope": self.header.get("scope"),
+            "read_at_ms": self.header.get("read_at_ms"),
+            "lines": self.lines,
+            "records": len(self.bundle.decided) if self.bundle else 0,
+            "verdicts": self.counts(),
+            "key": self.trust.key,
+            "key_source": self.trust.source,
+            "witnesses": list(self.trust.witnesses),
+            "origin": None if checkpoint is None else checkpoint.origin,
+            "size": None if checkpoint is None else checkpoint.size,
+            "root": None if checkpoint is None else checkpoint.root.hex(),
+            "since": self.trust.since,
+        }

@@ -1,0 +1,31 @@
+"""Verifying bytes, and what a test says about what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast_verdict.log.note import VerifierKey
+from holdfast_verdict.verify.report import Report
+from holdfast_verdict.verify.verifying import Request, verify
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Writes bytes into one file and verifies it."""
+
+    file: Path
+
+    def __call__(self, bundle: bytes, *, keys: Sequence[VerifierKey] = (), since: str = "", workers: int = 1) -> Report:
+        self.file.write_bytes(bundle)
+        return verify(Request(self.file, tuple(keys), since, workers))
+
+
+def wrong(report: Report) -> list[tuple[str, str]]:
+    """Returns code and subject of each finding."""
+    return [(finding.code, finding.subject) for finding in report.findings]
+
+
+def said(report: Report) -> str:
+    return "\n".join(f"{finding.code} {finding.subject}: {finding.wrong}" for finding in report.findings)
