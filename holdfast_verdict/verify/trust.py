@@ -75,7 +75,9 @@ def open_checkpoint(
             raise DoesNotHold("audit.checkpoint", f"it is of the log {origin}, and the bundle is of {header['origin']}")
         if given and not {(k.name, k.key_id) for k in given} & {(s.name, s.key_id) for s in note.signatures}:
             signers = ", ".join(sorted(f"{s.name}+{s.key_id.hex()}" for s in note.signatures))
-            raise DoesNotHold("audit.signature", f"the checkpoint is signed by {signers}, and by none of the keys given")
+            raise DoesNotHold(
+                "audit.signature", f"the checkpoint is signed by {signers}, and by none of the keys given"
+            )
         signed = SignedCheckpoint.open(notes[0], trusted)
         known = {(key.name, key.key_id): key for key in (*keys, *given)}
         for signature in note.signatures:
