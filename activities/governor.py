@@ -27,6 +27,7 @@ class Governor:
         heartbeat_timeout_ms: How long an executor may be silent.
         lease_llm_ms: Lease and hard deadline of a model call.
         lease_tool_ms: Lease and hard deadline of a tool call.
+        lease_code_ms: Lease and hard deadline of a run of code, which has a shorter bound of its own.
     """
 
     engine: AsyncEngine
@@ -37,6 +38,11 @@ class Governor:
     heartbeat_timeout_ms: int
     lease_llm_ms: int
     lease_tool_ms: int
+    lease_code_ms: int
+
+    def lease_ms(self, kind: str) -> int:
+        """Returns the lease of an action of that kind."""
+        return {"llm.call": self.lease_llm_ms, "code.exec": self.lease_code_ms}.get(kind, self.lease_tool_ms)
 
     async def whose(self) -> tuple[UUID, UUID]:
         """Returns tenant and run of the calling workflow: its id is the run's, and the rest is looked up (rule 5).

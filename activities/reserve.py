@@ -13,8 +13,9 @@ from temporalio import activity
 
 from activities.governor import Governor, log
 from holdfast import permits
-from holdfast.actions import build, model_call
-from holdfast.actions.build import Action, ActionUnbuildable
+from holdfast.actions import build, code_run, model_call
+from holdfast.actions.build import ActionUnbuildable
+from holdfast.actions.form import Action
 from holdfast.actions.model_call import ModelCall
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts import names
@@ -118,7 +119,7 @@ class Reserve:
                     )
                     action = call.action
                 else:
-                    action = await build.proposed_action(connection, run, request.action)
+                    action = await build.proposed_action(connection, run, request.action, request.step)
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
                 action = _unbuildable(request.action, str(error))
         return _Asked(run, action, approval, call)
@@ -141,10 +142,13 @@ class Reserve:
                     TOKENS: asked.model_call.estimate.max_tokens_total,
                 }
                 estimate = asked.model_call.estimate.to_json()
+        if (code := code_run.worst_case(action)) is not None:
+            worst = Estimate(code.max_cost_nano_usd, 0)
+            amounts[NANO_USD], estimate = code.max_cost_nano_usd, code.to_json()
         approvals = () if asked.approval is None else (asked.approval,)
         evaluation = evaluate(run, action, estimate=worst, approvals=approvals, refusal=refusal)
         verdict = evaluation.verdict
-        lease_ms = self._governor.lease_llm_ms if action.kind == "llm.call" else self._governor.lease_tool_ms
+        lease_ms = self._governor.lease_ms(action.kind)
         return Reservation(
             key=TryKey(run.tenant_id, run.run_id, request.step, request.try_number),
             decision_id=new_id(),

@@ -105,6 +105,7 @@ class RunState:
             role=run.role,
             llm_timeout_ms=governor.lease_llm_ms,
             tool_timeout_ms=governor.lease_tool_ms,
+            code_timeout_ms=governor.lease_code_ms,
             heartbeat_timeout_ms=governor.heartbeat_timeout_ms,
             max_steps=limits.max_steps,
             max_tries=limits.max_tries,

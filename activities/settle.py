@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 from temporalio import activity
@@ -29,6 +32,11 @@ from holdfast.ledger.types import (
 )
 from holdfast.transcript.entries import read_one
 from holdfast_verdict.canonical import chain
+
+_SHOWN_AS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {"llm.call": ("answer", "answer.final"), "tool.call": ("tool", "tool.result"), "code.exec": ("code", "code.result")}
+)
+"""Channel and type of the event that shows what came of an action."""
 
 
 class Settle:
@@ -67,7 +75,7 @@ class Settle:
         """Returns the hold, and under which id the model proposed the call."""
         async with transaction(self._governor.engine, tenant_id) as connection:
             hold = await read_hold(connection, tenant_id, UUID(request.hold_id))
-            if request.action.kind != "tool.call":
+            if request.action.kind == "llm.call":
                 return hold, ""
             entry = await read_one(connection, tenant_id, run_id, bytes.fromhex(request.action.assistant))
         return hold, proposed_call(entry, request.action.call_index)[0]
@@ -85,7 +93,7 @@ class Settle:
             return hold.state
         events = [_settled_event(hold, judgement.to, judgement.actual.get(NANO_USD, 0), judgement.reason)]
         if answer.shown:
-            channel, name = ("answer", "answer.final") if hold.kind == "llm.call" else ("tool", "tool.result")
+            channel, name = _SHOWN_AS[hold.kind]
             events.append(Event(channel, name, {"step": key.step, "try": key.try_number, **answer.shown}))
         entries: tuple[TranscriptEntry, ...] = ()
         if answer.content is not None and judgement.to != "unknown":

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import structlog
@@ -141,6 +141,7 @@ class ApiSettings(CommonSettings):
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
     )
+    objects_folder: Path | None = Field(default=None, description="object storage: where the files of runs are kept")
     webhook_private_hosts: Hosts = Field(
         default="",
         description="hosts inside, `host` or `host:port`, that webhooks may go to, also without TLS; by commas",
@@ -156,6 +157,7 @@ class GovernorSettings(CommonSettings):
     heartbeat_timeout_ms: int = Field(default=10_000, ge=500, description="an executor silent for longer is dead")
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
     lease_tool_ms: int = Field(default=60_000, ge=100, description="lease and hard deadline of a tool call")
+    lease_code_ms: int = Field(default=120_000, ge=100, description="lease and hard deadline of a run of code")
     unknown_deadline_ms: int = Field(
         default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
     )
@@ -187,6 +189,15 @@ class ExecutorSettings(CommonSettings):
     tool_memory_mb: int = Field(
         default=2048, ge=64, description="address space of the process of one Python tool's call"
     )
+    code_slots: int = Field(
+        default=4, ge=0, description="runs of code of one executor at a time; 0 leaves them to sandbox hosts"
+    )
+    sandbox_profile: Literal["full", "unprivileged"] = Field(
+        default="full",
+        description="`full` runs code behind every layer or not at all; `unprivileged` allows that jobs have no account and no "
+        "cgroup of their own",
+    )
+    objects_folder: Path | None = Field(default=None, description="object storage: where the files of runs are kept")
     preloaded_providers: Annotated[str, AfterValidator(_provider_names)] = Field(
         default="",
         description="providers whose client an executor loads before it is ready, not with the first call: "

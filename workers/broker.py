@@ -126,10 +126,11 @@ class Broker:
             tools = await self.reader.tools(connection, tenant_id, held.tools)
             material: ModelMaterial | None = None
             own: OwnTool | None = None
+            credential_name = ""  # what runs code gets no credential at all (LAW 6)
             if permit.kind == "llm.call":
                 agent = await self.reader.agent(connection, tenant_id, held.agent_name, held.agent_version)
                 material, credential_name = await _material(connection, tenant_id, run_id, agent, tools, action)
-            else:
+            elif permit.kind == "tool.call":
                 tool = tools[str(action["tool"])]
                 credential_name = tool.credential or ""
                 own = tool if isinstance(tool, OwnTool) else None

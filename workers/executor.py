@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -11,14 +12,19 @@ from temporalio.worker import Worker
 
 from activities import provider_sdk
 from activities.broker import BrokerClient
+from activities.code_exec import CodeExec
+from activities.code_host import CodeHost
 from activities.llm_call import LlmCall
 from activities.tool_call import ToolCall
 from holdfast import logs, permits
+from holdfast.artefacts.objects import ObjectFolder
 from holdfast.contracts import names
+from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 from holdfast.database.engine import create_engine
 from holdfast.database.version import require_schema
 from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
+from sandbox.service import Settings
 from workers import process, temporal
 from workers.interceptors import PermitInterceptor
 from workers.webhook_sender import WebhookSender
@@ -27,28 +33,54 @@ log = structlog.get_logger("executor")
 
 
 def build_workers(
-    client: Client, broker: BrokerClient, publisher: Publisher, settings: ExecutorSettings
+    client: Client, broker: BrokerClient, publisher: Publisher, host: CodeHost, settings: ExecutorSettings
 ) -> list[Worker]:
     """Builds the workers of one executor: one for each kind of action it executes."""
-    permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
-    interceptors = [PermitInterceptor(broker, permit_key)]
     llm_call, tool_call = LlmCall(publisher), ToolCall(settings.tool_memory_mb * 1024**2)
-    return [
-        Worker(
-            client,
-            task_queue=queue,
-            activities=[body],
-            interceptors=interceptors,
-            max_concurrent_activities=slots,
-            graceful_shutdown_timeout=timedelta(milliseconds=settings.shutdown_grace_ms),
-            default_heartbeat_throttle_interval=timedelta(seconds=1),
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
-        )
-        for queue, body, slots in (
-            (names.LLM_QUEUE, llm_call.execute_llm_call, settings.llm_slots),
-            (names.TOOL_QUEUE, tool_call.execute_tool_call, settings.tool_slots),
-        )
+    bodies = [
+        (names.LLM_QUEUE, llm_call.execute_llm_call, settings.llm_slots),
+        (names.TOOL_QUEUE, tool_call.execute_tool_call, settings.tool_slots),
     ]
+    workers = [build_worker(client, broker, settings, *each) for each in bodies]
+    if settings.code_slots:
+        workers.append(build_code_worker(client, broker, publisher, host, settings))
+    return workers
+
+
+def code_host(settings: ExecutorSettings) -> CodeHost:
+    """Returns the sandbox of this process, not started."""
+    return CodeHost(Settings(profile=settings.sandbox_profile, running_max=max(settings.code_slots, 1)))
+
+
+def build_code_worker(
+    client: Client, broker: BrokerClient, publisher: Publisher, host: CodeHost, settings: ExecutorSettings
+) -> Worker:
+    """Builds the worker that runs code."""
+    objects = None if settings.objects_folder is None else ObjectFolder(settings.objects_folder)
+    body = CodeExec(host, objects, publisher).execute_code
+    return build_worker(client, broker, settings, names.CODE_QUEUE, body, max(settings.code_slots, 1))
+
+
+def build_worker(
+    client: Client,
+    broker: BrokerClient,
+    settings: ExecutorSettings,
+    queue: str,
+    body: Callable[[ExecuteRequest], Awaitable[ExecuteReply]],
+    slots: int,
+) -> Worker:
+    """Builds the worker of one kind of action; no activity of it runs without a permit (LAW 1)."""
+    permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
+    return Worker(
+        client,
+        task_queue=queue,
+        activities=[body],
+        interceptors=[PermitInterceptor(broker, permit_key)],
+        max_concurrent_activities=slots,
+        graceful_shutdown_timeout=timedelta(milliseconds=settings.shutdown_grace_ms),
+        default_heartbeat_throttle_interval=timedelta(seconds=1),
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+    )
 
 
 async def main() -> int:
@@ -64,12 +96,14 @@ async def main() -> int:
     loading = asyncio.create_task(provider_sdk.preload(settings.preloaded_providers))
     client = await temporal.connect(settings)
     await loading
-    workers = build_workers(client, broker, Publisher(redis), settings)
+    host = code_host(settings)
+    workers = build_workers(client, broker, Publisher(redis), host, settings)
     log.info("ready", queues=[worker.task_queue for worker in workers])
     # INVARIANT: both at the same time, for the grace of one after the other's would be longer than supervisors wait
     parts = [temporal.Working(worker, settings.shutdown_grace_ms) for worker in workers]
     sender = WebhookSender(engine, list(filter(None, settings.webhook_private_hosts.split(","))))
     code = await process.run_until_stopped(*parts, sender)
+    await host.close()
     await broker.close()
     await redis.aclose()
     await engine.dispose()

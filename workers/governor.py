@@ -74,6 +74,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         heartbeat_timeout_ms=settings.heartbeat_timeout_ms,
         lease_llm_ms=settings.lease_llm_ms,
         lease_tool_ms=settings.lease_tool_ms,
+        lease_code_ms=settings.lease_code_ms,
     )
     try:
         await require_schema(engine)

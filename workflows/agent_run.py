@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
@@ -216,9 +217,8 @@ class AgentRun:
                 continue
             if end := await self._between_steps() or self._exhausted():
                 return end
-            action = ActionRef(
-                kind="tool.call", head=self._head, assistant=assistant, call_index=call.index, label=call.tool
-            )
+            kind: Literal["tool.call", "code.exec"] = "code.exec" if call.tool == "code.exec" else "tool.call"
+            action = ActionRef(kind=kind, head=self._head, assistant=assistant, call_index=call.index, label=call.tool)
             result = await self._perform(action)
             if result.settled is not None and result.settled.head:
                 self._head = result.settled.head

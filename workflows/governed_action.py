@@ -231,7 +231,12 @@ class GovernedAction:
             The code with which the executor refused to run it, or an empty text.
         """
         kind = self._action.kind
-        timeout_ms = self._context.llm_timeout_ms if kind == "llm.call" else self._context.tool_timeout_ms
+        context = self._context
+        timeout_ms = {
+            "llm.call": context.llm_timeout_ms,
+            "tool.call": context.tool_timeout_ms,
+            "code.exec": context.code_timeout_ms,
+        }[kind]
         start_to_close = timedelta(milliseconds=timeout_ms + names.REDEEM_WAIT_MS)
         self._tell("executing")
         handle = workflow.start_activity(

@@ -78,6 +78,11 @@ class DataFolder:
         return self.path / "logs"
 
     @property
+    def objects(self) -> Path:
+        """The contents of runs' files."""
+        return self.path / "objects"
+
+    @property
     def backups(self) -> Path:
         """Where backups go for which no other place is named."""
         return self.path / "backups"

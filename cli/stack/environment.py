@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cli.stack.ports import LOOPBACK, Ports
@@ -37,6 +38,7 @@ _PASSED_ON: Final = frozenset(
         "all_proxy",
         "HOLDFAST_LOG_LEVEL",
         "HOLDFAST_WEBHOOK_PRIVATE_HOSTS",
+        "HOLDFAST_SANDBOX_PROFILE",
     }
 )
 _TUNING_SUFFIXES: Final = ("_MS", "_SLOTS", "_MB")
@@ -63,6 +65,7 @@ class Environments:
     redis_url: str
     providers: tuple[str, ...]
     headless: bool
+    objects: Path
 
     def of(self, process: str) -> dict[str, str]:
         """Returns the `HOLDFAST_…` variables of a process; `executor-2` is an `executor`.
@@ -95,6 +98,7 @@ class Environments:
             "API_DATABASE_URL": self.database_urls["holdfast_api"],
             "API_HOST": LOOPBACK,
             "API_PORT": str(self.ports.api),
+            "OBJECTS_FOLDER": str(self.objects),
             "BROKER_URL": f"http://{LOOPBACK}:{self.ports.broker}",
             "TEMPORAL_UI_URL": "" if self.headless else f"http://{LOOPBACK}:{self.ports.temporal_ui}",
             # Temporal's UI in a browser on this machine shows payloads decrypted; it has no way to send an operator's key
@@ -119,6 +123,7 @@ class Environments:
         return {
             **self._common(),
             "EXECUTOR_DATABASE_URL": self.database_urls["holdfast_executor"],
+            "OBJECTS_FOLDER": str(self.objects),
             "PERMIT_PUBLIC_KEY_FILE": str(self.secrets.permit_public_key_file),
             "BROKER_URL": f"http://{LOOPBACK}:{self.ports.broker}",
         }

@@ -316,6 +316,7 @@ class Stack:
             redis_url=self._redis_url or valkey.url(ports.valkey, secrets.valkey_password),
             providers=self.providers,
             headless=self._headless,
+            objects=self.folder.objects,
         )
 
     async def _start_servers(self) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from uuid import UUID
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast import transcript
+from holdfast.actions.code_run import code_action
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts.gate import ActionRef
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.providers.model import ModelRequest, ToolSpec, Wire
 from holdfast.runs.definition import AgentDefinition
+from holdfast.tools.code import CODE_EXEC
 from holdfast.tools.toolset import Tool, Toolset
 from holdfast.transcript.entries import read_one
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
@@ -24,35 +26,6 @@ class ActionUnbuildable(HoldfastError):
     """A reference points at nothing in the run's transcript (LAW 7)."""
 
     code = "action.unbuildable"
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """An action, ready to be decided.
-
-    Attributes:
-        value: The canonical action.
-        canonical: Its canonical bytes.
-        digest: SHA-256 of them.
-        kind: `llm.call` or `tool.call`.
-        tool: Tool, or empty.
-        known: Whether the agent was given this action.
-        malformed: Why the arguments are not what the tool takes, or empty.
-        idempotent: Whether it may be tried again when its outcome is unknown.
-        external: Whether its effect leaves the tenant's boundary.
-        yields: Labels of what it returns.
-    """
-
-    value: dict[str, JsonValue]
-    canonical: bytes
-    digest: bytes
-    kind: str
-    tool: str
-    known: bool
-    malformed: str
-    idempotent: bool
-    external: bool = True
-    yields: tuple[str, ...] = ("untrusted",)
 
 
 def tool_specs(agent: AgentDefinition, tools: Toolset) -> list[ToolSpec]:
@@ -113,8 +86,8 @@ def model_action(request: ModelRequest, head: bytes) -> Action:
     return Action(value, canonical, hashlib.sha256(canonical).digest(), "llm.call", "", True, "", True, yields=())
 
 
-async def proposed_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
-    """Builds the `tool.call` that a transcript entry proposes.
+async def proposed_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef, step: int) -> Action:
+    """Builds the `tool.call` or `code.exec` that a transcript entry proposes.
 
     Raises:
         ActionUnbuildable: The reference points at nothing.
@@ -125,14 +98,24 @@ async def proposed_action(connection: AsyncConnection, run: RunFacts, reference:
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
         raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes no call {reference.call_index}")
     call = calls[reference.call_index]
-    return tool_action(run.agent, run.tools, str(call["tool"]), call["arguments"], str(call["raw_arguments"]))
+    tool, raw = str(call["tool"]), str(call["raw_arguments"])
+    if (tool == CODE_EXEC) != (reference.kind == CODE_EXEC):
+        raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes {tool}, which is no {reference.kind}")
+    if tool == CODE_EXEC:
+        return await code_action(connection, run, step, call["arguments"], _text_digest(raw))
+    return tool_action(run.agent, run.tools, tool, call["arguments"], raw)
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def tool_action(
     agent: AgentDefinition, tools: Toolset, tool: str, arguments: object, raw_arguments: str = ""
 ) -> Action:
     """Builds a `tool.call` in canonical form; arguments that the tool does not take make it malformed, not an error."""
-    definition = tools.get(tool) if tool in agent.tools else None
+    # code is run as an action of its own kind, and under no other
+    definition = tools.get(tool) if tool in agent.tools and tool != CODE_EXEC else None
     malformed = ""
     normal: dict[str, JsonValue] = {}
     if definition is not None:
@@ -145,7 +128,7 @@ def tool_action(
             malformed = f"the arguments of {tool} are not a JSON object"
     if definition is None or malformed:
         # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
-        normal = {"raw_digest": hashlib.sha256(raw_arguments.encode(errors="replace")).hexdigest()}
+        normal = {"raw_digest": _text_digest(raw_arguments)}
     value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
     if definition is not None and definition.digest:
         # INVARIANT (LAW 1): what runs is the very definition that was decided on, whatever is put meanwhile

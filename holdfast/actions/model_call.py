@@ -16,7 +16,8 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.actions.build import Action, llm_action, model_action, model_request
+from holdfast.actions.build import llm_action, model_action, model_request
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.errors import ContentUnsupported, HoldfastError, PriceUnknown
 from holdfast.ledger.budget import read_applicable_caps

@@ -20,6 +20,7 @@ from holdfast.ledger.types import (
     OutcomeView,
 )
 from holdfast.pricing.actual import TokenCount, actual_llm_cost, actual_llm_tokens, worst_llm_tokens
+from holdfast.pricing.code import CodeEstimate
 from holdfast.pricing.estimate import Estimate
 from holdfast.providers.model import ModelOutcome
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
@@ -30,6 +31,8 @@ _TOOL_NAME_LENGTH_MAX = 128
 _CONFIRMED = "a person looked and confirmed that this happened; its answer is lost"
 _NEVER_KNOWN = "nobody found out in time whether this happened"
 _UNREADABLE = "outcome.unreadable"
+_CODE_SHOWN = ("exit_status", "killed", "used", "files", "refused", "receipt")
+"""What the timeline shows of a run of code beside what it printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ def _actual(hold: HoldView) -> dict[str, int] | None:
     outcome = hold.outcome
     assert outcome is not None  # only asked when there is one
     estimate = _estimate(hold)
+    if hold.kind == "code.exec" and outcome.cost_class not in ("nothing", "unknown"):
+        return {NANO_USD: _code_cost(hold, outcome), CALLS: 1}
     if estimate is None:
         if outcome.cost_class == "unknown":
             return None
@@ -120,6 +125,17 @@ def _actual(hold: HoldView) -> dict[str, int] | None:
     if cost is None or tokens is None:
         return None
     return {} if outcome.cost_class == "nothing" else {NANO_USD: cost, CALLS: 1, **_by_unit(tokens)}
+
+
+def _code_cost(hold: HoldView, outcome: OutcomeView) -> int:
+    """Returns what a run of code cost by what was measured of it; one whose measures cannot be read costs the worst case."""
+    used = (_value(outcome) or {}).get("used")
+    measured = [used.get(name) if isinstance(used, dict) else None for name in ("cpu_ms", "wall_ms", "memory_bytes")]
+    cpu_ms, wall_ms, memory_bytes = (each if type(each) is int and each >= 0 else None for each in measured)
+    if cpu_ms is None or wall_ms is None or memory_bytes is None:
+        return hold.max_cost_nano_usd
+    estimate = CodeEstimate.from_json(hold.estimate)
+    return estimate.actual_nano_usd(cpu_ms=cpu_ms, wall_ms=wall_ms, memory_bytes=memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,19 +178,20 @@ def answer_of(hold: HoldView, call_id: str) -> Answer:
             if model_outcome is None
             else _model_answer(model_outcome)
         )
-    value = _value(outcome)
-    content = str((value or {}).get("content", "its answer cannot be read"))
+    value = _value(outcome) or {}
+    content = str(value.get("content", "its answer cannot be read"))
+    more = {name: value[name] for name in _CODE_SHOWN if name in value} if hold.kind == "code.exec" else {}
     return Answer(
         ok=outcome.ok,
         error_code=outcome.error_code,
         retryable=False,
         content=tool_result(call_id, hold.tool, ok=outcome.ok, content=content),
-        shown={"tool": hold.tool, "ok": outcome.ok, "content": content[:TIMELINE_TEXT_LENGTH_MAX]},
+        shown={"tool": hold.tool, "ok": outcome.ok, "content": content[:TIMELINE_TEXT_LENGTH_MAX], **more},
     )
 
 
 def _without_outcome(hold: HoldView, call_id: str) -> Answer:
-    if hold.kind != "tool.call" or hold.state != "committed":
+    if hold.kind == "llm.call" or hold.state != "committed":
         return Answer(ok=False, error_code="outcome.unknown", retryable=True)
     # settled without an outcome: by a person who knows, or by the deadline, after which nobody does
     confirmed = hold.settled_by not in ("run", "sweeper")

@@ -11,14 +11,14 @@ class ActionRef(Message):
     """Points at an action; its values are read from PostgreSQL.
 
     Attributes:
-        kind: `llm.call` or `tool.call`.
+        kind: `llm.call`, `tool.call` or `code.exec`.
         head: Transcript head. For `llm.call`, the conversation to continue.
-        assistant: For `tool.call`, the transcript entry in which the model proposed it.
-        call_index: For `tool.call`, which of that entry's calls.
+        assistant: For the others, the transcript entry in which the model proposed it.
+        call_index: For the others, which of that entry's calls.
         label: Name for people: the model's route or the tool's name.
     """
 
-    kind: Literal["llm.call", "tool.call"]
+    kind: Literal["llm.call", "tool.call", "code.exec"]
     head: str
     assistant: str = ""
     call_index: int = 0

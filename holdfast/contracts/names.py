@@ -7,6 +7,7 @@ AGENT_RUN = "AgentRun"
 GOVERNOR_QUEUE = "holdfast-governor"
 LLM_QUEUE = "holdfast-llm"
 TOOL_QUEUE = "holdfast-tool"
+CODE_QUEUE = "holdfast-code"
 
 # Local activities of the governor: on no task queue, so nobody can schedule one from outside.
 LOAD_RUN = "load_run"
@@ -24,8 +25,9 @@ LOCAL_ACTIVITIES = frozenset(
 # Executing activities: they take a permit, and nothing else names what they do (LAW 1).
 EXECUTE_LLM_CALL = "execute_llm_call"
 EXECUTE_TOOL_CALL = "execute_tool_call"
-EXECUTING_ACTIVITIES = {"llm.call": EXECUTE_LLM_CALL, "tool.call": EXECUTE_TOOL_CALL}
-EXECUTING_QUEUES = {"llm.call": LLM_QUEUE, "tool.call": TOOL_QUEUE}
+EXECUTE_CODE = "execute_code"
+EXECUTING_ACTIVITIES = {"llm.call": EXECUTE_LLM_CALL, "tool.call": EXECUTE_TOOL_CALL, "code.exec": EXECUTE_CODE}
+EXECUTING_QUEUES = {"llm.call": LLM_QUEUE, "tool.call": TOOL_QUEUE, "code.exec": CODE_QUEUE}
 
 QUEUE_WAIT_MS = 300_000
 """How long an execution may wait for a free executor, in milliseconds; its hold outlasts that."""

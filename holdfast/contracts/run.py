@@ -53,6 +53,7 @@ class RunContext(Message):
         admitted: False if no open run stands behind this workflow id; `refusal` then says why.
         llm_timeout_ms: Hard deadline of one model call.
         tool_timeout_ms: Hard deadline of one tool call.
+        code_timeout_ms: Hard deadline of one run of code.
         max_steps: Steps after which the run ends as failed.
         max_tries: Tries a step may have when tries fail for passing reasons.
         deadline_ms: Milliseconds of the epoch at which the run is timed out.
@@ -69,6 +70,7 @@ class RunContext(Message):
     role: str = ""
     llm_timeout_ms: int = 600_000
     tool_timeout_ms: int = 60_000
+    code_timeout_ms: int = 120_000
     heartbeat_timeout_ms: int = 10_000
     max_steps: int = 100
     max_tries: int = 5

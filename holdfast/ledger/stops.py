@@ -18,7 +18,7 @@ from holdfast.errors import NotFound, RequestInvalid
 from holdfast.ids import new_id
 from holdfast.runs.versions import newest_agent, newest_role
 from holdfast.tenancy.principals import Principal
-from holdfast.tools.registry import TOOLS
+from holdfast.tools.toolset import BUILTIN
 from holdfast.tools.versions import newest_tool
 from holdfast_verdict.canonical import JsonValue
 
@@ -188,7 +188,7 @@ async def _check_name(connection: AsyncConnection, tenant_id: UUID, kind: ScopeK
         await newest_agent(connection, tenant_id, name)
     elif kind == "role":
         await newest_role(connection, tenant_id, name)
-    elif name not in TOOLS:
+    elif name not in BUILTIN:
         await newest_tool(connection, tenant_id, name)
 
 

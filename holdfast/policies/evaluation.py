@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from holdfast.actions.build import Action
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.policies.clocks import local_times
 from holdfast_verdict.actions.action import CanonicalAction

@@ -113,7 +113,7 @@ class RuleForm(BaseModel):
 
     rule_id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="name that decisions cite")
     effect: Effect
-    kind: Literal["llm.call", "tool.call"] = Field(description="kind of action it speaks of")
+    kind: Literal["llm.call", "tool.call", "code.exec"] = Field(description="kind of action it speaks of")
     tool: str = Field(default="", max_length=100, description="for `tool.call`: the tool, or `*` for all")
     conditions: tuple[ConditionForm, ...] = Field(default=(), max_length=50, strict=False)  # JSON has no tuples
     code: str = Field(default="", pattern=r"^$|^[a-z][a-z0-9_.-]{0,99}$", description="reason code that a forbid gives")
@@ -125,8 +125,8 @@ class RuleForm(BaseModel):
     def _speaks_of_something(self) -> Self:
         if self.kind == "tool.call" and not self.tool:
             raise ValueError("a rule about `tool.call` names a tool, or `*` for all")
-        if self.kind == "llm.call" and self.tool:
-            raise ValueError("a rule about `llm.call` names no tool")
+        if self.kind != "tool.call" and self.tool:
+            raise ValueError(f"a rule about `{self.kind}` names no tool")
         return self
 
     def to_rule(self) -> Rule:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from holdfast.tools.code import CODE_TOOL
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.registry import TOOLS, ToolDefinition
 
 Tool = ToolDefinition | OwnTool
 Toolset = Mapping[str, Tool]
 
-BUILTIN: Final[Toolset] = MappingProxyType(dict(TOOLS))
+BUILTIN: Final[Toolset] = MappingProxyType({**TOOLS, CODE_TOOL.name: CODE_TOOL})
 """What every run has."""
 
 

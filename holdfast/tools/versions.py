@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast.tools.definition import NAME_LENGTH_MAX, NAME_PATTERN, OwnTool, ToolForm
-from holdfast.tools.registry import TOOLS
+from holdfast.tools.toolset import BUILTIN
 from holdfast_verdict.canonical import canonical_bytes
 
 # A lock on the name: the next version's number is not there to be locked yet.
@@ -64,7 +64,7 @@ def check_name(name: str) -> None:
     Raises:
         RequestInvalid: It is no such name, or Holdfast brings a tool of that name along.
     """
-    if name in TOOLS:
+    if name in BUILTIN:
         raise RequestInvalid(f"{name} is a tool that Holdfast brings along", remedy="choose another name")
     if len(name) > NAME_LENGTH_MAX or re.match(NAME_PATTERN, name) is None:
         raise RequestInvalid(
@@ -123,7 +123,7 @@ async def newest_of(connection: AsyncConnection, tenant_id: UUID, names: Iterabl
     Raises:
         RequestInvalid: A name is neither one of these nor a tool that Holdfast brings along (LAW 7).
     """
-    own = sorted({name for name in names if name not in TOOLS})
+    own = sorted({name for name in names if name not in BUILTIN})
     if not own:
         return []
     rows = await connection.execute(_NEWEST_OF, {"tenant_id": tenant_id, "names": own})
@@ -131,7 +131,7 @@ async def newest_of(connection: AsyncConnection, tenant_id: UUID, names: Iterabl
     if missing := [name for name in own if name not in found]:
         raise RequestInvalid(
             f"there is no tool {missing[0][:100]!r}",
-            remedy=f"put it first, or choose from {', '.join([*TOOLS, *found])}",
+            remedy=f"put it first, or choose from {', '.join([*BUILTIN, *found])}",
         )
     return list(found.values())
 

@@ -28,7 +28,20 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             ),
             "idempotent": True,
         },
-        "code.exec": {"parameters": _takes(["code"], code=_TEXT, language=_TEXT, timeout_ms=_WHOLE), "external": False},
+        "code.exec": {
+            "parameters": _takes(
+                ["code"],
+                code=_TEXT,
+                language=_TEXT,
+                files={
+                    "type": "array",
+                    "items": _takes(["name", "sha256"], name=_TEXT, sha256=_TEXT, size_bytes=_WHOLE),
+                },
+                timeout_ms=_WHOLE,
+                memory_mb=_WHOLE,
+            ),
+            "external": False,
+        },
         "http.request": {
             "parameters": _takes(
                 ["method", "url"],

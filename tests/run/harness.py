@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import shutil
 import signal
@@ -552,6 +553,7 @@ async def standing_in(
         "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
         # a heartbeat that is as short as theirs here leaves no time for imports
         "HOLDFAST_PRELOADED_PROVIDERS": "anthropic,openai",
+        "HOLDFAST_SANDBOX_PROFILE": "full" if os.geteuid() == 0 else "unprivileged",
         **points.environment,
         **environment,
     }

@@ -22,7 +22,7 @@ PLACES: Final = (
     "settle.before",
     "settle.after",
 )
-_KINDS: Final = ("llm.call", "tool.call")
+_KINDS: Final = ("llm.call", "tool.call", "code.exec")
 _ACTS: Final = ("park", "kill", "error")
 _NO_KIND: Final = ("finish.before", "finish.after")
 

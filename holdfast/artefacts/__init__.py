@@ -1,0 +1,1 @@
+"""Artefacts: files of a run, in object storage by digest, each tenant's in a folder of its own."""

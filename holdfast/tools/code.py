@@ -1,0 +1,58 @@
+"""`code.exec`: how a model asks for code to be run. It is no tool call: it has a kind, a price and a place of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from holdfast.tools.registry import Arguments, ToolDefinition
+from holdfast.tools.texts import normalise_text
+
+CODE_EXEC: Final = "code.exec"
+CODE_LENGTH_MAX: Final = 65_536
+FILES_MAX: Final = 20
+TIMEOUT_MS_MAX: Final = 60_000
+
+FileName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}){0,7}$",
+        description="name of a file of the run",
+    ),
+]
+
+
+class CodeExec(Arguments):
+    """Arguments of `code.exec`, as a model gives them; the files' digests are added when it is decided."""
+
+    code: Annotated[str, AfterValidator(normalise_text)] = Field(
+        min_length=1,
+        max_length=CODE_LENGTH_MAX,
+        description="a Python program. What it prints is the answer; files that it writes into its folder become files of the run",
+    )
+    language: Literal["python"] = Field(default="python", description="what it is written in")
+    files: list[FileName] = Field(
+        default=[], max_length=FILES_MAX, description="files of the run that shall lie in its folder, by name"
+    )
+    timeout_ms: int = Field(default=10_000, ge=100, le=TIMEOUT_MS_MAX, description="then it is ended")
+    memory_mb: int = Field(default=256, ge=64, le=1_024, description="the most memory it may have")
+
+    @model_validator(mode="after")
+    def _no_file_twice(self) -> Self:
+        if len(set(self.files)) != len(self.files):
+            raise ValueError("`files` names a file twice")
+        return self
+
+
+CODE_TOOL: Final = ToolDefinition(
+    name=CODE_EXEC,
+    description="Runs a Python program (standard library) in a sandbox without a network. It sees only the files it is given.",
+    arguments=CodeExec,
+    external=False,
+    idempotent=True,
+    reversible=True,
+    yields=("untrusted",),
+    credential=None,
+)
+"""What models are shown of it, given to those agents whose definition names it."""
