@@ -175,6 +175,9 @@ def main(descriptor: int, text: str) -> None:
     orders = socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     settings = json.loads(text)
+    os.umask(
+        0o022
+    )  # whoever starts it may keep what it makes to itself, and jobs have to find their way through the new root
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != settings["parent"]:
         return  # it died before

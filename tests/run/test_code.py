@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 from uuid import UUID
@@ -11,11 +10,14 @@ from uuid import UUID
 import pytest
 
 from holdfast.contracts import names
+from holdfast.database.engine import transaction
+from holdfast.ledger.service import set_limit
+from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.pricing.code import estimate_code
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.decide import Condition, Rule
 
-from .captured import permit_of
+from .captured import is_encrypted, payloads, permit_of
 from .harness import PERMIT_ALL, Record, Rig, Run, Step, Tenant, call, say, task, until
 from .test_permits import altered, play_rogue
 
@@ -86,34 +88,13 @@ async def test_neither_code_nor_what_it_prints_stands_in_history(rig: Rig, tenan
     run = await start(tenant, code("print('so' + 'nderbar')\n# wunderlich"))
     assert await run.ended() == "succeeded"
     assert "sonderbar" in (await results(run))[0]["content"]
+    codec = rig.client.data_converter.payload_codec
+    assert codec is not None
     for event in (await run.history()).events:
-        for payload in _payloads(event):
-            decoded = (await rig.client.data_converter.payload_codec.decode([payload]))[0]  # type: ignore[union-attr]  # the rig has one
+        for payload in filter(is_encrypted, payloads(event)):
+            [decoded] = await codec.decode([payload])
             assert b"sonderbar" not in decoded.data
             assert b"wunderlich" not in decoded.data
-
-
-def _payloads(event: Any) -> list[Any]:
-    """Every payload in a history event, however deep."""
-    from temporalio.api.common.v1 import Payload
-
-    found: list[Any] = []
-
-    def walk(message: Any) -> None:
-        if isinstance(message, Payload):
-            found.append(message)
-            return
-        for _, value in message.ListFields():
-            for each in value.values() if isinstance(value, Mapping) else value if _is_many(value) else [value]:
-                if hasattr(each, "ListFields"):
-                    walk(each)
-
-    walk(event)
-    return found
-
-
-def _is_many(value: Any) -> bool:
-    return hasattr(value, "append") or hasattr(value, "extend")
 
 
 async def test_code_is_denied_to_whom_it_was_not_given(tenant: Tenant) -> None:
@@ -141,7 +122,6 @@ async def test_code_is_denied_to_whom_it_was_not_given(tenant: Tenant) -> None:
         ({"code": "print(1)", "files": ["../../etc/passwd"]}, "files"),
         ({"code": "print(1)", "files": ["a", "a"]}, "twice"),
         ({"code": "print(1) # \u202e reversed"}, "U+202E"),
-        ({"code": "x" * 70_000}, "code"),
         ({"code": ""}, "code"),
         ({}, "code"),
     ],
@@ -209,15 +189,26 @@ async def test_a_file_that_was_changed_in_storage_is_not_given(rig: Rig, tenant:
     assert (await run.states("code.exec"))[1] == "voided"
 
 
-async def test_code_dearer_than_the_cap_does_not_run(tenant: Tenant) -> None:
+async def test_code_dearer_than_the_cap_does_not_run(rig: Rig, tenant: Tenant) -> None:
     worst = estimate_code(60_000, 1_024).max_cost_nano_usd
-    think = 20_000_000
-    run = await start(
-        tenant, code("print(1)", timeout_ms=60_000, memory_mb=1_024), max_tokens=100, run_cap_nano_usd=worst - 1
-    )
+    rig.points.park("reserve.before:code.exec")
+    run = await start(tenant, code("print(1)", timeout_ms=60_000, memory_mb=1_024))
+    await rig.points.until_parked("reserve.before:code.exec")
+    spent = (await run.holds("llm.call"))[0]["cost_nano_usd"]
+    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+        await set_limit(
+            connection,
+            tenant.tenant_id,
+            Scope("run", str(run.run_id)),
+            NANO_USD,
+            limit_amount=spent + worst - 1,
+            unlimited=False,
+            actor="test",
+            reason="one nano-dollar too little",
+        )
+    rig.points.release("reserve.before:code.exec")
     await run.ended()
-    assert think
-    assert "budget.cap_exceeded" in await run.codes() or await run.status() == "failed"
+    assert "budget.cap_exceeded" in await run.codes()
     assert await run.holds("code.exec") == []
 
 
@@ -225,7 +216,11 @@ async def test_code_dearer_than_the_cap_does_not_run(tenant: Tenant) -> None:
     ("text", "arguments", "says"),
     [
         ("while True: pass", {"timeout_ms": 700}, "took longer than it may"),
-        ("b = bytearray(300 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1", {"memory_mb": 64}, "memory|MemoryError"),
+        (
+            "b = bytearray(300 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1",
+            {"memory_mb": 64},
+            "memory|MemoryError",
+        ),
         ("import sys\nwhile True: sys.stdout.write('x' * 65536)", {}, "printed more than it may"),
         ("raise ValueError('the sum is wrong')", {}, "line 1: ValueError: the sum is wrong"),
         ("import sys; sys.exit(3)", {}, "exit status 3"),
