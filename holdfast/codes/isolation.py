@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.codes.entry import Code, Place, result
+from holdfast.codes.entry import Code, Place, result, result
 
 CODES: Final = (
     Code(
         "isolation.layer_missing",
-        (Place.COMMAND,),
+        (Place.COMMAND, Place.RESULT),
         "A layer of the sandbox does not hold on this host, so no code is run.",
-        "The sentence names the layer and what to change on the host; docs/explanation/sandbox.md says what each layer is for.",
+        "The sentence names the layer and what to change on the host; `holdfast doctor` shows the same, and "
+        "docs/explanation/sandbox.md says what each layer is for. Everything but `code.exec` works without it.",
         status=500,
     ),
     Code(
@@ -44,5 +45,22 @@ CODES: Final = (
         "supervisor.lost",
         "The connection between a job and its run is gone; no later request of the job is answered.",
         "The job's result says why it was closed: a request that was none, or was too large, too slow or one too many.",
+    ),
+    result(
+        "code.failed",
+        "The code ended with an exception or a status that is not 0; what it used is paid.",
+        "Nothing: the model reads the line of its code and what it printed, and can correct it.",
+    ),
+    result(
+        "code.killed",
+        "The code was ended because it used more than it may, or did what none may; what it used up to then is paid.",
+        "Read its sentence. More time and memory are arguments of `code.exec`, within what the policy allows.",
+    ),
+    Code(
+        "artefact.lost",
+        (Place.API, Place.RESULT),
+        "A file of a run is not in object storage any more, or is not what its digest says; nothing was run with it.",
+        "Restore the objects folder from a backup; every process has to name the same one (`HOLDFAST_OBJECTS_FOLDER`).",
+        status=500,
     ),
 )

@@ -87,6 +87,8 @@ _OTHER: Final[Mapping[str, str]] = MappingProxyType(
         "openai.resources.chat.completions": "module",
         "answer.final": "event",
         "tool.result": "event",
+        "code.result": "event",
+        "code.delta": "event",
         "hold.settled": "event",
         "hold.unknown": "event",
         "cap.threshold": "event",

@@ -77,6 +77,7 @@ async def _fill(tenant: Tenant) -> None:
     for statement, arguments in (
         ("INSERT INTO api_keys VALUES ($1, $2, $3, $4, 'hf', sha256($5), '{owner}')", (new_id(), user, project, mine.bytes)),
         ("INSERT INTO run_inputs VALUES ($1, $2, 1, 'start', 'hello', $3)", (run, user)),
+        ("INSERT INTO run_files VALUES ($1, $2, 'orders.csv', 1, sha256('x'))", (run,)),
         ("INSERT INTO transcript_entries VALUES ($1, $2, sha256('x'), NULL, 1, 'x')", (run,)),
         ("INSERT INTO approval_tokens VALUES ($1, sha256($2), $3, $4, 'approved', now(), now())", (mine.bytes, approval, user)),
         ("INSERT INTO vault_entries VALUES ($1, 'tool.mail', substr(sha256('x'), 1, 12), 'x')", ()),

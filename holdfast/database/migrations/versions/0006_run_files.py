@@ -1,15 +1,15 @@
 """The files that a run is given, by name and digest; their contents lie in object storage.
 
-Revision ID: 0005
-Revises: 0004
+Revision ID: 0006
+Revises: 0005
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 _STATEMENTS = (
     """
