@@ -33,7 +33,7 @@ from holdfast.ledger.types import (
 from holdfast.transcript.entries import read_one
 from holdfast_verdict.canonical import chain
 
-_SHOWN_AS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+SHOWN_AS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {"llm.call": ("answer", "answer.final"), "tool.call": ("tool", "tool.result"), "code.exec": ("code", "code.result")}
 )
 """Channel and type of the event that shows what came of an action."""
@@ -93,7 +93,7 @@ class Settle:
             return hold.state
         events = [_settled_event(hold, judgement.to, judgement.actual.get(NANO_USD, 0), judgement.reason)]
         if answer.shown:
-            channel, name = _SHOWN_AS[hold.kind]
+            channel, name = SHOWN_AS[hold.kind]
             events.append(Event(channel, name, {"step": key.step, "try": key.try_number, **answer.shown}))
         entries: tuple[TranscriptEntry, ...] = ()
         if answer.content is not None and judgement.to != "unknown":

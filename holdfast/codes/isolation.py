@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from holdfast.codes.entry import Code, Place, result, result
+from holdfast.codes.entry import Code, Place, result
 
 CODES: Final = (
     Code(

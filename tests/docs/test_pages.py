@@ -10,6 +10,7 @@ from typing import Final, get_args
 
 import pytest
 
+from activities.settle import SHOWN_AS
 from docs import generate, operations
 from holdfast.codes.catalogue import CATALOGUE
 from holdfast.contracts.run import MarkRun
@@ -121,7 +122,7 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
     assert written <= listed
     written |= {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
     written |= {f"{channel}.delta" for channel in get_args(Channel)}
-    written |= {"answer.final", "tool.result"}  # chosen by the kind of action, in a variable
+    written |= {type_ for _, type_ in SHOWN_AS.values()} | {"code.delta"}
     assert listed - _ENVELOPE == written
 
 
