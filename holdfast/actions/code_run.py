@@ -45,7 +45,9 @@ async def code_action(
     if not known or malformed:
         args = {"raw_digest": raw_digest}
     value: dict[str, JsonValue] = {"kind": CODE_EXEC, "args": args}
-    return Action(value, canonical_bytes(value), digest(value), CODE_EXEC, CODE_EXEC, known, malformed, known, external=False)
+    return Action(
+        value, canonical_bytes(value), digest(value), CODE_EXEC, CODE_EXEC, known, malformed, known, external=False
+    )
 
 
 def _object(arguments: object) -> Mapping[str, object]:
