@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.ledger.place import KIND, MODEL
 from holdfast import permits
-from holdfast.actions.build import Action
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts, RunReader
 from holdfast.database.engine import transaction
 from holdfast.ids import new_id

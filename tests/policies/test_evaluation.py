@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from holdfast.actions.build import Action
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts, RunPolicy
 from holdfast.ledger.types import FactVersions
 from holdfast.policies.evaluation import Evaluation, Refusal, evaluate

@@ -132,7 +132,7 @@ async def governing(rig: Rig, run: Run) -> AsyncIterator[tuple[Governor, Activit
     engine, key = rig.engine("governor"), private_key(signing_key(rig))
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, workflow_id=str(run.run_id))
-    yield Governor(engine, Ledger(engine), RunReader(), Publisher(redis), key, 5_000, 8_000, 8_000), environment
+    yield Governor(engine, Ledger(engine), RunReader(), Publisher(redis), key, 5_000, 8_000, 8_000, 8_000), environment
     await redis.aclose()
 
 
