@@ -34,7 +34,8 @@ from holdfast.ledger.types import (
     Reservation,
     TryKey,
 )
-from holdfast.policies.evaluation import Evaluation, Refusal, evaluate
+from holdfast.policies.evaluation import Evaluation, Refusal, canonical, evaluate
+from holdfast.policies.past import NOTHING_ASKED, Past, read_past
 from holdfast.transcript import TranscriptBroken
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
@@ -66,6 +67,7 @@ class _Asked:
     action: Action
     approval: Approval | None
     model_call: ModelCall | None = None
+    past: Past = NOTHING_ASKED
 
 
 class Reserve:
@@ -122,7 +124,11 @@ class Reserve:
                     action = await build.proposed_action(connection, run, request.action, request.step)
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
                 action = _unbuildable(request.action, str(error))
-        return _Asked(run, action, approval, call)
+            past = NOTHING_ASKED
+            if action.known and not action.malformed:
+                proposed = bytes.fromhex(request.action.assistant) if action.kind == "tool.call" else None
+                past = await read_past(connection, run, canonical(action), step=request.step, head=proposed)
+        return _Asked(run, action, approval, call, past)
 
     def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
         run, action = asked.run, asked.action
@@ -146,7 +152,7 @@ class Reserve:
             worst = Estimate(code.max_cost_nano_usd, 0)
             amounts[NANO_USD], estimate = code.max_cost_nano_usd, code.to_json()
         approvals = () if asked.approval is None else (asked.approval,)
-        evaluation = evaluate(run, action, estimate=worst, approvals=approvals, refusal=refusal)
+        evaluation = evaluate(run, action, estimate=worst, approvals=approvals, refusal=refusal, past=asked.past)
         verdict = evaluation.verdict
         lease_ms = self._governor.lease_ms(action.kind)
         return Reservation(

@@ -9,6 +9,7 @@ from typing import Final
 from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.policies.clocks import local_times
+from holdfast.policies.past import NOTHING_ASKED, Past
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.deciding import decide
@@ -67,6 +68,7 @@ def evaluate(
     estimate: Estimate | None = None,
     approvals: Sequence[Approval] = (),
     refusal: Refusal | None = None,
+    past: Past = NOTHING_ASKED,
 ) -> Evaluation:
     """Decides on an action by the run's policy; total, like the engine.
 
@@ -76,6 +78,7 @@ def evaluate(
         estimate: What it may cost at worst; without, nothing.
         approvals: Approvals that were asked for it.
         refusal: What stands against it whatever the policy says.
+        past: What was read of the run's past.
     """
     asked = canonical(action)
     if not action.known:
@@ -83,11 +86,16 @@ def evaluate(
     elif action.malformed:
         refusal = Refusal("action.malformed", action.malformed)
     policy = run.policy.policy
+    if past.sources is not None and asked.name in run.tools:
+        asked = replace(asked, parameters=run.tools[asked.name].schema())  # what it lists itself is nobody's words
     if action.known and not action.malformed:
         facts = Facts(
             principal=run.principal,
             now_ms=int(run.now.timestamp() * 1000),
             zones=local_times(policy.zones, run.now) if policy.zones else {},
+            labels=past.labels,
+            sources=past.sources,
+            history=past.history,
             approvals=tuple(approvals),
             estimate=estimate or _FREE,
         )

@@ -39,6 +39,7 @@ from holdfast.ids import new_id
 from holdfast.ledger.auditor import audit
 from holdfast.ledger.service import resolve_unknown, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
+from holdfast.policies import store
 from holdfast.runs import service as runs
 from holdfast.runs import signals
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
@@ -51,6 +52,7 @@ from holdfast.tenancy.service import create_project, create_tenant, create_user
 from holdfast.vault import Vault
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.decide import Rule, policy_hash, rule_to_json
+from holdfast_verdict.language.compiler import compile_policy
 
 from .points import Points
 
@@ -305,9 +307,10 @@ class Tenant:
         max_tokens: int | None = 500,
         fallbacks: Sequence[ModelTarget] = (),
         role_default: int | None = None,
+        policy: str = "",
         **limits: int,
     ) -> Run:
-        """Admits a run; Temporal is not told yet."""
+        """Admits a run; Temporal is not told yet. A policy's text says `ROLE` for the run's role."""
         name = f"agent-{secrets.token_hex(6)}"
         model = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4o-mini"}[wire]
         definition = AgentDefinition(
@@ -329,6 +332,10 @@ class Tenant:
         )
         async with transaction(self.rig.engine("api"), self.tenant_id) as connection:
             await put_agent(connection, self.tenant_id, name, definition)
+            if policy:
+                text_ = policy.replace("ROLE", name)
+                put = await store.put(connection, self.tenant_id, text_, compile_policy(text_), put_by="test")
+                await store.activate(connection, self.tenant_id, put.policy_id, by="test")
         request = RunRequest(agent=name, content=content, guaranteed=guaranteed, deadline_s=deadline_s)
         admitted = await runs.admit(self.rig.engine("api"), self.ada, request)
         run = Run(self, admitted.run_id)

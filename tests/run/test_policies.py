@@ -1,0 +1,101 @@
+"""Runs under a written policy: what they have done and read counts, and every record gives its verdict again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from holdfast.database.engine import transaction
+from holdfast.policies import store
+from holdfast_verdict import Facts, decide
+from holdfast_verdict.actions.action import CanonicalAction
+from holdfast_verdict.canonical import canonical_bytes, digest
+
+from .harness import Run, Tenant, call, calls, mail, refund, say, task
+
+ALL = "role ROLE { permit llm.call permit tools }\n"
+
+
+async def tool_codes(run: Run) -> list[str]:
+    """Codes of the decisions on tool calls, in order."""
+    assert await run.ended() == "succeeded", await run.story()
+    return [each["reason_codes"][0] for each in await run.decisions() if each["kind"] == "tool.call"]
+
+
+async def check_records(run: Run) -> None:
+    """Decides again from each record alone (LAW 8)."""
+    tenant_id = run.tenant.tenant_id
+    async with transaction(run.rig.engine("governor"), tenant_id) as connection:
+        policy = (await store.read_pinned(connection, tenant_id, run.run_id)).policy
+    for each in await run.decisions():
+        if each["kind"] not in ("tool.call", "llm.call"):
+            continue
+        record: dict[str, Any] = json.loads(each["part_a"])
+        assert record["policy_hash"] == policy.policy_hash.hex()
+        value = record["action"]
+        name = value["tool"] if value["kind"] == "tool.call" else value["kind"]
+        yields = {path: tuple(labels) for path, labels in record["boundary"]["yields"].items()}
+        action = CanonicalAction(
+            name, value["kind"], value, canonical_bytes(value), digest(value), record["boundary"]["external"], yields
+        )
+        again = decide(policy, action, Facts.from_json(record["facts"]))
+        assert {"verdict": again.verdict, "code": again.code, "rule_id": again.rule_id} == record["evaluated"]
+
+
+async def test_what_was_done_before_counts(tenant: Tenant) -> None:
+    policy = ALL + "invariant two-mails: at most 2 mail.send per run\n"
+    script = task(mail("one"), mail("two"), mail("three"), refund("A-1003"), say("done"))
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.permitted", "policy.permitted", "policy.invariant", "policy.permitted"]
+    await check_records(run)
+
+
+async def test_actions_that_are_decided_side_by_side_see_one_another(tenant: Tenant) -> None:
+    policy = ALL + "invariant one-mail: at most 1 mail.send per run\n"
+    script = task(calls(*(mail(f"side by side {number}") for number in range(5))), say("done"))
+    run = await tenant.start(script, policy=policy)
+    codes = await tool_codes(run)
+    assert sorted(codes) == ["policy.invariant"] * 4 + ["policy.permitted"]
+
+
+async def test_what_is_required_must_have_succeeded(tenant: Tenant) -> None:
+    policy = ALL + "invariant refund-first: mail.send requires payments.refund succeeded within 1h\n"
+    script = task(mail("too early"), refund("A-1003"), mail("after it"), say("done"))
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.invariant", "policy.permitted", "policy.permitted"]
+    await check_records(run)
+
+
+async def test_what_was_read_marks_the_run(tenant: Tenant) -> None:
+    policy = ALL + 'forbid mail.send when run has untrusted code "mail.after_reading"\n'
+    script = task(mail("before"), call("mail.list"), mail("after"), say("done"))
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.permitted", "policy.permitted", "mail.after_reading"]
+    await check_records(run)
+
+
+async def test_a_policy_that_vouches_for_an_output_leaves_no_mark(tenant: Tenant) -> None:
+    policy = (
+        ALL
+        + "label mail.list yields secret\nforbid mail.send when run has secret\nforbid payments.refund when run has secret2\n"
+    )
+    script = task(call("mail.list"), mail("after"), refund("A-1003"), say("done"))
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.permitted", "policy.label", "policy.permitted"]
+
+
+async def test_where_a_value_is_from_is_told_by_the_transcript(tenant: Tenant) -> None:
+    policy = "role ROLE { permit llm.call permit mail.list permit mail.send where args.to from user }\n"
+    script = task(mail("to whom I said"), say("done"), words="please write to jo@customer.example")
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.permitted"]
+    await check_records(run)
+
+
+@pytest.mark.parametrize("scope", ["tenant", "user"])
+async def test_a_history_that_nobody_here_can_tell_denies(tenant: Tenant, scope: str) -> None:
+    policy = ALL + f"invariant few: at most 5 mail.send within 1h per {scope}\n"
+    run = await tenant.start(task(mail("one"), say("done")), policy=policy)
+    assert await tool_codes(run) == ["facts.missing"]
