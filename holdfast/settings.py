@@ -32,6 +32,7 @@ _SECRET_BYTES_MAX: Final = 64 * 1024
 _PORT_MAX: Final = 65_535
 _SIMILAR: Final = 0.84
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+_LOG_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}(?:/[A-Za-z0-9._-]{1,50}){0,4}")
 _REMEDY: Final = (
     "docs/reference/settings.md lists every setting; a secret may also be in a file that its name with _FILE names"
 )
@@ -95,6 +96,12 @@ def _hosts(value: str) -> str:
     return ",".join(entries)
 
 
+def _log_name(value: str) -> str:
+    if not _LOG_NAME.fullmatch(value):
+        raise ValueError("must be a host's name, and may have a path behind it")
+    return value
+
+
 PROVIDERS: Final = ("anthropic", "openai", "simulated")
 """Who may think for the first tenant."""
 DatabaseUrl = Annotated[SecretStr, _secret_url("postgresql", "postgres")]
@@ -154,6 +161,16 @@ class GovernorSettings(CommonSettings):
     governor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_governor")
     sweeper_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_sweeper")
     permit_key_file: Path = Field(description="Ed25519 private key that signs permits, 64 hex digits")
+    log_key: SecretStr = Field(
+        description="Ed25519 private keys that sign the decision log's checkpoints: 64 hex digits a line, the newest first"
+    )
+    log_name: Annotated[str, AfterValidator(_log_name)] = Field(
+        default="holdfast.localhost",
+        description="what the names of new logs begin with, like a URL without its scheme; a log keeps its name",
+    )
+    log_interval_ms: int = Field(
+        default=500, ge=50, description="pause between two rounds of numbering and signing the decision log"
+    )
     heartbeat_timeout_ms: int = Field(default=10_000, ge=500, description="an executor silent for longer is dead")
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
     lease_tool_ms: int = Field(default=60_000, ge=100, description="lease and hard deadline of a tool call")

@@ -1,4 +1,4 @@
-"""`python -m workers.embedded`: governor, broker and sweepers in one process, for a stack on one machine.
+"""`python -m workers.embedded`: governor, broker, sweepers and sequencer in one process, for a stack on one machine.
 
 The seams are those of the processes apart: executors reach the broker over HTTP, and each part has a database role of its own.
 """
@@ -22,9 +22,16 @@ async def main() -> int:
     settings, broker_settings = load_both(GovernorSettings, BrokerSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings, BrokerSettings)
-    async with brokering(broker_settings) as broker, governing(settings) as (worker, sweepers):
+    async with (
+        brokering(broker_settings) as broker,
+        governing(settings) as (
+            worker,
+            sweepers,
+            sequencer,
+        ),
+    ):
         log.info("ready", queue=names.GOVERNOR_QUEUE, broker=broker.address)
-        code = await process.run_until_stopped(broker, worker, sweepers)
+        code = await process.run_until_stopped(broker, worker, sweepers, sequencer)
     return process.leave(code, abandoned=worker.abandoned)
 
 

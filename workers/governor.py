@@ -1,4 +1,4 @@
-"""`python -m workers.governor`: decides. Workflows with reserve and settle, and the sweepers beside them."""
+"""`python -m workers.governor`: decides. Workflows with reserve and settle; the sweepers and the log's sequencer beside them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from holdfast.database.version import require_schema
 from holdfast.ledger.service import Ledger
 from holdfast.settings import GovernorSettings, load, read_key_file, warn_of_misspellings
 from holdfast.timeline.stream import Publisher, connect_redis
+from holdfast.transparency.keys import key_source
 from holdfast.webhooks.signature import webhook_key
 from workers import process, temporal, workflow_code
+from workers.sequencer import Sequencer
 from workers.sweepers import Sweepers
 
 log = structlog.get_logger("governor")
@@ -58,11 +60,12 @@ def build_worker(client: Client, governor: Governor, shutdown_grace_ms: int) -> 
 
 
 @asynccontextmanager
-async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers]]:
-    """Yields the worker and the sweepers, which work while their `run` does."""
+async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.Working, Sweepers, Sequencer]]:
+    """Yields the worker, the sweepers and the sequencer, which work while their `run` does."""
+    log_keys = key_source(settings.log_key.get_secret_value())
     permit_key = permits.private_key(read_key_file(settings.permit_key_file))
     engine = create_engine(settings.governor_database_url, process="governor", pool_size=20)
-    sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=4)
+    sweeper_engine = create_engine(settings.sweeper_database_url, process="sweeper", pool_size=6)
     redis = connect_redis(settings.redis_url)
     publisher = Publisher(redis)
     governor = Governor(
@@ -84,6 +87,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         yield (
             temporal.Working(worker, settings.shutdown_grace_ms),
             Sweepers(sweeper_engine, client, publisher, settings, webhook_key(permit_key)),
+            Sequencer(sweeper_engine, log_keys, name=settings.log_name, interval_ms=settings.log_interval_ms),
         )
     finally:
         await redis.aclose()
@@ -96,9 +100,9 @@ async def main() -> int:
     settings = load(GovernorSettings)
     logs.configure("governor", settings.log_level)
     warn_of_misspellings(GovernorSettings)
-    async with governing(settings) as (worker, sweepers):
+    async with governing(settings) as (worker, sweepers, sequencer):
         log.info("ready", queue=names.GOVERNOR_QUEUE)
-        code = await process.run_until_stopped(worker, sweepers)
+        code = await process.run_until_stopped(worker, sweepers, sequencer)
     return process.leave(code, abandoned=worker.abandoned)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from cli.stack.data_folder import write_atomically
 from cli.stack.errors import DataFolderInvalid
-from cli.stack.secrets import SUPERUSER, Secrets, load_or_create
+from cli.stack.secrets import LOG_KEY, SUPERUSER, Secrets, load_or_create
 from holdfast.database.roles import DATABASE, TEMPORAL_ROLE
 
 MASTER: Final = "master"
@@ -84,6 +84,7 @@ FILES: Final[Mapping[str, Mapping[str, Callable[[_Values], str]]]] = MappingProx
             "governor_database_url": _url("holdfast_governor"),
             "sweeper_database_url": _url("holdfast_sweeper"),
             "permit_key": _key("permit.key"),
+            "log_key": _key(LOG_KEY),
             **_REDIS_URL,
             **_CODEC_KEY,
         },

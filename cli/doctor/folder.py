@@ -53,8 +53,9 @@ def _room(there: Path) -> Finding:
 
 def secrets(folder: DataFolder) -> Iterator[Finding]:
     """Looks at keys and passwords: whether they are all there, whole, and nobody else's to read."""
-    from cli.stack.secrets import check_files
-    from holdfast.settings import read_key_file
+    from cli.stack.secrets import LOG_KEY, check_files
+    from holdfast.settings import read_key_file, read_secret_file
+    from holdfast.transparency.keys import KeyLines
 
     part, where = "secrets", folder.secrets
     has_data = (folder.postgres / "data" / "PG_VERSION").exists() or folder.state_file.exists()
@@ -70,12 +71,18 @@ def secrets(folder: DataFolder) -> Iterator[Finding]:
         check_files(where)
         for name in _KEYS:
             read_key_file(where / name)
+        if (where / LOG_KEY).exists():
+            KeyLines.parse(read_secret_file(where / LOG_KEY), str(where / LOG_KEY))
     except (DataFolderInvalid, ConfigurationInvalid) as error:
         yield failed(part, error.message, error.remedy or "restore it from a backup")
         return
     except PermissionError as error:
         yield failed(part, f"{error.filename} cannot be read by this user", "be the owner of the data folder")
         return
+    if not (where / LOG_KEY).exists():
+        yield warning(
+            part, f"{where / LOG_KEY} is not there", "`holdfast up` makes it; a log that had one needs that one"
+        )
     yield ok(part, f"{len(_KEYS)} keys and the passwords are whole, and only their owner can read them")
     yield from _bootstrap_key(where / "bootstrap.key")
 

@@ -37,6 +37,7 @@ _PASSED_ON: Final = frozenset(
         "no_proxy",
         "all_proxy",
         "HOLDFAST_LOG_LEVEL",
+        "HOLDFAST_LOG_NAME",
         "HOLDFAST_WEBHOOK_PRIVATE_HOSTS",
         "HOLDFAST_SANDBOX_PROFILE",
     }
@@ -113,6 +114,7 @@ class Environments:
             "BROKER_DATABASE_URL": self.database_urls["holdfast_broker"],
             "SWEEPER_DATABASE_URL": self.database_urls["holdfast_sweeper"],
             "PERMIT_KEY_FILE": str(self.secrets.permit_key_file),
+            "LOG_KEY_FILE": str(self.secrets.log_key_file),
             "PERMIT_PUBLIC_KEY_FILE": str(self.secrets.permit_public_key_file),
             "VAULT_KEY_FILE": str(self.secrets.vault_key_file),
             "BROKER_HOST": LOOPBACK,

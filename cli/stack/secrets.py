@@ -15,11 +15,13 @@ from types import MappingProxyType
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cli.stack.data_folder import write_atomically
 from cli.stack.errors import DataFolderInvalid
 from holdfast.database.roles import LOGIN_ROLES
 
 SUPERUSER = "postgres"
 _DATABASE_USERS = (SUPERUSER, *LOGIN_ROLES)
+LOG_KEY = "log.key"
 _KEY_NAMES = ("permit.key", "permit.pub", "vault.key", "codec.key", "valkey.key", "database.json")
 
 
@@ -52,6 +54,11 @@ class Secrets:
         return self.folder / "codec.key"
 
     @property
+    def log_key_file(self) -> Path:
+        """Ed25519 private keys that sign the decision log's checkpoints; see `holdfast.transparency.keys`."""
+        return self.folder / LOG_KEY
+
+    @property
     def bootstrap_key_file(self) -> Path:
         """The first API key, written by the bootstrap."""
         return self.folder / "bootstrap.key"
@@ -74,7 +81,7 @@ def _create(folder: Path) -> None:
         private = permit_key.private_bytes(raw, serialization.PrivateFormat.Raw, serialization.NoEncryption())
         _write(draft, "permit.key", private.hex())
         _write(draft, "permit.pub", permit_key.public_key().public_bytes(raw, serialization.PublicFormat.Raw).hex())
-        for name in ("vault.key", "codec.key", "valkey.key"):
+        for name in ("vault.key", "codec.key", "valkey.key", LOG_KEY):
             _write(draft, name, secrets.token_hex(32))
         _write(draft, "database.json", json.dumps({user: secrets.token_hex(24) for user in _DATABASE_USERS}, indent=2))
         draft.rename(folder)
@@ -88,7 +95,9 @@ def check_files(folder: Path) -> None:
     Raises:
         DataFolderInvalid: A secret is missing or readable by others.
     """
-    for path in (folder, *(folder / name for name in _KEY_NAMES)):
+    # the log's key is newer than the others: a folder of an older version gets it with its next start
+    names = (*_KEY_NAMES, LOG_KEY) if (folder / LOG_KEY).exists() else _KEY_NAMES
+    for path in (folder, *(folder / name for name in names)):
         try:
             mode = path.stat().st_mode & 0o777
         except FileNotFoundError:
@@ -114,6 +123,9 @@ def load_or_create(folder: Path, *, data_exists: bool) -> Secrets:
                 remedy="restore it from a backup, or start with a new --data-dir",
             )
         _create(folder)
+    elif folder.is_dir() and not (folder / LOG_KEY).exists():
+        # a log that is known by another key is not signed by this one: then the sequencer says so, and the old one has to come back
+        write_atomically(folder / LOG_KEY, secrets.token_hex(32) + "\n")
     check_files(folder)
     passwords = json.loads((folder / "database.json").read_text(encoding="ascii"))
     if missing := [user for user in _DATABASE_USERS if not isinstance(passwords.get(user), str)]:

@@ -32,6 +32,12 @@ CODES: Final = (
     changed("webhook.added", "A webhook was added: its receiver is told of events from then on."),
     changed("webhook.enabled", "A webhook that had been given up was switched on again."),
     changed("webhook.removed", "A webhook was removed: its receiver is told nothing any more."),
+    changed("log.key_added", "A further key signs the checkpoints of the decision log."),
+    changed(
+        "log.key_retired", "A key signs checkpoints of the decision log no more; its old signatures keep their worth."
+    ),
+    changed("log.witness_added", "A witness's key was made known: its cosignatures are taken from then on."),
+    changed("log.witness_removed", "A witness's key was taken out: cosignatures of its are taken no more."),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

@@ -66,7 +66,9 @@ def test_each_process_gets_all_that_it_requires(name: str, monkeypatch: pytest.M
         if key.startswith("HOLDFAST_"):
             monkeypatch.delenv(key)
     for key, value in environment(services()[name]).items():
-        if Path(value).parent == SECRETS and not key.endswith("_KEY_FILE"):
+        if key == "HOLDFAST_LOG_KEY_FILE":
+            monkeypatch.setenv("HOLDFAST_LOG_KEY", "5" * 64)  # a file of it is read at once
+        elif Path(value).parent == SECRETS and not key.endswith("_KEY_FILE"):
             secret = tmp_path / Path(value).name
             secret.write_text("redis://r" if "redis" in value else "postgresql://p/x")
             secret.chmod(0o600)
@@ -106,6 +108,7 @@ def test_who_holds_which_secret_is_what_the_architecture_says() -> None:
         for file in files:
             holders.setdefault(file, set()).add(process)
     assert holders["permit_key"] == {"governor"}
+    assert holders["log_key"] == {"governor"}
     assert holders["vault_key"] == {"broker", "bootstrap"}  # the bootstrap stores the first credentials, and ends
     assert holders["permit_public_key"] == {"broker", "executor"}
     assert holders["codec_key"] == {"api", "governor", "executor"}

@@ -178,6 +178,7 @@ async def test_processes_get_what_they_need_and_no_more(tmp_path: Path, monkeypa
         assert "HOLDFAST_OWNER_DATABASE_URL" not in variables
         assert ("HOLDFAST_VAULT_KEY_FILE" in variables) is (process == "governor")
         assert ("HOLDFAST_PERMIT_KEY_FILE" in variables) is (process == "governor")
+        assert ("HOLDFAST_LOG_KEY_FILE" in variables) is (process == "governor")
     assert "the-key-shown-once" not in "".join(path.read_text() for path in (tmp_path / "logs").iterdir())
 
 

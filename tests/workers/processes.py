@@ -80,6 +80,7 @@ def governor(stack: Stack) -> dict[str, str]:
         "HOLDFAST_GOVERNOR_DATABASE_URL": stack.database_url("holdfast_governor"),
         "HOLDFAST_SWEEPER_DATABASE_URL": stack.database_url("holdfast_sweeper"),
         "HOLDFAST_PERMIT_KEY_FILE": str(stack.secrets.permit_key_file),
+        "HOLDFAST_LOG_KEY_FILE": str(stack.secrets.log_key_file),
         "HOLDFAST_SWEEP_INTERVAL_MS": "50",
     }
 
