@@ -75,7 +75,11 @@ class Sequencer:
             async with slots:
                 return await self._catch_up(tenant_id)
 
-        return sum(await asyncio.gather(*(one(tenant_id) for tenant_id in due)))
+        done = await asyncio.gather(*(one(tenant_id) for tenant_id in due), return_exceptions=True)
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+        return sum(each for each in done if isinstance(each, int))
 
     async def _catch_up(self, tenant_id: UUID) -> int:
         total = 0

@@ -78,6 +78,28 @@ CODES: Final = (
         "End what the sentence says holds it up, or run it again at a quieter time, or with more `--patience-s`.",
     ),
     _stack(
+        "log.broken",
+        "What is stored of a tenant's transparency log contradicts itself, or the checkpoint that was last signed; nothing is signed.",
+        "Compare with a checkpoint of a witness or an auditor, and restore the database from a backup; "
+        "docs/explanation/transparency-log.md tells what that means for those who follow the log.",
+    ),
+    _stack(
+        "log.key_unknown",
+        "The keys that would sign a log are not those that it is known by; nothing is signed.",
+        "Put the log's key back. If it is lost, or others know it: `holdfast log rotate-key --retire`, as "
+        "docs/explanation/transparency-log.md tells.",
+    ),
+    _stack(
+        "log.refused",
+        "PostgreSQL refused what would have forked, shortened or renumbered a log.",
+        "Look at the sentence: somebody else writes to the log's tables, or they were tampered with.",
+    ),
+    _stack(
+        "log.record_altered",
+        "A record's hash is not the one of its parts, so it was altered before it had a number; it is left out of the log.",
+        "Compare the record with its permit, a backup, or what was exported of it; only a write past Holdfast does this.",
+    ),
+    _stack(
         "backup.failed",
         "A backup could not be taken; nothing of it is left.",
         "Do what the sentence says, and take it again.",

@@ -6,7 +6,8 @@ for records without a number, and never for those after the last: a transaction 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +22,7 @@ from holdfast.failpoint import failpoint
 from holdfast.transparency.keys import LogKeys, LogSigner
 from holdfast_verdict.log import note, tiles, tree
 from holdfast_verdict.log.checkpoint import Checkpoint
+from holdfast_verdict.log.invalid import LogInvalid
 from holdfast_verdict.log.note import Note, Signature, VerifierKey
 
 log = structlog.get_logger("sequencer")
@@ -29,6 +31,7 @@ BATCH_MAX: Final = 1_000
 """Records in one transaction; more than these are followed by another."""
 ENTRY_BYTES: Final = 64
 _FROZEN_S: Final = 30
+_RESTORE: Final = "compare with a witness's or an auditor's checkpoint, and restore the database from a backup"
 
 # A process that freezes in the middle is thrown out by PostgreSQL, so that another one goes on.
 _BOUND = text(f"SET LOCAL idle_in_transaction_session_timeout = '{_FROZEN_S}s'")
@@ -130,7 +133,9 @@ async def append(
         return Appended(found.size, 0, more=False, broken=broken)
     size = found.size + len(rows)
     edge = await _edge(connection, tenant_id, found.size)
-    await _write_tiles(connection, tenant_id, _grown(edge, found.size, rows))
+    with _as_broken(tenant_id):
+        grown = _grown(edge, found.size, rows)
+    await _write_tiles(connection, tenant_id, grown)
     await failpoint("log.tiles")
     numbered = await connection.execute(
         _NUMBER, {**own, "size": found.size, "decision_ids": [row.decision_id for row in rows]}
@@ -146,6 +151,14 @@ async def append(
     await connection.execute(_CHECKPOINT, {**own, "size": size, "root": root, "note": signed.message})
     await failpoint("log.signed")
     return Appended(size, len(rows), more=len(rows) == count, broken=broken)
+
+
+@contextmanager
+def _as_broken(tenant_id: UUID) -> Iterator[None]:
+    try:
+        yield
+    except LogInvalid as error:
+        raise LogBroken(f"the stored log of tenant {tenant_id} is damaged: {error}", remedy=_RESTORE) from None
 
 
 async def read_tiles(connection: AsyncConnection, tenant_id: UUID, wanted: Sequence[TileKey]) -> dict[TileKey, bytes]:
@@ -192,11 +205,13 @@ async def _edge(connection: AsyncConnection, tenant_id: UUID, size: int) -> dict
     if size % tiles.WIDTH:
         wanted.append((tiles.ENTRIES, size // tiles.WIDTH))
     edge = await read_tiles(connection, tenant_id, wanted)
+    with _as_broken(tenant_id):
+        stored_root = tiles.root(edge, size)
     last = (await connection.execute(_LAST, {"tenant_id": tenant_id})).one_or_none()
-    if last is None or last.size != size or tiles.root(edge, size) != last.root:
+    if last is None or last.size != size or stored_root != last.root:
         raise LogBroken(
             f"the tree of tenant {tenant_id} is not the one of its last checkpoint",
-            remedy="compare with a witness's or an auditor's checkpoint, and restore the database from a backup",
+            remedy=_RESTORE,
         )
     return edge
 

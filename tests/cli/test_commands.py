@@ -74,6 +74,7 @@ COMMANDS = [
     ["webhooks", "remove"],
     ["replay"],
     ["apply"],
+    ["log", "rotate-key"],
     ["new", "agent"],
     ["new", "tool"],
     ["agents"],

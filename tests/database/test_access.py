@@ -43,6 +43,7 @@ CROSSING = {
     "return_budget": {"api", "governor", "sweeper"},
     "set_limit": {"api"},
     "due_returns": {"sweeper"},
+    "due_logs": {"sweeper"},
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
@@ -91,6 +92,13 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO rollups VALUES ($1, now(), $2, 'tool.call', '', '', $3, $4, 'a', 'r')", (run, project, user)),
         ("INSERT INTO journal_sums SELECT tenant_id, cap_id, now(), 0, 0, 0, 0, 0, 0, false FROM caps WHERE tenant_id = $1", ()),
         ("INSERT INTO journal_archives VALUES ($1, now(), now(), 0, sha256('x'))", ()),
+        ("INSERT INTO logs VALUES ($1, 'log.example', 1)", ()),
+        ("INSERT INTO log_tiles VALUES ($1, 0, 0, sha256('x'))", ()),
+        ("UPDATE decisions SET leaf_index = 0 WHERE tenant_id = $1 AND run_id = $2 AND step = 1", (run,)),
+        ("INSERT INTO log_checkpoints VALUES ($1, 1, sha256('x'), 'x')", ()),
+        ("INSERT INTO log_keys VALUES ($1, sha256('x'), 1)", ()),
+        ("INSERT INTO log_witnesses VALUES ($1, 'w', 'x')", ()),
+        ("INSERT INTO log_cosignatures VALUES ($1, 1, 'w', 'x')", ()),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
     ):  # fmt: skip
         await tenant.database.execute(statement, mine, *arguments)
@@ -193,7 +201,17 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
                 OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
            FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
     )
-    triggers = {"pin_policy", "refuse_overspend", "refuse_resettling", "refuse_unit", "require_carried"}
+    triggers = {
+        "pin_policy",
+        "refuse_overspend",
+        "refuse_resettling",
+        "refuse_unit",
+        "require_carried",
+        "refuse_renumbering",
+        "refuse_rollback",
+        "refuse_rewriting",
+        "refuse_fork",
+    }
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
         name = row["proname"]

@@ -125,16 +125,25 @@ $$;
 
 -- Row-level security and rights ----------------------------------------------------------------------------------------------
 
-DO $$
-DECLARE t text;
-BEGIN
-    FOREACH t IN ARRAY ARRAY['logs', 'log_tiles', 'log_checkpoints', 'log_keys', 'log_witnesses', 'log_cosignatures'] LOOP
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
-        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
-        EXECUTE format('CREATE POLICY tenant_only ON %I USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())', t);
-        EXECUTE format('GRANT SELECT ON %I TO holdfast_api, holdfast_sweeper, holdfast_auditor', t);
-    END LOOP;
-END $$;
+ALTER TABLE logs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE logs FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON logs USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+ALTER TABLE log_tiles ENABLE ROW LEVEL SECURITY;
+ALTER TABLE log_tiles FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON log_tiles USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+ALTER TABLE log_checkpoints ENABLE ROW LEVEL SECURITY;
+ALTER TABLE log_checkpoints FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON log_checkpoints USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+ALTER TABLE log_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE log_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON log_keys USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+ALTER TABLE log_witnesses ENABLE ROW LEVEL SECURITY;
+ALTER TABLE log_witnesses FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON log_witnesses USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+ALTER TABLE log_cosignatures ENABLE ROW LEVEL SECURITY;
+ALTER TABLE log_cosignatures FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_only ON log_cosignatures USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant());
+GRANT SELECT ON logs, log_tiles, log_checkpoints, log_keys, log_witnesses, log_cosignatures TO holdfast_api, holdfast_sweeper, holdfast_auditor;
 GRANT INSERT, UPDATE (size) ON logs TO holdfast_sweeper;
 GRANT INSERT, UPDATE (data) ON log_tiles TO holdfast_sweeper;
 GRANT INSERT ON log_checkpoints TO holdfast_sweeper;
