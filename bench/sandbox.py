@@ -13,13 +13,26 @@ from typing import Final
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 
+from bench.leaks import burden
+from bench.neighbours import slowdown
 from bench.report import Figure, Report
+from sandbox.frames import Request
 from sandbox.job import Job
 from sandbox.service import Sandbox, Settings
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _PYTHON: Final = str(Path(sys.executable).resolve())
 _FIRST_LINE: Final = "import time; print(time.monotonic_ns())"
+_CALLS: Final = """
+import statistics, time
+from holdfast_guest import tool
+times = []
+for _ in range({count}):
+    began = time.monotonic_ns()
+    tool("a", n=1)
+    times.append(time.monotonic_ns() - began)
+print(statistics.median(times) / 1000)
+"""
 _MB: Final = 1_000_000
 _NS_PER_MS: Final = 1_000_000
 _RATE_PER_S: Final = 50
@@ -58,9 +71,18 @@ def _first_line_of_ms(command: list[str], count: int) -> list[float]:
     return times
 
 
+async def _answer(_: Request) -> None:
+    return
+
+
+async def _call_us(sandbox: Sandbox, count: int) -> float:
+    """Returns how long a job waits for its owner, who answers at once."""
+    return float((await sandbox.submit(Job(_CALLS.format(count=count)), act=_answer)).stdout)
+
+
 async def _first_line_ms(sandbox: Sandbox) -> tuple[float, bool]:
     began = time.monotonic_ns()
-    result = await sandbox.submit(Job(_FIRST_LINE))
+    result = await sandbox.submit(Job(_FIRST_LINE), act=_answer)
     return (int(result.stdout) - began) / _NS_PER_MS, result.warm
 
 
@@ -117,6 +139,7 @@ async def measure(*, quick: bool = False) -> Report:
     async with Sandbox(Settings(idle_min=4, idle_max=16)) as sandbox:
         memory = _idle_mb(sandbox)
         warm = statistics.median(await _warm_ms(sandbox, count))
+        call = await _call_us(sandbox, count * 5)
         rate = await _jobs_per_s(sandbox, count * 2)
         sustained = statistics.median(await _sustained_ms(sandbox, 4 if quick else 60))
         layers = sandbox.receipt.layers
@@ -128,6 +151,19 @@ async def measure(*, quick: bool = False) -> Report:
     figures["sustained_over_warm_p50"] = Figure(sustained / warm, "x", ("<=", 2))
     figures["jobs_per_s"] = Figure(rate, "1/s", (">=", 100))
     figures["memory_per_idle_mb"] = Figure(memory, "MB")
+    figures["supervisor_call_p50_us"] = Figure(call, "us")
+    jobs, at_once = (100, 20) if quick else (10_000, 200)
+    left = await burden(jobs, at_once)
+    figures["left_on_host"] = Figure(sum(map(abs, left.left.values())), "things", ("<=", 0))
+    figures["memory_left_kib"] = Figure(left.grown_kib, "KiB")
+    figures["late_over_early_start"] = Figure(left.late_over_early, "x", ("<=", 1.2))
+    report.wrong += left.wrong(jobs + at_once)
+    for name, factor in (await slowdown(2 if quick else 6, 5 if quick else 20)).items():
+        figures[f"beside_{name}"] = Figure(factor, "x", ("<=", 1.2))
+    took = f"{left.at_once_s:.1f} s"
+    report.notes.append(
+        f"{jobs} jobs one after another, and {at_once} at once in {took}, left on the host: {left.left}"
+    )
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         report.notes.append("bubblewrap is not installed, so nothing is compared with it")
@@ -139,6 +175,6 @@ async def measure(*, quick: bool = False) -> Report:
         figures["cold_ratio"] = Figure(other / cold, "x", (">=", 2))
     report.notes += [
         f"layers: {', '.join(layers)}",
-        "from submit() to the first line of the job's code; no supervisor is connected, for there is none yet",
+        "from submit() to the first line of the job's code, with the supervisor connected",
     ]
     return report

@@ -15,6 +15,10 @@ from typing import Final, Protocol
 from sandbox.job import Limits
 
 _PERIOD_US: Final = 100_000
+_SHARES_BACK: Final = (
+    32  # of 1024, and of 100: a job that has computed for long gets a thirtieth of what a new one gets
+)
+_WEIGHT_BACK: Final = 3
 _PREFIX: Final = "holdfast-"
 _numbers = itertools.count()
 
@@ -44,6 +48,12 @@ class Group(Protocol):
 
     def use(self) -> Use:
         """Returns what was used."""
+
+    def cpu_ns(self) -> int:
+        """Returns the CPU time that was used."""
+
+    def step_back(self) -> None:
+        """Lets every other job that wants the processor have it before this one."""
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""
@@ -113,15 +123,26 @@ class _OldGroup:
 
     def use(self) -> Use:
         """Returns what was used."""
-        memory, pids, cpu = (self._folders.get(name) for name in ("memory", "pids", "cpuacct"))
+        memory, pids = (self._folders.get(name) for name in ("memory", "pids"))
         assert memory is not None
         assert pids is not None
         return Use(
             int((memory / "memory.max_usage_in_bytes").read_text()),
-            int((cpu / "cpuacct.usage").read_text()) if cpu is not None else 0,
+            self.cpu_ns(),
             _fields(memory / "memory.oom_control").get("oom_kill", 0),
             _fields(pids / "pids.events").get("max", 0),
         )
+
+    def cpu_ns(self) -> int:
+        """Returns the CPU time that was used."""
+        cpu = self._folders.get("cpuacct")
+        return int((cpu / "cpuacct.usage").read_text()) if cpu is not None else 0
+
+    def step_back(self) -> None:
+        """Lets every other job that wants the processor have it before this one."""
+        cpu = self._folders.get("cpu")
+        if cpu is not None:
+            _write(cpu / "cpu.shares", _SHARES_BACK)
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""
@@ -181,10 +202,18 @@ class _UnifiedGroup:
         peak = self._folder / "memory.peak"  # since Linux 5.19
         return Use(
             int(peak.read_text()) if peak.exists() else 0,
-            _fields(self._folder / "cpu.stat").get("usage_usec", 0) * 1_000,
+            self.cpu_ns(),
             _fields(self._folder / "memory.events").get("oom_kill", 0),
             _fields(self._folder / "pids.events").get("max", 0),
         )
+
+    def cpu_ns(self) -> int:
+        """Returns the CPU time that was used."""
+        return _fields(self._folder / "cpu.stat").get("usage_usec", 0) * 1_000
+
+    def step_back(self) -> None:
+        """Lets every other job that wants the processor have it before this one."""
+        _write(self._folder / "cpu.weight", _WEIGHT_BACK)
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""

@@ -19,6 +19,8 @@ from sandbox.native.worker import Ended, Worker
 OnOutput = Callable[[str, bytes], None]
 """Called with `stdout` or `stderr` and what was printed."""
 _READ: Final = 65_536
+_LOOK_S: Final = 0.1
+_LONG_NS: Final = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Watch:
         self._began = 0.0
         self._took_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     @property
     def killed(self) -> bool:
@@ -62,6 +65,20 @@ class Watch:
             loop.add_reader(self._worker.listener, self._forbidden)
         if Layer.WALL_CLOCK not in self._without:
             self._timer = loop.call_later(self._limits.wall_ms / 1000, self._kill, Because.TIME, "")
+
+        if self._worker.group is not None:
+            self._look = loop.call_later(_LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        """Has a job that has computed for long step back behind those that have not: a bomb shall not slow its neighbours."""
+        group = self._worker.group
+        self._look = None
+        if group is None:
+            return
+        if group.cpu_ns() > _LONG_NS:
+            group.step_back()
+        else:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_S, self._look_again)
 
     def _kill(self, because: Because, detail: str) -> None:
         if self._killed is None:
@@ -104,6 +121,8 @@ class Watch:
         self._took_ms = (time.monotonic() - self._began) * 1000
         if self._timer is not None:
             self._timer.cancel()
+        if self._look is not None:
+            self._look.cancel()
         if self._worker.listener >= 0:
             loop.remove_reader(self._worker.listener)
         for stream, fd in (("stdout", self._worker.stdout), ("stderr", self._worker.stderr)):

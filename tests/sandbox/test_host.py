@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
+from bench.leaks import Burden, burden
 from sandbox.errors import SandboxLost
 from sandbox.job import Job, Limits
 from sandbox.native.cgroups import bases
@@ -61,6 +62,42 @@ async def test_jobs_leave_nothing_behind() -> None:
         "cgroups": 0,
     }
     assert not any(list(base.glob(OWN)) for base in bases().values() if not _of_the_session(base))
+
+
+async def test_jobs_of_every_kind_leave_nothing_behind_that_the_bench_counts() -> None:
+    found = await burden(120, 24)
+    assert found.wrong(144) == []
+    assert set(found.left) == {"processes", "descriptors", "mounts", "cgroups", "files", "threads"}
+
+
+async def test_what_is_left_behind_is_a_wrong_result() -> None:
+    assert Burden({"mounts": 2, "files": 0}, 10_000, 1, 1).wrong(100) == [
+        "2 mounts were left after 100 jobs",
+        "10000 KiB of memory were left after 100 jobs",
+    ]
+
+
+async def test_a_job_that_computes_for_long_steps_back_behind_its_neighbours() -> None:
+    paths = {name: base for name, base in bases().items() if name in ("cpu", "unified")}
+    name, low = ("cpu.shares", 32) if "cpu" in paths else ("cpu.weight", 3)
+    said = asyncio.Event()
+
+    async def until_low(own: Sandbox) -> None:
+        while not any(
+            int(path.read_text()) == low for base in paths.values() for path in base.glob(f"{OWN}/job-*/{name}")
+        ):
+            assert own.zygote_pid
+            await asyncio.sleep(0.02)
+
+    async with Sandbox(Settings(idle_min=0)) as own:
+        job = Job("print(1, flush=True)\nwhile True: pass", limits=Limits(wall_ms=600_000, cpu_s=600))
+        task = asyncio.create_task(own.submit(job, on_output=lambda *_: said.set()))
+        await asyncio.wait_for(said.wait(), 30)
+        async with asyncio.timeout(60):
+            await until_low(own)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 def _of_the_session(base: Path) -> bool:
