@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
 import orjson
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -47,6 +47,11 @@ class Problem(BaseModel):
     remedy: str = Field(description="what to do about it")
     request_id: str
     errors: list[FieldProblem] = Field(default=[], description="for `request.invalid`: each field that is wrong")
+    problems: list[dict[str, JsonValue]] = Field(
+        default=[],
+        description="for `policy.refused`: what is wrong with the text, each with line, column and what was expected; "
+        "for `policy.cases_failed`: the cases that failed",
+    )
 
 
 _TITLES: Final = {
@@ -84,6 +89,7 @@ def problem_response(
     *,
     remedy: str = "",
     errors: Sequence[FieldProblem] = (),
+    problems: Sequence[Mapping[str, JsonValue]] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
     """Builds the response of an error; `remedy` is that of the code, unless this case has one of its own."""
@@ -96,8 +102,10 @@ def problem_response(
         remedy=remedy or _remedy_of(code),
         request_id=request_id,
         errors=list(errors),
+        problems=[dict(each) for each in problems],
     )
-    body = orjson.dumps(problem.model_dump(exclude=None if errors else {"errors"}))
+    empty = {name for name, some in (("errors", errors), ("problems", problems)) if not some}
+    body = orjson.dumps(problem.model_dump(exclude=empty))
     more = {"retry-after": _RETRY_AFTER_S} if status == Unavailable.status else {}
     return Response(body, status, headers={**more, **(headers or {})}, media_type=MEDIA_TYPE)
 
@@ -124,7 +132,13 @@ def for_holdfast_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HoldfastError)  # registered for these only
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else None  # noqa: PLR2004 (HTTP status)
     return problem_response(
-        request_id_of(request), error.status, error.code, sentence(error), remedy=error.remedy, headers=headers
+        request_id_of(request),
+        error.status,
+        error.code,
+        sentence(error),
+        remedy=error.remedy,
+        problems=error.problems,
+        headers=headers,
     )
 
 

@@ -5,7 +5,8 @@ The same code stands in the API's problem details, in decision records, in the S
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 
 class HoldfastError(Exception):
@@ -15,10 +16,13 @@ class HoldfastError(Exception):
         code: Stable dotted code, part of the public interface.
         status: HTTP status the API answers with.
         remedy: A sentence that says what to do, or an empty string.
+        problems: Where many things are wrong at once, each of them as JSON.
     """
 
     code: ClassVar[str] = "internal.error"
     status: ClassVar[int] = 500
+
+    problems: Sequence[Mapping[str, Any]] = ()  # Any: JSON
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)

@@ -49,7 +49,7 @@ def _usable(*, as_json: bool) -> Iterator[None]:
                 yield
             except PolicyUnusable as unusable:
                 if as_json:
-                    say(json_line({"ok": False, "problems": [problem.to_json() for problem in unusable.problems]}))
+                    say(json_line({"ok": False, "problems": unusable.problems}))
                 raise
     except typer.Exit:
         raise typer.Exit(ExitCode.USAGE) from None

@@ -25,14 +25,14 @@ class PolicyUnusable(HoldfastError):
     """A policy is not well-formed or not well-typed.
 
     Attributes:
-        problems: Everything that is wrong with it.
+        problems: Everything that is wrong with it, as JSON.
     """
 
     code = "policy.refused"
 
     def __init__(self, problems: tuple[Problem, ...], file: Path) -> None:
         super().__init__("\n".join([f"{file} cannot be used:", *map(str, problems)]))
-        self.problems = problems
+        self.problems = [problem.to_json() for problem in problems]
 
 
 class CatalogueUnusable(HoldfastError):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.policy import files
-from cli.policy.clocks import clocks
 from holdfast.errors import RequestInvalid
+from holdfast.policies.clocks import clocks
 from holdfast_verdict import PolicyRefused, format_policy
 from holdfast_verdict.actions import ActionRefused
 from holdfast_verdict.check.anything import ANYTHING

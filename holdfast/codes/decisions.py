@@ -69,6 +69,13 @@ CODES: Final = (
         status=422,
     ),
     Code(
+        "policy.cases_failed",
+        (Place.API,),
+        "A policy decides otherwise than the cases that were pushed with it expect, so it was not stored.",
+        "Mend the policy, or the cases if they ask for what is no longer meant; `problems` names each.",
+        422,
+    ),
+    Code(
         "policy.source",
         (Place.API, Place.COMMAND),
         "A policy's text cannot be read: it is no UTF-8, too long, or holds characters that show as something else.",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from holdfast.errors import RequestInvalid
 from holdfast_verdict.engine.facts import LocalTime
 
 
@@ -14,8 +15,27 @@ def local_times(zones: Iterable[str], now: datetime) -> dict[str, LocalTime]:
     told = {}
     for zone in zones:
         try:
-            local = now.astimezone(ZoneInfo(zone))
+            told[zone] = _local(zone, now)
         except (ZoneInfoNotFoundError, ValueError):
             continue
-        told[zone] = LocalTime(local.date().isoformat(), local.hour, local.minute, local.isoweekday())
     return told
+
+
+def clocks(zone: str, now_ms: int) -> LocalTime:
+    """Returns what the clocks of a zone say at a time.
+
+    Raises:
+        RequestInvalid: This machine knows no such zone.
+    """
+    try:
+        return _local(zone, datetime.fromtimestamp(now_ms / 1000, UTC))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise RequestInvalid(
+            f"this machine knows no time zone {zone}",
+            remedy="check its name, or install the time zones' tables (tzdata)",
+        ) from None
+
+
+def _local(zone: str, now: datetime) -> LocalTime:
+    local = now.astimezone(ZoneInfo(zone))
+    return LocalTime(local.date().isoformat(), local.hour, local.minute, local.isoweekday())

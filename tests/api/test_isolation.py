@@ -38,7 +38,9 @@ NAMELESS = {
     "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
-    "decode_payloads", "encode_payloads",
+    "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
+    "check_policy", "compare_policies", "play_cases", "explain_decision", "activate_policy", "roll_back_policy",
+    "shadow_policy",
 }  # fmt: skip
 # Operations that go by a name, which every tenant has for itself.
 NAMED = {
@@ -48,6 +50,7 @@ NAMED = {
     "get_role",
     "put_tool",
     "get_tool",
+    "get_policy",
     "put_credential",
     "delete_credential",
 }
@@ -163,7 +166,7 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
     names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id")
-    filled = path.format(name="desk", **{kind: str(new_id()) for kind in names})
+    filled = path.format(name="desk", version=1, **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:
         answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))
     problem(answer, 401, "auth.not_authenticated")

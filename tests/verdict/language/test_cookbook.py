@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from cli.policy.clocks import clocks
+from holdfast.policies.clocks import clocks
 from holdfast_verdict import Catalogue, Policy, compile_policy, format_policy
 from holdfast_verdict.check.cases import CaseFile, read_cases
 from holdfast_verdict.check.playing import play
