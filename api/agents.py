@@ -98,12 +98,20 @@ async def get_agent(name: NamePath, caller: Caller, parts: Parts) -> Agent:
 
 @router.put("/roles/{name}", summary="Store a new version of a role")
 async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) -> Role:
-    """Stores a new version; runs admitted from now on are decided by it."""
+    """Stores a new version, and makes the tenant's policy anew out of all tables; runs admitted from now on are decided by that.
+
+    While a policy that a person wrote is active, it decides: a role with rules is refused then, and one without is stored.
+    """
     caller.require(OWNER, ADMIN)
     async with transaction(parts.engine, caller.tenant_id) as connection:
         rules = tuple(rule.to_rule() for rule in body.rules)
         stored = await versions.put_role(
-            connection, caller.tenant_id, name, rules, max_tokens_default=body.max_tokens_default
+            connection,
+            caller.tenant_id,
+            name,
+            rules,
+            max_tokens_default=body.max_tokens_default,
+            actor=caller.actor,
         )
         await record_change(
             connection,

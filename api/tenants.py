@@ -14,6 +14,7 @@ from api.keys import CreatedKey
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_change
 from holdfast.ids import PLATFORM_TENANT_ID, new_id
+from holdfast.policies import starter
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
 
@@ -64,7 +65,10 @@ class CreatedTenant(Answer):
 
 @router.post("/tenants", status_code=201, summary="Make a tenant")
 async def create_tenant(body: CreateTenant, caller: Caller, parts: Parts) -> CreatedTenant:
-    """Makes a tenant with a project `default`, a user `owner` and their first key. It has no cap, so it cannot spend yet."""
+    """Makes a tenant with a project `default`, a user `owner` and their first key. It has no cap, so it cannot spend yet.
+
+    It begins with the starter policy: a role `assistant` that needs somebody's consent for what leaves the tenant.
+    """
     caller.require(OPERATOR)
     tenant_id = new_id()
     async with transaction(parts.engine, tenant_id) as connection:
@@ -74,6 +78,7 @@ async def create_tenant(body: CreateTenant, caller: Caller, parts: Parts) -> Cre
         key_id, key = await keys.create_key(
             connection, tenant_id, user_id=user_id, project_id=project_id, roles=(OWNER, ADMIN, APPROVER)
         )
+        await starter.give(connection, tenant_id, by=caller.actor)
         await record_change(
             connection,
             tenant_id,

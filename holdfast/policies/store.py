@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import Conflict, NotFound, PolicyBroken, RunUnknown
 from holdfast.ids import new_id
+from holdfast.policies.tables import policy_text
 from holdfast.policies.version import (
     NO_POLICY,
     NO_POLICY_ID,
@@ -31,7 +32,9 @@ from holdfast.policies.version import (
     StoredPolicy,
     Use,
 )
+from holdfast_verdict import compile_policy
 from holdfast_verdict.canonical import canonical_bytes
+from holdfast_verdict.decide import rule_from_json
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.policy import Policy
 from holdfast_verdict.problems import PolicyRefused
@@ -47,7 +50,7 @@ _NEWEST_USE: Final = """(SELECT a.policy_id FROM policy_activations a
 # One statement, so one moment: a run that follows the latest has what is active now, and never half of an activation.
 _PIN = text(f"""
     SELECT CASE WHEN r.follows_latest THEN {_NEWEST_USE.format("active")} ELSE r.policy_id END AS policy_id,
-           {_NEWEST_USE.format("shadow")} AS shadow_id
+           {_NEWEST_USE.format("shadow")} AS shadow_id, r.follows_latest, r.role_name, r.role_version
     FROM runs r WHERE r.tenant_id = :tenant_id AND r.run_id = :run_id
 """)  # noqa: S608 (constants of this module)
 _ONE = text(
@@ -95,6 +98,9 @@ _BUMP_FOLLOWERS = text("""
     WHERE r.tenant_id = :tenant_id AND r.run_id = f.run_id
 """)
 
+_TABLE = text("SELECT rules FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
+
+_tables: OrderedDict[tuple[UUID, str, int], tuple[str, Policy]] = OrderedDict()
 _policies: OrderedDict[bytes, Policy] = OrderedDict()
 _versions: OrderedDict[tuple[UUID, UUID], StoredPolicy] = OrderedDict()
 _kept = Lock()
@@ -108,7 +114,8 @@ def compiled_form(policy: Policy) -> bytes:
 async def read_pinned(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> PinnedPolicy:
     """Returns what a run is decided by: the version it began with, or the active one if it asked to follow the latest.
 
-    A tenant without a policy has the empty one, which denies everything (LAW 7).
+    A run that was admitted before its tenant had a policy is decided by what the table of its own version of the role says; with
+    neither a policy nor a table it is the empty policy, which denies everything (LAW 7).
 
     Raises:
         RunUnknown: The tenant has no such run.
@@ -120,9 +127,30 @@ async def read_pinned(connection: AsyncConnection, tenant_id: UUID, run_id: UUID
     shadow_id: UUID | None = None if row.shadow_id == row.policy_id else row.shadow_id
     shadow = (await read_version(connection, tenant_id, shadow_id)).policy if shadow_id else None
     if row.policy_id is None:
-        return PinnedPolicy(NO_POLICY_ID, 0, "", NO_POLICY, shadow_id, shadow)
+        source, policy = "", NO_POLICY
+        if not row.follows_latest:
+            source, policy = await _of_table(connection, tenant_id, row.role_name, row.role_version)
+        return PinnedPolicy(NO_POLICY_ID, 0, source, policy, shadow_id, shadow)
     stored = await read_version(connection, tenant_id, row.policy_id)
     return PinnedPolicy(stored.about.policy_id, stored.about.version, stored.source, stored.policy, shadow_id, shadow)
+
+
+async def _of_table(connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> tuple[str, Policy]:
+    key = (tenant_id, name, version)
+    with _kept:
+        if key in _tables:
+            _tables.move_to_end(key)
+            return _tables[key]
+    rules = await connection.scalar(_TABLE, {"tenant_id": tenant_id, "name": name, "version": version})
+    if not rules:
+        return "", NO_POLICY
+    source = policy_text(name, tuple(map(rule_from_json, rules)))
+    policy = await asyncio.to_thread(compile_policy, source)
+    with _kept:
+        _tables[key] = source, policy
+        if len(_tables) > VERSIONS_KEPT:
+            _tables.popitem(last=False)
+    return source, policy
 
 
 async def read_version(connection: AsyncConnection, tenant_id: UUID, policy_id: UUID) -> StoredPolicy:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
+from holdfast.policies import from_tables, store
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, USEFUL_MAX_TOKENS_MIN
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.versions import newest_of
@@ -195,12 +196,7 @@ async def put_agent(
     await _check_tools(connection, tenant_id, "tools", definition.tools)
     if len(set(definition.tools)) != len(definition.tools):
         raise RequestInvalid("tools: a tool is named twice")
-    try:
-        await newest_role(connection, tenant_id, definition.role)
-    except NotFound:
-        raise RequestInvalid(
-            f"role: the tenant has no role {definition.role!r}", remedy=f"put it first: PUT /v1/roles/{definition.role}"
-        ) from None
+    await _require_role(connection, tenant_id, definition.role)
     await connection.execute(_LOCK, {"name": f"{tenant_id} agent {name}"})
     row = (
         await connection.execute(
@@ -208,6 +204,20 @@ async def put_agent(
         )
     ).one()
     return AgentVersion(name, row.version, row.created_at, definition)
+
+
+async def _require_role(connection: AsyncConnection, tenant_id: UUID, name: str) -> None:
+    """Makes sure that there is a role: one that was put, or one that the active policy speaks of, which then is put."""
+    try:
+        await newest_role(connection, tenant_id, name)
+    except NotFound:
+        active = await store.active(connection, tenant_id)
+        if active is None or name not in active.policy.roles:
+            raise RequestInvalid(
+                f"role: the tenant has no role {name!r}",
+                remedy=f"say in the policy what it may do, or put it: PUT /v1/roles/{name}",
+            ) from None
+        await put_role(connection, tenant_id, name, ())
 
 
 async def _check_tools(connection: AsyncConnection, tenant_id: UUID, where: str, names: Sequence[str]) -> None:
@@ -224,8 +234,9 @@ async def put_role(
     rules: tuple[Rule, ...],
     *,
     max_tokens_default: int | None = None,
+    actor: str = "roles",
 ) -> RoleVersion:
-    """Stores a new version of a role.
+    """Stores a new version of a role, and makes the tenant's policy mean what its tables now mean.
 
     Args:
         connection: The caller's transaction.
@@ -233,14 +244,18 @@ async def put_role(
         name: The role's name.
         rules: Its rules.
         max_tokens_default: Output bound of its agents' calls that have none of their own; None for Holdfast's.
+        actor: Who puts it.
 
     Raises:
+        Conflict: It has rules, and a policy that a person wrote is active: then that decides, and no table.
         RequestInvalid: Two rules have the same id, or a rule names a tool that does not exist.
     """
     ids = [rule.rule_id for rule in rules]
     if doubled := [rule_id for rule_id in ids if ids.count(rule_id) > 1]:
         raise RequestInvalid(f"rules: two rules are called {doubled[0]!r}", remedy="give each rule an id of its own")
     await _check_tools(connection, tenant_id, "rules", [rule.tool for rule in rules if rule.tool not in ("", "*")])
+    if rules:
+        await from_tables.require_tables_decide(connection, tenant_id, name)
     hash_ = policy_hash(rules)
     await connection.execute(_LOCK, {"name": f"{tenant_id} role {name}"})
     row = (
@@ -255,6 +270,7 @@ async def put_role(
             },
         )
     ).one()
+    await from_tables.follow(connection, tenant_id, by=actor)
     return RoleVersion(name, row.version, row.created_at, rules, hash_, max_tokens_default)
 
 

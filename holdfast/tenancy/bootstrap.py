@@ -28,6 +28,7 @@ from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.money import NANO_PER_USD, format_usd
+from holdfast.policies import from_tables, starter
 from holdfast.settings import BootstrapSettings, load, read_key_file, secret_variable, warn_of_misspellings
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
@@ -88,6 +89,22 @@ def _write_keys(path: Path, made: dict[str, str]) -> None:
     write_secret(path, json.dumps({**known, **made}, indent=2) + "\n")
 
 
+async def move_tables(engine: AsyncEngine) -> list[str]:
+    """Makes the policy of each tenant that has roles' tables and no policy yet, of the same meaning; returns their slugs.
+
+    Runs that were admitted before go on to be decided by their own version of the role's table.
+    """
+    moved = []
+    for tenant in await service.list_tenants(engine):
+        async with transaction(engine, tenant.tenant_id) as connection:
+            if await from_tables.move(connection, tenant.tenant_id, by="bootstrap"):
+                await _record(
+                    connection, tenant.tenant_id, "the roles' tables were moved into a policy of the same meaning"
+                )
+                moved.append(tenant.slug)
+    return moved
+
+
 async def _make_operator(connection: AsyncConnection) -> str:
     project_id = await service.create_project(connection, PLATFORM_TENANT_ID, "platform")
     user_id = await service.create_user(connection, PLATFORM_TENANT_ID, "operator")
@@ -115,6 +132,7 @@ async def _make_tenant(connection: AsyncConnection, tenant_id: UUID) -> str:
         actor="bootstrap",
         reason="bootstrap",
     )
+    await starter.give(connection, tenant_id, by="bootstrap")
     await _record(connection, tenant_id, f"tenant {_TENANT} was made, with a cap of {format_usd(FIRST_CAP_NANO_USD)}")
     return key
 
@@ -181,6 +199,7 @@ async def _run(settings: BootstrapSettings) -> None:
     try:
         await require_schema(engine)
         made = await bootstrap(engine, settings.bootstrap_key_file)
+        await move_tables(engine)
         async with transaction(engine, PLATFORM_TENANT_ID) as connection:
             tenant_id: UUID = (await connection.execute(_TENANT_ID, {"slug": _TENANT})).scalar_one()
     finally:

@@ -1,0 +1,187 @@
+"""Tables of roles as one policy: of the same text whoever makes it, made anew with each change, gone once a person's policy decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from holdfast.database.engine import transaction
+from holdfast.errors import Conflict
+from holdfast.policies import from_tables, starter, store
+from holdfast.policies.version import StoredPolicy
+from holdfast.runs import versions
+from holdfast.runs.definition import AgentDefinition, ModelRoute
+from holdfast.tenancy.bootstrap import move_tables
+from holdfast_verdict import Facts, compile_policy, decide
+from holdfast_verdict.decide import Condition, Rule, rule_to_json
+from tests.ledger.world import Tenant
+
+THINK = Rule("think", "permit", "llm.call")
+REFUND = Rule(
+    "refund",
+    "permit",
+    "tool.call",
+    "payments.refund",
+    (Condition("args.amount_usd_cents", "<=", 5_000),),
+    message="small",
+)
+ASK = Rule("ask", "gate", "tool.call", "payments.refund", approver_role="finance")
+
+
+async def put_role(tenant: Tenant, name: str, *rules: Rule) -> None:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        await versions.put_role(connection, tenant.tenant_id, name, rules, actor="user:alice")
+
+
+async def active(tenant: Tenant) -> StoredPolicy | None:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        return await store.active(connection, tenant.tenant_id)
+
+
+async def write(tenant: Tenant, source: str) -> None:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        stored = await store.put(connection, tenant.tenant_id, source, compile_policy(source), put_by="user:alice")
+        await store.activate(connection, tenant.tenant_id, stored.policy_id, by="user:alice")
+
+
+async def test_the_policy_is_what_its_text_compiles_to(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK, REFUND, ASK)
+    await put_role(tenant, "reader", THINK, Rule("read", "permit", "tool.call", "mail.read"))
+    found = await active(tenant)
+    assert found is not None
+    assert (found.about.origin, found.about.put_by) == ("tables", "user:alice")
+    assert compile_policy(found.source).policy_hash == found.about.policy_hash
+    assert {rule.id for rule in found.policy.rules} == {"desk.think", "refund", "ask", "reader.think", "read"}
+    assert set(found.policy.roles) == {"desk", "reader", "worker"}
+
+
+def test_ids_are_told_apart_whatever_they_are_called() -> None:
+    def permit(rule_id: str) -> Rule:
+        return Rule(rule_id, "permit", "llm.call")
+
+    long = "x" * 100
+    texts = from_tables.texts_of(
+        {"a": [permit("b"), permit(long)], "c": [permit("b"), permit("a.b"), permit(long)], "a-role": [permit("c.b")]}
+    )
+    ids = [rule.id for source in texts for rule in compile_policy(source).rules]
+    assert len(ids) == len(set(ids)) == 6
+    assert {"a.b", "c.b"} < set(ids)
+
+
+async def test_a_change_of_a_table_decides_new_runs_and_no_old_ones(tenant: Tenant) -> None:
+    await put_role(tenant, "worker", THINK)
+    run = await tenant.run()
+    await put_role(tenant, "worker", REFUND)
+    later = await tenant.run()
+    async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
+        rules = [
+            [rule.id for rule in (await store.read_pinned(connection, tenant.tenant_id, each)).policy.rules]
+            for each in (run, later)
+        ]
+    assert rules == [["think"], ["refund"]]
+
+
+async def test_the_same_table_again_makes_no_new_version(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK)
+    before = await active(tenant)
+    await put_role(tenant, "desk", THINK)
+    assert await active(tenant) == before
+
+
+async def test_roles_that_are_put_at_once_are_all_in_the_policy(tenant: Tenant) -> None:
+    names = [f"role-{n}" for n in range(8)]
+    await asyncio.gather(*(put_role(tenant, name, Rule(f"think-{name}", "permit", "llm.call")) for name in names))
+    found = await active(tenant)
+    assert found is not None
+    assert set(names) < set(found.policy.roles)
+    assert len(found.policy.rules) == 8
+
+
+async def test_a_persons_policy_takes_the_place_of_tables_and_says_so(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK)
+    await write(tenant, "role desk {\n  permit mail.read\n}\n")
+    with pytest.raises(Conflict, match="policy decides"):
+        await put_role(tenant, "desk", REFUND)
+    await put_role(tenant, "other")  # a role without a table is a name alone
+    found = await active(tenant)
+    assert found is not None
+    assert [rule.actions for rule in found.policy.rules] == [("mail.read",)]
+
+
+async def test_a_run_from_before_there_were_policies_is_decided_by_its_own_table(tenant: Tenant) -> None:
+    rows = json.dumps([rule_to_json(REFUND)])
+    for name, version, rules in (("worker", 2, rows), ("worker", 3, "[]")):
+        await tenant.database.execute(
+            "INSERT INTO roles (tenant_id, name, version, rules, policy_hash) VALUES ($1, $2, $3, $4::text::jsonb, sha256(''))",
+            tenant.tenant_id,
+            name,
+            version,
+            rules,
+        )
+    run, empty = await tenant.run(), await tenant.run()
+    await tenant.database.execute("UPDATE runs SET role_version = 2 WHERE run_id = $1", run)
+    moved = await move_tables(tenant.database.engine("api"))
+    assert len(moved) > 0
+    assert await move_tables(tenant.database.engine("api")) == []
+    async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
+        old = await store.read_pinned(connection, tenant.tenant_id, run)
+        none = await store.read_pinned(connection, tenant.tenant_id, empty)
+        new = await store.read_pinned(connection, tenant.tenant_id, await tenant.run())
+    assert (old.version, [rule.id for rule in old.policy.rules]) == (0, ["refund"])
+    assert old.policy == compile_policy(old.source)
+    assert (none.version, none.policy.rules) == (0, ())
+    assert (new.version, new.policy.rules) == (1, ()), "the newest table permits nothing"
+
+
+# The starter policy ------------------------------------------------------------------------------------------------------
+
+
+def _decided(source: str, action: str, args: Mapping[str, object], role: str = "assistant") -> tuple[str, str]:
+    from holdfast.policies.catalogue import catalogue_of
+
+    verdict = decide(
+        compile_policy(source, catalogue_of()), catalogue_of().action(action, args), Facts(principal={"role": role})
+    )
+    return verdict.verdict, verdict.rule_id
+
+
+def test_the_starter_lets_an_assistant_work_inside_and_asks_before_anything_leaves() -> None:
+    text = starter.starter_text()
+    assert _decided(text, "llm.call", {"model": "gpt-4o-mini"}) == ("allow", "assistant-thinks")
+    assert _decided(text, "mail.list", {}) == ("allow", "assistant-uses-tools")
+    mail = {"to": ["bob@acme.com"], "subject": "hello", "body": "hello"}
+    assert _decided(text, "mail.send", mail) == ("needs_approval", "assistant-goes-outside")
+    refund = {"order_id": "A-1", "amount_usd_cents": 1, "reason": "x"}
+    assert _decided(text, "payments.refund", refund)[0] == "needs_approval"
+    assert _decided(text, "http.request", {"method": "GET", "url": "https://a.example/"})[0] == "needs_approval"
+    assert _decided(text, "mail.list", {}, "stranger")[0] == "deny"
+
+
+async def test_a_new_tenant_has_the_starter_and_an_agent_of_its_role_may_be_put_at_once(tenant: Tenant) -> None:
+    await tenant.database.execute("DELETE FROM roles WHERE tenant_id = $1", tenant.tenant_id)
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        await starter.give(connection, tenant.tenant_id, by="bootstrap")
+        definition = AgentDefinition(role="assistant", model=ModelRoute(wire="openai", name="gpt-4o-mini"))
+        await versions.put_agent(connection, tenant.tenant_id, "helper", definition)
+    found = await active(tenant)
+    assert found is not None
+    assert (found.about.version, found.about.origin) == (1, "starter"), "the role's row made no new version"
+
+
+async def test_the_starter_stays_beside_tables_until_one_speaks_of_its_role(tenant: Tenant) -> None:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        await starter.give(connection, tenant.tenant_id, by="bootstrap")
+    await put_role(tenant, "desk", THINK)
+    await put_role(tenant, "reader", REFUND)
+    found = await active(tenant)
+    assert found is not None
+    assert {"assistant", "desk", "reader"} <= set(found.policy.roles)
+    assert compile_policy(found.source).policy_hash == found.about.policy_hash
+    await put_role(tenant, starter.STARTER_ROLE, THINK)
+    found = await active(tenant)
+    assert found is not None
+    assert not starter.begins_with_starter(found.source)
+    assert [rule.id for rule in found.policy.rules if rule.role == "assistant"] == ["assistant.think"]
