@@ -16,7 +16,7 @@ from holdfast.database.engine import tenantless
 from holdfast.errors import RunUnknown
 from holdfast.ledger.scopes import scope_of_run, scopes_above
 from holdfast.ledger.types import FactVersions, Scope
-from holdfast.policies.pinned import policy_of_run
+from holdfast.policies.store import read_pinned
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.toolset import Toolset, toolset
@@ -200,5 +200,5 @@ class RunReader:
                 await connection.execute(_READ_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
             ).one()
             _keep(self._bounds, key, row.max_tokens_default)
-        pinned = await policy_of_run(connection, tenant_id, run_id, name, version)
+        pinned = await read_pinned(connection, tenant_id, run_id)
         return RunPolicy(pinned.policy, program_of(pinned.policy).policy_hash, pinned.policy_id, self._bounds[key])

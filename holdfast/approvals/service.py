@@ -23,7 +23,7 @@ from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import Conflict, NotFound, NotPermitted, RequestInvalid
 from holdfast.ledger.types import Event
-from holdfast.policies.pinned import policy_of_run
+from holdfast.policies.store import read_pinned
 from holdfast.tenancy.principals import Principal
 from holdfast.timeline import events
 from holdfast.tools.toolset import BUILTIN
@@ -236,7 +236,7 @@ async def _binding_of(
     connection: AsyncConnection, tenant_id: UUID, run: _Row, approval: _Row, edited: Mapping[str, JsonValue]
 ) -> bytes:
     """Returns what the approval of edited arguments is given for."""
-    pinned = await policy_of_run(connection, tenant_id, approval.run_id, run.role_name, run.role_version)
+    pinned = await read_pinned(connection, tenant_id, approval.run_id)
     rule = next((rule for rule in pinned.policy.rules if rule.id == approval.rule), None)
     if rule is None or rule.gate is None:
         raise ApprovalExpired("the policy of the run has no such gate any more", remedy="let the step be tried again")

@@ -55,7 +55,7 @@ def texts_of(tables: Mapping[str, Sequence[Rule]]) -> list[str]:
             rule_id = rule.rule_id if often[rule.rule_id] == 1 else _told_apart(role, rule.rule_id, taken)
             taken.add(rule_id)
             named.append(replace(rule, rule_id=rule_id))
-        texts.append(policy_text(role, named))
+        texts.append(policy_text({role: named}))
     return texts
 
 

@@ -144,7 +144,7 @@ async def _of_table(connection: AsyncConnection, tenant_id: UUID, name: str, ver
     rules = await connection.scalar(_TABLE, {"tenant_id": tenant_id, "name": name, "version": version})
     if not rules:
         return "", NO_POLICY
-    source = policy_text(name, tuple(map(rule_from_json, rules)))
+    source = policy_text({name: tuple(map(rule_from_json, rules))})
     policy = await asyncio.to_thread(compile_policy, source)
     with _kept:
         _tables[key] = source, policy
