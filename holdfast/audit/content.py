@@ -6,6 +6,7 @@ records used, and every entry of the journal that moves a cap whose balances are
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,13 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound
+from holdfast.policies.tables import policy_text
+from holdfast_verdict.decide import ENGINE_VERSION as TABLES_ENGINE
+from holdfast_verdict.decide import rule_from_json
+from holdfast_verdict.engine.deciding import ENGINE_VERSION as POLICY_ENGINE
+from holdfast_verdict.language.compiler import compile_policy
+from holdfast_verdict.policy import Policy
+from holdfast_verdict.problems import PolicyRefused
 from holdfast_verdict.verify.lines import FORMAT, VERSION, Line
 
 _FETCH: Final = 500
@@ -53,13 +61,22 @@ _HEADER = """
         $2::uuid IS NULL OR EXISTS (SELECT 1 FROM runs WHERE tenant_id = $1 AND run_id = $2) AS found
     FROM tenants WHERE tenant_id = $1
 """
-_POLICIES = f"""
-    WITH {_SCOPE}
+_RUNS: Final = """
+    runs_in AS MATERIALIZED (
+        SELECT u.role_name, u.policy_id, u.follows_latest FROM runs u WHERE u.tenant_id = $1 AND u.run_id IN (
+            SELECT d.run_id FROM decisions d JOIN direct USING (decision_id) WHERE d.tenant_id = $1)
+    )
+"""
+_TABLES = f"""
+    WITH {_SCOPE}, {_RUNS}
     SELECT r.name, r.version, r.rules::text AS rules, encode(r.policy_hash, 'hex') AS policy_hash FROM roles r
-    WHERE r.tenant_id = $1 AND r.name IN (
-        SELECT u.role_name FROM runs u WHERE u.tenant_id = $1 AND u.run_id IN (
-            SELECT d.run_id FROM decisions d JOIN direct USING (decision_id) WHERE d.tenant_id = $1))
-    ORDER BY r.policy_hash, r.name, r.version
+    WHERE r.tenant_id = $1 AND r.name IN (SELECT role_name FROM runs_in) ORDER BY r.name, r.version
+"""  # noqa: S608 (constant parts)
+_POLICIES = f"""
+    WITH {_SCOPE}, {_RUNS}
+    SELECT p.version, p.engine_version, p.source, p.compiled, encode(p.policy_hash, 'hex') AS policy_hash FROM policies p
+    WHERE p.tenant_id = $1 AND (p.policy_id IN (SELECT policy_id FROM runs_in)
+        OR EXISTS (SELECT 1 FROM runs_in WHERE follows_latest)) ORDER BY p.version
 """  # noqa: S608 (constant parts)
 _RECORDS = f"""
     WITH {_SCOPE}
@@ -185,26 +202,49 @@ async def read_content(connection: AsyncConnection, wanted: Wanted, origin: str)
     }
     arguments = (wanted.tenant_id, wanted.run_id, wanted.since, wanted.until)
     named = set[str]()
+    async for line in _policies(raw, arguments):
+        if str(line["policy_hash"]) not in named:  # roles may have the same table
+            named.add(str(line["policy_hash"]))
+            yield line
     for query, line_of in _LINES:
         async for row in raw.cursor(query, *arguments, prefetch=_FETCH):
-            line = line_of(row)
-            if line["type"] != "policy" or line["policy_hash"] not in named:  # roles may have the same table
-                named.add(str(line.get("policy_hash")))
-                yield line
+            yield line_of(row)
 
 
 _Row = Any  # Any: rows of asyncpg carry no types
 
 
-def _policy(row: _Row) -> Line:
+async def _policies(raw: asyncpg.Connection, arguments: tuple[object, ...]) -> AsyncGenerator[Line, None]:
+    """Yields what may have decided: versions of the policy, tables of roles, and these tables said as policies."""
+    for row in await raw.fetch(_POLICIES, *arguments):
+        form = orjson.loads(row["compiled"])
+        yield _policy(row["policy_hash"], row["engine_version"], "", row["version"], form, row["source"])
+    for row in await raw.fetch(_TABLES, *arguments):
+        rules = orjson.loads(row["rules"])
+        yield _policy(row["policy_hash"], TABLES_ENGINE, row["name"], row["version"], rules, None)
+        source, policy = await asyncio.to_thread(_said, row["name"], rules)
+        if policy is not None:
+            told = (row["name"], row["version"], policy.to_json(), source)
+            yield _policy(policy.policy_hash.hex(), POLICY_ENGINE, *told)
+
+
+def _said(role: str, rules: list[dict[str, Any]]) -> tuple[str, Policy | None]:  # Any: JSON of a stored table
+    source = policy_text({role: tuple(map(rule_from_json, rules))})
+    try:
+        return source, compile_policy(source)
+    except PolicyRefused:
+        return source, None  # no run can be decided by it either
+
+
+def _policy(policy_hash: str, engine: str, role: str, version: int, form: Any, source: str | None) -> Line:  # Any: JSON
     return {
         "type": "policy",
-        "policy_hash": row["policy_hash"],
-        "engine": "rules/2",
-        "role": row["name"],
-        "version": row["version"],
-        "form": orjson.loads(row["rules"]),
-        "source": None,
+        "policy_hash": policy_hash,
+        "engine": engine,
+        "role": role,
+        "version": version,
+        "form": form,
+        "source": source,
         "beside": None,
     }
 
@@ -308,7 +348,6 @@ def _text(value: object) -> str | None:
 
 
 _LINES: Final[tuple[tuple[str, Callable[[_Row], Line]], ...]] = (
-    (_POLICIES, _policy),
     (_RECORDS, _record),
     (_APPROVALS, _approval),
     (_HOLDS, _hold),

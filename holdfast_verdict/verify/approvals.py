@@ -10,6 +10,7 @@ from holdfast_verdict.verify.findings import Finding
 from holdfast_verdict.verify.records import Approved, Decided
 
 _CODE: Final = "audit.approval"
+_VOTES: Final = frozenset({"approval.approved", "approval.denied", "approval.voted"})
 _RETURNED: Final = frozenset({"voided", "expired"})
 """A try that came to nothing leaves its consent for the next."""
 
@@ -22,9 +23,9 @@ def check_approvals(bundle: Bundle) -> Iterator[Finding]:
     for one in bundle.decided:
         if one.verdict == "needs_approval":
             yield from _check_asked(bundle, one, lines)
-        elif one.verdict == "allow" and one.approval is not None and one.approval.state == "approved":
-            used.setdefault(one.approval.approval_id, []).append(one)
-            yield from _check_used(one, one.approval, lines, votes)
+        for approval in one.approvals:
+            used.setdefault(approval.approval_id, []).append(one)
+            yield from _check_used(one, approval, lines, votes)
     states = {line["hold_id"]: line for _, line in bundle.holds}
     for approval_id, users in used.items():
         for earlier in users[:-1]:
@@ -44,8 +45,9 @@ def _votes(bundle: Bundle) -> dict[tuple[str, str], list[Decided]]:
     """Returns the records of consents and refusals, by what they are bound to and what was said."""
     votes: dict[tuple[str, str], list[Decided]] = {}
     for one in bundle.decided:
-        if one.kind == "approval" and one.facts is not None and one.code in ("approval.approved", "approval.denied"):
-            votes.setdefault((str(one.facts.get("binding")), one.code.removeprefix("approval.")), []).append(one)
+        if one.kind == "approval" and one.facts is not None and one.code in _VOTES and "binding" in one.facts:
+            said = "approved" if one.verdict == "allow" else "denied"
+            votes.setdefault((str(one.facts["binding"]), said), []).append(one)
     return votes
 
 
@@ -85,23 +87,34 @@ def _check_used(
     given = votes.get((approval.binding, "approved"), [])
     if not given:
         yield at(one, _CODE, f"no record says that anybody consented to approval {approval.approval_id}")
+    voters = {str(_subject(vote).get("user")) for vote in given}
+    for name in sorted(set(approval.consents) - voters):
+        yield at(
+            one, _CODE, f"it counted a consent of {name} to approval {approval.approval_id}, and no record has one"
+        )
     for vote in given:
         yield from _check_vote(one, approval, line, vote)
 
 
 def _check_vote(one: Decided, approval: Approved, line: dict[str, Any], vote: Decided) -> Iterator[Finding]:
     facts = vote.facts or {}
-    subject = facts.get("subject")
-    voter = subject if isinstance(subject, dict) else {}
+    voter = _subject(vote)
+    by_user = facts.get("voter", "user") == "user"
     if facts.get("action_digest") != one.digest:
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} was given for another action")
     if (facts.get("step"), facts.get("rule")) != (one.step, approval.rule_id):
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} was given at another gate or step")
     if not vote.time_ms <= one.time_ms or vote.time_ms >= approval.expires_at_ms:
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} came too late")
-    if voter.get("user_id") in (one.user_id, line["requester_id"], None):
+    if by_user and voter.get("user_id") in (one.user_id, line["requester_id"], None):
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} is by the one who asked for it")
     roles = voter.get("roles")
-    if isinstance(roles, list) and line["approver_role"] not in roles:
+    # what several people have to consent to is written out; whose consent met which need was evaluated with the record
+    if isinstance(roles, list) and not line["approver_role"].startswith("{") and line["approver_role"] not in roles:
         wrong = f"who consented in decision {vote.decision_id} does not have the role {line['approver_role']}"
         yield at(one, _CODE, wrong)
+
+
+def _subject(vote: Decided) -> dict[str, Any]:
+    subject = (vote.facts or {}).get("subject")
+    return subject if isinstance(subject, dict) else {}

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from holdfast_verdict.canonical import JsonValue
 
 
 class Evaluated(NamedTuple):
-    """What an engine says of a record's facts: what stands in the record as `evaluated` and `trace`."""
+    """What an engine says of a record's facts: what stands in the record as `evaluated` and `trace`.
+
+    Attributes:
+        verdict: Allow, deny or needs_approval.
+        code: Reason code.
+        rule_id: The rule that decided, or empty.
+        trace: Every rule that was looked at, with what came of it.
+        approvals: Of an allow: the approvals among the facts that opened its gates.
+    """
 
     verdict: str
     code: str
     rule_id: str
     trace: list[JsonValue]
+    approvals: list[Mapping[str, Any]]  # Any: as the facts have them
 
 
 class EnginePolicy(Protocol):

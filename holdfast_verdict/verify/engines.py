@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from holdfast_verdict.verify import rules_engine
+from holdfast_verdict.verify import policy_engine, rules_engine
 from holdfast_verdict.verify.engine import EnginePolicy
+from holdfast_verdict.verify.policy_engine import CompiledPolicy
 from holdfast_verdict.verify.rules_engine import RulesPolicy
 
-ENGINES: Final[Mapping[str, type[EnginePolicy]]] = {rules_engine.VERSION: RulesPolicy}
+ENGINES: Final[Mapping[str, type[EnginePolicy]]] = {
+    rules_engine.VERSION: RulesPolicy,
+    policy_engine.VERSION: CompiledPolicy,
+}

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from holdfast_verdict.record import RECORD_VERSION, record_hash
-from holdfast_verdict.verify.engine import EnginePolicy
+from holdfast_verdict.verify.engine import EnginePolicy, Evaluated
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold
 
@@ -45,13 +45,27 @@ class Leg(NamedTuple):
 
 
 class Approved(NamedTuple):
-    """The approval that a decision read among its facts."""
+    """An approval that a decision read among its facts, and used.
+
+    Attributes:
+        approval_id: Its id.
+        binding: What it was given for, hex.
+        rule_id: The gate that asked for it.
+        expires_at_ms: Until when it could be given.
+        consents: Names of the users whose consent counted, where the facts have them.
+    """
 
     approval_id: str
-    state: str
     binding: str
     rule_id: str
     expires_at_ms: int
+    consents: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fact: Mapping[str, Any]) -> Approved:  # Any: as the facts have it
+        """Reads it from the facts."""
+        consents = tuple(each["by"] for each in fact.get("consents", ()) if each["kind"] == "user")
+        return cls(fact["approval_id"], fact["binding"], fact["rule_id"], fact["expires_at_ms"], consents)
 
 
 class Decided(NamedTuple):
@@ -77,7 +91,7 @@ class Decided(NamedTuple):
         rule_id: The rule that decided, or empty.
         digest: The action's digest, hex.
         policy_hash: Hash of the policy, hex.
-        approval: The approval that it read.
+        approvals: The approvals that it used.
         legs: The caps.
         facts: Of what is no action: what it was decided on.
         arguments: The action's arguments as JSON, if they are to be told.
@@ -103,7 +117,7 @@ class Decided(NamedTuple):
     rule_id: str = ""
     digest: str = ""
     policy_hash: str = ""
-    approval: Approved | None = None
+    approvals: tuple[Approved, ...] = ()
     legs: tuple[Leg, ...] = ()
     facts: Mapping[str, Any] | None = None  # Any: whatever JSON the record holds; what is read of it is looked at first
     arguments: str = ""
@@ -190,8 +204,7 @@ class RecordChecker:
         policy = self._policies.get(a["policy_hash"])
         if policy is None or not isinstance(policy, engine):
             raise DoesNotHold("audit.policy", f"it was decided by policy {a['policy_hash']}, which is not in the file")
-        rule_id = self._evaluate(policy, a, b)
-        approval = a["facts"].get("approval")
+        again = self._evaluate(policy, a, b)
         return decided._replace(
             step=subject["step"],
             try_number=subject["try"],
@@ -199,16 +212,18 @@ class RecordChecker:
             role=subject["role"],
             user_id=subject["user_id"],
             tool=action.get("tool") or "",
-            rule_id=rule_id,
+            rule_id=again.rule_id,
             digest=a["action_digest"],
             policy_hash=a["policy_hash"],
-            approval=None if approval is None else Approved(**approval),
+            approvals=tuple(Approved.of(each) for each in again.approvals) if decided.verdict == "allow" else (),
             legs=_legs(b["legs"]),
             arguments=orjson.dumps(action.get("args")).decode() if self._tells else "",
         )
 
-    def _evaluate(self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]) -> str:  # Any: as in read_part
-        """Evaluates the record again, and returns the rule that decided."""
+    def _evaluate(
+        self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]
+    ) -> Evaluated:  # Any: as in read_part
+        """Evaluates the record again."""
         evaluated = a["evaluated"]
         if type(evaluated) is not dict or evaluated.keys() != _EVALUATED:
             raise DoesNotHold("audit.record", "what was evaluated has other members than it should")
@@ -227,7 +242,7 @@ class RecordChecker:
         if again.trace != a["trace"]:
             raise DoesNotHold("audit.verdict", f"evaluated again its trace is {again.trace}; the record's is another")
         _check_ledger(evaluated, b)
-        return again.rule_id
+        return again
 
 
 def _check_ledger(evaluated: Mapping[str, str], b: Mapping[str, Any]) -> None:  # Any: as in read_part

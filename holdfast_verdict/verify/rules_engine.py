@@ -60,7 +60,12 @@ class RulesPolicy:
         except TypeError:
             raise ValueError("the approval among the facts has other members than engine rules/2 reads") from None
         verdict = decide(read, cast("Mapping[str, JsonValue]", part_a["action"]))
-        return Evaluated(verdict.verdict, verdict.code, verdict.rule_id, list(verdict.trace))
+        used = (
+            [approval]
+            if verdict.verdict == "allow" and approval is not None and approval["state"] == "approved"
+            else []
+        )
+        return Evaluated(verdict.verdict, verdict.code, verdict.rule_id, list(verdict.trace), used)
 
     def binding(self, rule_id: str, approver_role: str, action_digest: str, expires_at_ms: int) -> str | None:
         """Returns what a consent at a gate is bound to."""

@@ -143,7 +143,8 @@ def _sentence(bundle: Bundle, one: Decided, holds: Mapping[str, dict[str, Any]])
             return f"{place}: {who} asked for {what}. Rule {one.rule_id} asks for a person's consent first."
         case "deny":
             return f"{place}: {who} asked for {what}. It was refused: {one.message or one.code} ({one.code})."
-    consent = f", with the consent given for approval {one.approval.approval_id}" if one.approval else ""
+    used = " and ".join(approval.approval_id for approval in one.approvals)
+    consent = f", with the consent given for approval {used}" if used else ""
     rule = f"by rule {one.rule_id}{consent}"
     return f"{place}: {who} asked for {what}. It was allowed {rule}. {_outcome(holds.get(one.hold_id))}"
 

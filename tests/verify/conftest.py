@@ -11,16 +11,22 @@ from tests.verify.sealing import TestLog, content_of
 from .checking import Check
 
 
+@pytest.fixture(scope="session", params=["rules-2", "policy-1"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine version that has a verifier."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def golden() -> bytes:
+def golden(engine: str) -> bytes:
     """A run's bundle with consents, refusals and payments."""
-    return (FOLDER / "rules-2-run.jsonl").read_bytes()
+    return (FOLDER / f"{engine}-run.jsonl").read_bytes()
 
 
 @pytest.fixture(scope="session")
-def whole() -> bytes:
+def whole(engine: str) -> bytes:
     """A tenant's bundle, whose balances are whole."""
-    return (FOLDER / "rules-2-tenant.jsonl").read_bytes()
+    return (FOLDER / f"{engine}-tenant.jsonl").read_bytes()
 
 
 @pytest.fixture

@@ -37,9 +37,24 @@ def _consented(content: Content) -> dict[str, Any]:
     return next(
         line
         for line in _records(content, "allow")
-        if (approval := orjson.loads(line["part_a"])["facts"]["approval"])
+        if (approval := _approval(line))
         and _of(content, "approval", approval_id=approval["approval_id"])["edited_digest"] is None
     )
+
+
+def _approval(line: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the approval that a record read."""
+    facts = orjson.loads(line["part_a"])["facts"]
+    found: dict[str, Any] | None = (
+        facts["approval"] if "approval" in facts else next(iter(facts.get("approvals", ())), None)
+    )
+    return found
+
+
+def _used(line: dict[str, Any]) -> dict[str, Any]:
+    approval = _approval(line)
+    assert approval is not None
+    return approval
 
 
 def _edit(line: dict[str, Any], part: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -94,16 +109,20 @@ def _trace(content: Content) -> tuple[str, str]:
 
 def _policy(content: Content) -> tuple[str, str]:
     """A policy in place of the one that decided, under its name."""
-    line = content[1]
-    line["form"] = line["form"][:-1]
+    line = _of(content, "policy", policy_hash=orjson.loads(_records(content, "allow")[0]["part_a"])["policy_hash"])
+    (line["form"] if isinstance(line["form"], list) else line["form"]["rules"]).pop()
     return "audit.policy", f"policy {line['policy_hash']}"
 
 
 def _other_policy(content: Content) -> tuple[str, str]:
     """A record that cites another policy, which would have decided otherwise."""
     line = _records(content, "deny")[-1]
-    mine = orjson.loads(line["part_a"])["policy_hash"]
-    other = next(each["policy_hash"] for each in content if each["type"] == "policy" and each["policy_hash"] != mine)
+    mine = orjson.loads(line["part_a"])
+    other = next(
+        each["policy_hash"]
+        for each in content
+        if each["type"] == "policy" and each["engine"] == mine["engine"] and each["policy_hash"] != mine["policy_hash"]
+    )
     _edit(line, "part_a", lambda part: part.update(policy_hash=other))
     return "audit.verdict", _decision(line)
 
@@ -118,7 +137,8 @@ def _engine(content: Content) -> tuple[str, str]:
 def _fact(content: Content) -> tuple[str, str]:
     """Facts on which it would have come out otherwise."""
     line = _records(content, "allow")[0]
-    _edit(line, "part_a", lambda part: part["facts"].update(known=False))
+    _edit(line, "part_a", lambda part: part["facts"]["principal"].update(role="another"))
+    _edit(line, "part_a", lambda part: part["facts"].update({"known": False} if "known" in part["facts"] else {}))
     return "audit.verdict", _decision(line)
 
 
@@ -132,15 +152,14 @@ def _tenant(content: Content) -> tuple[str, str]:
 def _moved_approval(content: Content) -> tuple[str, str]:
     """A consent that was given for one action is used for another of the same arguments, in another step."""
     line = _consented(content)
-    approval = orjson.loads(line["part_a"])["facts"]["approval"]["approval_id"]
-    _of(content, "approval", approval_id=approval)["step"] += 2
+    _of(content, "approval", approval_id=_used(line)["approval_id"])["step"] += 2
     return "audit.approval", _decision(line)
 
 
 def _no_vote(content: Content) -> tuple[str, str]:
     """A consent that nobody gave: the record of it is gone."""
     line = _consented(content)
-    binding = orjson.loads(line["part_a"])["facts"]["approval"]["binding"]
+    binding = _used(line)["binding"]
     vote = next(each for each in content if each.get("kind") == "approval" and binding in each["part_a"])
     content.remove(vote)
     return "audit.approval", _decision(line)
@@ -150,11 +169,7 @@ def _own_vote(content: Content) -> tuple[str, str]:
     """A consent by the one who asked."""
     line = _consented(content)
     part = orjson.loads(line["part_a"])
-    vote = next(
-        each
-        for each in content
-        if each.get("kind") == "approval" and part["facts"]["approval"]["binding"] in each["part_a"]
-    )
+    vote = next(each for each in content if each.get("kind") == "approval" and _used(line)["binding"] in each["part_a"])
     _edit(vote, "part_a", lambda a: a["facts"]["subject"].update(user_id=part["subject"]["user_id"]))
     return "audit.approval", _decision(line)
 

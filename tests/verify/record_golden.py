@@ -13,7 +13,8 @@ from uuid import UUID
 
 from holdfast.audit.content import Wanted, read_content
 from holdfast.database.engine import transaction
-from holdfast_verdict.decide import ENGINE_VERSION, Condition, Rule
+from holdfast_verdict.decide import Condition, Rule
+from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.verify.lines import Line
 from tests.run.harness import PERMIT_ALL, Rig, Tenant, mail, refund, running_rig, say, task
 from tests.run.test_gate import consent, pending

@@ -16,7 +16,7 @@ from holdfast_verdict.verify.lines import Line, write
 from tests.verify.record_golden import FOLDER
 from tests.verify.sealing import TestLog
 
-RUN = FOLDER / "rules-2-run.jsonl"
+RUN = FOLDER / "policy-1-run.jsonl"
 
 
 @pytest.fixture

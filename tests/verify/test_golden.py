@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast_verdict.decide import ENGINE_VERSION
+from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.story import chapters, summary
 from tests.verify.checking import Check, said
 from tests.verify.record_golden import FOLDER, golden_file
 
 KEPT = {
+    "policy-1-run.jsonl": "3df6999a98f846ffcd17de495f8ca61cd79de6e0b1db95508e0923a2f4977583",
+    "policy-1-tenant.jsonl": "7d9645b34c77e7867cc482906f4d178180837b253b78ba5575a6023a9cd784b1",
     "rules-2-run.jsonl": "b8aef173bc34932ef327637beb49cedb09b7f44ff3dde50fe2485ab7819cb36b",
     "rules-2-tenant.jsonl": "a9775de037ba912f633c50dd0a6d6436fa2fd980cd5463aef61de1acaf2397a5",
 }

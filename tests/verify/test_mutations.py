@@ -11,7 +11,7 @@ import pytest
 from holdfast_verdict.verify.lines import Line, subject_of, write
 from tests.verify.checking import Check, said, wrong
 
-FLIPS = 700
+FLIPS = 350
 
 
 def subjects(line: Line) -> set[str]:

@@ -1,0 +1,100 @@
+"""Engine version `policy/1`: a compiled policy, evaluated by `holdfast_verdict.engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import orjson
+
+from holdfast_verdict.actions.action import CanonicalAction
+from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.engine.deciding import decide
+from holdfast_verdict.engine.facts import Facts
+from holdfast_verdict.engine.gates import approval_binding
+from holdfast_verdict.policy import Policy
+from holdfast_verdict.problems import PolicyRefused
+from holdfast_verdict.verify.engine import Evaluated
+
+VERSION: Final = "policy/1"
+_BOUNDARY: Final = {"external", "yields"}
+_TOOL: Final = "tool.call"
+
+# What may stand against an action beside its policy. INVARIANT (LAW 7): each of these denies, and none can allow.
+_BEFORE: Final = frozenset({"action.unknown", "action.malformed"})
+_BESIDE: Final = frozenset({"policy.limit_unsupported", "policy.gates_conflict", "policy.gate_unsupported"})
+_OF_MODELS: Final = frozenset({"price.unknown", "content.unsupported"})
+
+
+class CompiledPolicy:
+    """A compiled policy; see `EnginePolicy`."""
+
+    MEMBERS: ClassVar = frozenset(
+        {
+            "v", "engine", "subject", "action", "action_digest", "boundary", "facts", "policy_hash", "evaluated", "trace", "legs",
+            "refusal", "prices",
+        }
+    )  # fmt: skip
+    REFUSALS: ClassVar[Mapping[str, frozenset[str]]] = {}  # its records say themselves what stood against an action
+
+    def __init__(self, form: JsonValue, source: JsonValue, beside: JsonValue) -> None:
+        if beside is not None:
+            raise ValueError("nothing decides beside a policy")
+        try:
+            self._policy = Policy.from_json(form)
+        except PolicyRefused as error:
+            raise ValueError(f"the compiled policy is refused: {error}") from None
+        self._hash = self._policy.policy_hash
+        self.policy_hash = self._hash.hex()
+
+    def evaluate(self, part_a: Mapping[str, Any]) -> Evaluated:  # Any: JSON; its members are looked at before use
+        """Evaluates a record."""
+        refusal = part_a["refusal"]
+        code = None if refusal is None else refusal["code"]
+        kind = part_a["action"]["kind"]
+        if code is not None and code not in _BEFORE | _BESIDE and not (kind == "llm.call" and code in _OF_MODELS):
+            raise ValueError(f"the refusal {code} is none that engine policy/1 has for such an action")
+        if code in _BEFORE:  # nothing was evaluated
+            if part_a["legs"] != []:
+                raise ValueError("it has limits, and was refused before anything was evaluated")
+            return Evaluated("deny", code, "", [], [])
+        verdict = decide(self._policy, _action(part_a), Facts.from_json(part_a["facts"]))
+        told = verdict.to_json()
+        if orjson.dumps(told["legs"], option=orjson.OPT_SORT_KEYS) != orjson.dumps(
+            part_a["legs"], option=orjson.OPT_SORT_KEYS
+        ):
+            raise ValueError("evaluated again it asks for other limits to be held")
+        trace = orjson.loads(orjson.dumps(told["trace"]))
+        if code is not None:
+            return Evaluated("deny", code, verdict.rule_id, trace, [])
+        used = [each for each in part_a["facts"].get("approvals", ()) if each["approval_id"] in verdict.approvals]
+        return Evaluated(verdict.verdict, verdict.code, verdict.rule_id, trace, used)
+
+    def binding(self, rule_id: str, approver_role: str, action_digest: str, expires_at_ms: int) -> str | None:
+        """Returns what a consent at a gate is bound to."""
+        for rule in self._policy.rules:
+            if rule.id == rule_id and rule.gate is not None:
+                named = (
+                    rule.gate.needs[0].name,
+                    orjson.dumps(rule.gate.to_json(), option=orjson.OPT_SORT_KEYS).decode(),
+                )
+                if approver_role not in named:
+                    return None
+                digest = bytes.fromhex(action_digest)
+                return approval_binding(self._hash, digest, rule_id, rule.gate, expires_at_ms).hex()
+        return None
+
+
+def _action(part_a: Mapping[str, Any]) -> CanonicalAction:  # Any: as in `evaluate`
+    value, boundary = part_a["action"], part_a["boundary"]
+    if boundary.keys() != _BOUNDARY or type(boundary["external"]) is not bool:
+        raise ValueError("the boundary has other members than engine policy/1 reads")
+    return CanonicalAction(
+        value["tool"] if value["kind"] == _TOOL else value["kind"],
+        value["kind"],
+        value,
+        orjson.dumps(value, option=orjson.OPT_SORT_KEYS),
+        bytes.fromhex(part_a["action_digest"]),
+        boundary["external"],
+        {path: tuple(labels) for path, labels in boundary["yields"].items()},
+    )
