@@ -1,7 +1,7 @@
 """The transparency log: one tree of decision records per tenant, its tiles, checkpoints, keys and witnesses.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0007
+Revises: 0006
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from alembic import op
 
 from holdfast.database.online import create_index
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
     """Makes the tables, what the store refuses of them, and the index that lets no number be given twice."""
-    script = (Path(__file__).parent / "0006_log.sql").read_text(encoding="utf-8")
+    script = (Path(__file__).parent / "0007_log.sql").read_text(encoding="utf-8")
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output(script)
