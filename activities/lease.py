@@ -107,6 +107,14 @@ class Lease:
             await storing
             raise
 
+    async def read_approval(self) -> str | None:
+        """See `holdfast.ledger.executions.Executions.read_approval`."""
+        return await self._ask(lambda: self._executions.read_approval(self._hold_id, self._token))
+
+    async def vote(self) -> tuple[str, str]:
+        """See `holdfast.ledger.executions.Executions.vote`."""
+        return await self._ask(lambda: self._executions.vote(self._hold_id, self._token))
+
     async def _store(self, outcome: OutcomeView) -> None:
         await failpoint("outcome.before", self._kind)
         if not await self._ask(lambda: self._executions.store(self._hold_id, self._token, outcome)):

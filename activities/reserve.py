@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 
 from activities.governor import Governor, log
@@ -18,6 +16,7 @@ from holdfast.actions.build import ActionUnbuildable
 from holdfast.actions.form import Action
 from holdfast.actions.model_call import ModelCall
 from holdfast.actions.run_facts import RunFacts
+from holdfast.approvals.asked import Asked, approvals_for, edited_action, read_asked
 from holdfast.contracts import names
 from holdfast.contracts.gate import ActionRef, Reason, ReserveReply, ReserveRequest
 from holdfast.database.engine import transaction
@@ -39,24 +38,13 @@ from holdfast.policies.past import NOTHING_ASKED, Past, read_past
 from holdfast.transcript import TranscriptBroken
 from holdfast_verdict import record
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.engine.facts import Approval, ApprovalState, Consent, Estimate
+from holdfast_verdict.engine.facts import Approval, Estimate
 from holdfast_verdict.engine.gates import approval_binding
 from holdfast_verdict.engine.verdict import Verdict
 
 HOLD_MARGIN_MS = 60_000
 CAP_EXCEEDED = "budget.cap_exceeded"
 _CHANGES_MAX = 20
-
-_READ_APPROVAL = text("""
-    SELECT a.approval_id, a.rule, a.binding, a.verdict, a.edited_action, a.expires_at, a.expires_at <= now() AS expired,
-           a.approver_role, a.created_at, a.decided_at, u.name AS decided_by,
-           a.consumed_by IS NOT NULL AND coalesce(h.state NOT IN ('voided', 'expired', 'unknown'), true) AS consumed
-    FROM approvals a
-    LEFT JOIN users u ON u.tenant_id = a.tenant_id AND u.user_id = a.decided_by
-    LEFT JOIN decisions d ON d.tenant_id = a.tenant_id AND d.decision_id = a.consumed_by
-    LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
-    WHERE a.tenant_id = :tenant_id AND a.approval_id = :approval_id AND a.run_id = :run_id AND a.step = :step
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +53,7 @@ class _Asked:
 
     run: RunFacts
     action: Action
-    approval: Approval | None
+    approvals: tuple[Approval, ...]
     model_call: ModelCall | None = None
     past: Past = NOTHING_ASKED
 
@@ -104,9 +92,10 @@ class Reserve:
     async def _ask(self, tenant_id: UUID, run_id: UUID, request: ReserveRequest) -> _Asked:
         async with transaction(self._governor.engine, tenant_id) as connection:
             run = await self._governor.reader.read(connection, tenant_id, run_id)
-            approval, edited, call = None, None, None
+            asked: tuple[Asked, ...] = ()
             if request.approval_id:
-                approval, edited = await _read_approval(connection, tenant_id, run_id, request)
+                asked = await read_asked(connection, tenant_id, run_id, request.step)
+            edited, call = edited_action(asked, request.approval_id), None
             try:
                 if edited is not None:
                     action = build.edited_action(run.agent, run.tools, edited)
@@ -128,7 +117,7 @@ class Reserve:
             if action.known and not action.malformed:
                 proposed = bytes.fromhex(request.action.assistant) if action.kind == "tool.call" else None
                 past = await read_past(connection, run, canonical(action), step=request.step, head=proposed)
-        return _Asked(run, action, approval, call, past)
+        return _Asked(run, action, approvals_for(asked, request.approval_id, action.canonical), call, past)
 
     def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
         run, action = asked.run, asked.action
@@ -151,8 +140,9 @@ class Reserve:
         if (code := code_run.worst_case(action)) is not None:
             worst = Estimate(code.max_cost_nano_usd, 0)
             amounts[NANO_USD], estimate = code.max_cost_nano_usd, code.to_json()
-        approvals = () if asked.approval is None else (asked.approval,)
-        evaluation = evaluate(run, action, estimate=worst, approvals=approvals, refusal=refusal, past=asked.past)
+        evaluation = evaluate(
+            run, action, estimate=worst, approvals=asked.approvals, refusal=refusal, past=asked.past
+        )
         verdict = evaluation.verdict
         lease_ms = self._governor.lease_ms(action.kind)
         return Reservation(
@@ -174,7 +164,7 @@ class Reserve:
             # INVARIANT: a hold outlasts every moment at which its permit could still be redeemed
             hold_ms=lease_ms + names.QUEUE_WAIT_MS + HOLD_MARGIN_MS,
             approval=_approval_request(run, action, verdict),
-            consumes_approval_id=UUID(verdict.approvals[0]) if verdict.approvals else None,
+            consumes_approval_id=_consumed(verdict, request),
             funded=run.funded,
         )
 
@@ -236,38 +226,11 @@ def _record(run: RunFacts, request: ReserveRequest, evaluation: Evaluation, esti
     )
 
 
-async def _read_approval(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, request: ReserveRequest
-) -> tuple[Approval | None, bytes | None]:
-    row = (
-        await connection.execute(
-            _READ_APPROVAL,
-            {
-                "tenant_id": tenant_id,
-                "approval_id": UUID(request.approval_id),
-                "run_id": run_id,
-                "step": request.step,
-            },
-        )
-    ).one_or_none()
-    if row is None:
-        return None, None
-    state: ApprovalState = row.verdict or ("expired" if row.expired else "pending")
-    if row.consumed:
-        state = "consumed"
-    consents: tuple[Consent, ...] = ()
-    if row.verdict == "approved":
-        consents = (Consent(row.decided_by, "user", (row.approver_role,), _ms(row.decided_at)),)
-    approval = Approval(
-        approval_id=str(row.approval_id),
-        rule_id=row.rule,
-        binding=row.binding.hex(),
-        state=state,
-        asked_at_ms=_ms(row.created_at),
-        expires_at_ms=_ms(row.expires_at),
-        consents=consents,
-    )
-    return approval, row.edited_action if row.verdict == "approved" else None
+def _consumed(verdict: Verdict, request: ReserveRequest) -> UUID | None:
+    """Returns the approval that an allow uses up; PostgreSQL uses up all others of the step with it."""
+    if verdict.verdict != "allow" or not verdict.approvals:
+        return None
+    return UUID(request.approval_id if request.approval_id in verdict.approvals else verdict.approvals[0])
 
 
 def _ms(at: datetime) -> int:
@@ -277,14 +240,14 @@ def _ms(at: datetime) -> int:
 def _approval_request(run: RunFacts, action: Action, verdict: Verdict) -> ApprovalRequest | None:
     if not verdict.gates:
         return None
-    (ask,) = verdict.gates
+    ask = verdict.gates[0]  # one after the other: the next reserve asks for the next
     # to the second, so that the binding can be computed again from what is stored
     expires_at = run.now.replace(microsecond=0) + timedelta(milliseconds=ask.gate.expires_ms)
     return ApprovalRequest(
         approval_id=new_id(),
         binding=approval_binding(run.policy.policy_hash, action.digest, ask.rule_id, ask.gate, _ms(expires_at)),
         rule_id=ask.rule_id,
-        approver_role=ask.gate.needs[0].name,
+        gate=ask.gate,
         requester_id=run.user_id,
         expires_at=expires_at,
     )

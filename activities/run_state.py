@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.governor import Governor, log
 from holdfast import transcript
-from holdfast.approvals.service import redeem_token
+from holdfast.approvals.tokens import state_for_run
 from holdfast.contracts import names
 from holdfast.contracts.gate import ApprovalState, NewHead, VerifyApproval
 from holdfast.contracts.run import AdoptInputs, FinishedRun, FinishRun, MarkRun, RunContext
@@ -54,10 +54,6 @@ _NEWEST_INPUT = text("""
     SELECT coalesce((SELECT max(seq) FROM run_inputs WHERE tenant_id = :tenant_id AND run_id = :run_id), 0) FROM run
 """)
 
-_APPROVAL_STATE = text("""
-    SELECT coalesce(verdict, CASE WHEN expires_at <= now() THEN 'expired' ELSE 'pending' END) FROM approvals
-    WHERE tenant_id = :tenant_id AND run_id = :run_id AND approval_id = :approval_id
-""")
 
 _SPENT = text("""
     SELECT coalesce(sum(cost_nano_usd), 0)::bigint AS spent,
@@ -148,12 +144,8 @@ class RunState:
         """Says whether an approval is decided, by its record; a token that came with the signal decides it first."""
         tenant_id, run_id = await self._governor.whose()
         async with transaction(self._governor.engine, tenant_id) as connection:
-            parameters = {"tenant_id": tenant_id, "run_id": run_id, "approval_id": UUID(request.approval_id)}
-            state = await connection.scalar(_APPROVAL_STATE, parameters)
-            if state == "pending" and request.token:
-                await redeem_token(connection, tenant_id, parameters["approval_id"], request.token)
-                state = await connection.scalar(_APPROVAL_STATE, parameters)
-        return ApprovalState(state=state or "unknown")
+            state = await state_for_run(connection, tenant_id, run_id, UUID(request.approval_id), token=request.token)
+        return ApprovalState(state=state)
 
     @activity.defn(name=names.MARK_RUN)
     async def mark_run(self, request: MarkRun) -> None:

@@ -65,6 +65,7 @@ class ToolCall:
             idempotency_key=current.idempotency_key,
             outward=lease,
             memory_bytes_max=self._memory_bytes_max,
+            approvals=lease,
         )
         running = asyncio.create_task(_run(call, lease))
         try:

@@ -17,6 +17,7 @@ from temporalio.service import RPCError
 
 from api import (
     agents,
+    approval_links,
     approvals,
     caps,
     codec,
@@ -29,6 +30,7 @@ from api import (
     keys,
     policies,
     runs,
+    signers,
     spend,
     stops,
     tenants,
@@ -58,6 +60,8 @@ _NOUNS = (
     estimate,
     events,
     approvals,
+    approval_links,
+    signers,
     agents,
     policies,
     tools,

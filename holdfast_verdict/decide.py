@@ -18,7 +18,7 @@ ENGINE_VERSION = "rules/2"
 Effect = Literal["forbid", "permit", "gate"]
 Operator = Literal["==", "!=", "<=", ">", "in", "not_in", "all_in_domains", "any_outside_domains"]
 
-ApprovalStanding = Literal["pending", "approved", "denied", "expired", "consumed"]
+ApprovalStanding = Literal["pending", "approved", "denied", "expired", "withdrawn", "consumed"]
 
 _MISSING = object()
 
@@ -344,6 +344,7 @@ def _decide_gate(
     messages = {
         "denied": "the approver refused",
         "expired": "nobody consented in time",
+        "withdrawn": "the request for consent was withdrawn",
         "consumed": "the approval was used already",
         "pending": "the approval is not decided yet",
     }

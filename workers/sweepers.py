@@ -19,6 +19,7 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.run_state import end_run
+from holdfast.approvals import escalation
 from holdfast.database.engine import tenantless, transaction
 from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
@@ -132,6 +133,7 @@ class Sweepers:
         await self._signer.sign_due()
         await self._each(self._return_budget, _DUE_RETURNS, count=_BATCH_MAX)
         await self._each(self._start, _DUE_STARTS, count=_BATCH_MAX)
+        await self._each(self._escalate, escalation.DUE, count=_BATCH_MAX)
         await self._each(self._signal, _DUE_SIGNALS, count=_BATCH_MAX)
         if look_at_runs:
             seen = await self._each(self._look_at_run, _OPEN_RUNS, count=_BATCH_MAX, after=self._after)
@@ -168,6 +170,14 @@ class Sweepers:
     async def _start(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if await start_run(self._client, self._engine, row.tenant_id, row.run_id):
             log.info("run.started_late")
+
+    async def _escalate(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        """Tells that a gate turned to somebody else: those who can stand in, and who waits, learn it from here."""
+        async with transaction(self._engine, row.tenant_id) as connection:
+            status, seq = await escalation.escalate(connection, row.tenant_id, row.approval_id)
+        if seq:
+            log.info("approval.escalated", status=status)
+            await self._publisher.poke(row.tenant_id, row.run_id, seq)
 
     async def _signal(self, row: Row[Any]) -> None:  # rows of text() carry no types
         if row.kind == "approval":

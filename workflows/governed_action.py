@@ -221,6 +221,7 @@ class GovernedAction:
                 "approved",
                 "denied",
                 "expired",
+                "withdrawn",
             ):
                 return
 

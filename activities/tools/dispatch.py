@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from activities.tools import accounts, http_request, mail, openapi_request, orders, payments, python_function, sql_query
+from activities.tools import (
+    accounts,
+    approvals,
+    http_request,
+    mail,
+    openapi_request,
+    orders,
+    payments,
+    python_function,
+    sql_query,
+)
 from activities.tools.invocation import ToolInvocation, ToolResult
 from holdfast.errors import HoldfastError, LeaseLost, Unavailable
 from holdfast.tools.definition import OwnTool
@@ -28,6 +38,8 @@ _RUNNERS: Final[Mapping[str, Callable[[ToolInvocation], Awaitable[ToolResult]]]]
         "payments.refund": payments.run,
         "http.request": http_request.run,
         "account.delete": accounts.run,
+        "approval.read": approvals.run,
+        "approval.vote": approvals.run,
     }
 )
 _OWN_RUNNERS: Final[Mapping[str, Callable[[ToolInvocation], Awaitable[ToolResult]]]] = MappingProxyType(

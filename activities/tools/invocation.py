@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +24,16 @@ class Credential(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class Approvals(Protocol):
+    """What an execution may do with the approval that its own action names: PostgreSQL reads that from the hold."""
+
+    async def read_approval(self) -> str | None:
+        """Returns the approval as JSON, or None if there is none that asks for this run's agent."""
+
+    async def vote(self) -> tuple[str, str]:
+        """Votes as this run's agent; returns what came of it, and where the approval stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolInvocation:
     """One execution of a tool under a redeemed permit.
@@ -37,6 +47,7 @@ class ToolInvocation:
         idempotency_key: The same for all tries of a step.
         outward: The lease; to be begun once, right before the first byte goes outside.
         memory_bytes_max: Bound of a process that is started for it.
+        approvals: For the tools that read approvals and vote on them.
     """
 
     tool: str
@@ -47,6 +58,7 @@ class ToolInvocation:
     idempotency_key: str
     outward: Outward
     memory_bytes_max: int = 2 * 1024**3
+    approvals: Approvals | None = None
 
     def read_credential(self, form: type[CredentialT]) -> CredentialT:
         """Reads the vault entry into its form.

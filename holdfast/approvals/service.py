@@ -1,109 +1,49 @@
-"""Deciding on approvals: by a call of the approver, or by the approver's one-time token that came with a signal.
+"""What people do with approvals: approve, edit, deny, delegate, withdraw.
 
-Either way the record in PostgreSQL is what opens the gate; a signal only wakes the run (ARCHITECTURE, rule 6).
+Whichever way a vote comes, the record in PostgreSQL is what opens the gate; a signal only wakes the run (ARCHITECTURE, rule 6).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Literal, NoReturn
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from holdfast.approvals.binding import rebind
+from holdfast.approvals.errors import ApproverRefused
+from holdfast.approvals.seats import gate_from_json, in_words
+from holdfast.approvals.voting import Ballot, Decided, Edit, Verdict, Voter, cast, refuse
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
-from holdfast.errors import Conflict, NotFound, NotPermitted, RequestInvalid
-from holdfast.ledger.types import Event
-from holdfast.policies.store import read_pinned
+from holdfast.errors import NotFound, RequestInvalid
 from holdfast.tenancy.principals import Principal
-from holdfast.timeline import events
 from holdfast.tools.toolset import BUILTIN
 from holdfast.tools.versions import read_version
-from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
-from holdfast_verdict.engine.gates import approval_binding
+from holdfast_verdict.canonical import JsonValue, canonical_bytes
+from holdfast_verdict.policy import Gate
 
-Verdict = Literal["approved", "denied"]
-State = Literal["pending", "approved", "denied", "expired", "unknown"]
+Withdrawn = Literal["vote", "delegation", "request", "same"]
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_FIND = text("SELECT run_id FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id")
-
-# Lock order: the run, then the approval.
-_LOCK_RUN = text("""
-    SELECT ended_at IS NOT NULL AS ended, role_name, role_version, tools FROM runs
-    WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
+_READ = text("""
+    SELECT a.run_id, a.step, a.action, a.rule, a.expires_at, gate_of(a.approver_role) AS gate,
+           a.requester_id, q.name AS requester,
+           r.role_name, r.role_version, r.tools
+    FROM approvals a JOIN runs r ON r.tenant_id = a.tenant_id AND r.run_id = a.run_id
+    JOIN users q ON q.tenant_id = a.tenant_id AND q.user_id = a.requester_id
+    WHERE a.tenant_id = :tenant_id AND a.approval_id = :approval_id
 """)
-_LOCK = text("""
-    SELECT approval_id, run_id, step, action, edited_action, rule, approver_role, requester_id, binding, expires_at, verdict,
-           expires_at <= clock_timestamp() AS expired
-    FROM approvals WHERE tenant_id = :tenant_id AND approval_id = :approval_id FOR NO KEY UPDATE
+_FIND_USER = text("SELECT user_id, name FROM users WHERE tenant_id = :tenant_id AND name = :name")
+_DELEGATE = text("""
+    SELECT * FROM delegate_approval(:tenant_id, :approval_id, :user_id, :name, CAST(:roles AS text[]), :to_user_id, :to_name, :reason)
 """)
-_DECIDE = text("""
-    UPDATE approvals SET verdict = :verdict, decided_by = :user_id, decided_at = clock_timestamp(), comment = :comment,
-        edited_action = :edited_action, binding = :binding,
-        signalled_at = CASE WHEN :signalled THEN clock_timestamp() END
-    WHERE tenant_id = :tenant_id AND approval_id = :approval_id AND verdict IS NULL
-""")
-_BUMP = text("UPDATE runs SET history_version = history_version + 1 WHERE tenant_id = :tenant_id AND run_id = :run_id")
-_INSERT_TOKEN = text("""
-    INSERT INTO approval_tokens (tenant_id, token_hash, approval_id, user_id, verdict, expires_at)
-    VALUES (:tenant_id, :token_hash, :approval_id, :user_id, :verdict, :expires_at)
-""")
-_USE_TOKEN = text("""
-    UPDATE approval_tokens t SET used_at = clock_timestamp() FROM users u
-    WHERE t.tenant_id = :tenant_id AND t.token_hash = :token_hash AND t.approval_id = :approval_id AND t.used_at IS NULL
-      AND t.expires_at > clock_timestamp() AND u.tenant_id = t.tenant_id AND u.user_id = t.user_id
-    RETURNING t.user_id, t.verdict, u.name AS user_name
-""")
+_WITHDRAW_VOTE = text("SELECT * FROM withdraw_vote(:tenant_id, :approval_id, :user_id, :name, :reason)")
+_WITHDRAW_REQUEST = text("SELECT * FROM withdraw_approval(:tenant_id, :approval_id, :user_id, :name, :reason)")
 
-
-class ApprovalExpired(Conflict):
-    """Nobody consented in time, or the step that asked has changed or ended; the gate stays shut."""
-
-    code = "approval.expired"
-
-
-class ApprovalDecided(Conflict):
-    """Somebody has decided otherwise before."""
-
-    code = "approval.decided"
-
-
-class ApproverRefused(NotPermitted):
-    """Who decides does not have the role that the gate asks for, or has started the run."""
-
-    code = "approval.not_eligible"
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What came of a call.
-
-    Attributes:
-        run_id: The run that waits.
-        state: Where the approval stands.
-        timeline_seq: Number of the event that was written, 0 if it was decided the same before.
-    """
-
-    run_id: UUID
-    state: State
-    timeline_seq: int
-
-
-def expires_at_ms(expires_at: datetime) -> int:
-    """Returns an expiry as bindings have it: whole milliseconds of the epoch, exactly."""
-    return (expires_at - _EPOCH) // timedelta(milliseconds=1)
+_Row = Row[tuple[object, ...]]
 
 
 async def decide(
@@ -114,191 +54,214 @@ async def decide(
     *,
     comment: str = "",
     edited_arguments: Mapping[str, JsonValue] | None = None,
+    seen: bytes | None = None,
 ) -> Decided:
-    """Decides on an approval. The same verdict again gets the same answer.
+    """Votes on an approval, which decides it if nobody else is needed. The same vote again gets the same answer.
 
     Args:
         engine: Database as the API.
-        principal: Who decides.
+        principal: Who votes.
         approval_id: The approval.
-        verdict: What they decide.
+        verdict: What they say; one denial denies.
         comment: Why; stands in the record.
-        edited_arguments: Arguments to use in place of the proposed ones; the approval is then bound to these.
+        edited_arguments: Arguments to use in place of the proposed ones; the approval is then bound to these, and votes that were
+            cast before are worth nothing any more.
+        seen: The binding that the approval was shown with; needed once it was edited.
 
     Raises:
         NotFound: The tenant has no such approval.
-        ApproverRefused: The principal may not decide on it; the attempt is recorded.
+        ApproverRefused: The principal may not vote on it; the attempt is recorded.
         ApprovalExpired: It is too late.
-        ApprovalDecided: It was decided otherwise.
+        Conflict: It was decided otherwise, edited since, or voted on by the same user.
         RequestInvalid: The edited arguments are not what the tool takes.
     """
     tenant_id = principal.tenant_id
     try:
         async with transaction(engine, tenant_id) as connection:
-            run, approval = await _lock(connection, tenant_id, approval_id)
-            _check_eligible(principal, approval)
-            edited = await _edited(connection, tenant_id, run, approval, verdict, edited_arguments)
-            if approval.verdict is not None:
-                return _again(approval, verdict, edited)
-            _check_open(run, approval)
-            binding = approval.binding
-            if edited is not None:
-                binding = await _binding_of(connection, tenant_id, run, approval, edited)
-            by = _By(principal.user_id, principal.user, subject_of(principal))
-            edited_bytes = canonical_bytes(edited) if edited is not None else None
-            return await _write(connection, tenant_id, approval, verdict, by, comment, edited_bytes, binding)
-    except ApproverRefused as refused:
-        async with transaction(engine, tenant_id) as connection:
-            await record_event(
-                connection,
-                tenant_id,
-                kind="approval",
-                verdict="deny",
-                code=refused.code,
-                message=refused.message,
-                facts={"subject": subject_of(principal), "asked": verdict},
-                approval_id=approval_id,
+            approval = await read_row(connection, tenant_id, approval_id)
+            edit = await _edit(connection, tenant_id, approval, verdict, edited_arguments)
+            ballot = Ballot(verdict, comment, seen, edit=edit)
+            return await cast(
+                connection, tenant_id, approval_id, voter_of(principal), ballot, wanted=wanted(approval.gate)
             )
+    except ApproverRefused as refused:
+        await record_refusal(engine, principal, approval_id, verdict, refused)
         raise
 
 
-async def issue_token(
-    connection: AsyncConnection, principal: Principal, approval_id: UUID, verdict: Verdict
-) -> tuple[str, datetime]:
-    """Gives an eligible approver a one-time token that decides when it comes with a workflow signal.
+async def delegate(
+    engine: AsyncEngine, principal: Principal, approval_id: UUID, to_user: str, *, comment: str = ""
+) -> Decided:
+    """Lets another user vote in the principal's place, on this approval alone.
+
+    Raises:
+        NotFound: The tenant has no such approval or user.
+        ApproverRefused: The principal may not vote, or the other has started the run; the attempt is recorded.
+        ApprovalExpired: It is too late.
+        Conflict: It is decided, or the principal has voted or delegated already.
+    """
+    tenant_id = principal.tenant_id
+    try:
+        async with transaction(engine, tenant_id) as connection:
+            approval = await read_row(connection, tenant_id, approval_id)
+            to = (await connection.execute(_FIND_USER, {"tenant_id": tenant_id, "name": to_user})).one_or_none()
+            if to is None:
+                raise NotFound(f"there is no user {to_user[:200]}", remedy="`GET /v1/users` lists them")
+            parameters = {**_who(principal, approval_id, comment), "roles": sorted(principal.roles)}
+            to_whom = {"to_user_id": to.user_id, "to_name": to.name}
+            row = (await connection.execute(_DELEGATE, {**parameters, **to_whom})).one()
+            if row.status not in ("delegation", "same"):
+                _refuse(row.status, principal, approval_id, approval)
+            if row.status == "delegation":
+                message = f"{principal.user} lets {to.name} vote on step {approval.step}"
+                facts: dict[str, JsonValue] = {"to": str(to.name), "comment": comment}
+                await _record(connection, principal, approval_id, approval, "approval.delegated", message, facts)
+            return Decided(approval.run_id, "pending", row.seq)
+    except ApproverRefused as refused:
+        await record_refusal(engine, principal, approval_id, "delegate", refused)
+        raise
+
+
+async def withdraw(
+    engine: AsyncEngine, principal: Principal, approval_id: UUID, *, comment: str = ""
+) -> tuple[Withdrawn, Decided]:
+    """Takes back what is the principal's: as the requester the whole request, else the own vote, else the own delegation.
 
     Returns:
-        The token, stored nowhere, and until when it is good.
+        What was taken back, and where the approval stands then.
 
     Raises:
         NotFound: The tenant has no such approval.
-        ApproverRefused: The principal may not decide on it.
         ApprovalExpired: It is too late.
-        ApprovalDecided: It is decided.
+        Conflict: It is decided, or there is nothing to take back.
     """
-    run, approval = await _lock(connection, principal.tenant_id, approval_id)
-    _check_eligible(principal, approval)
-    if approval.verdict is not None:
-        raise ApprovalDecided(f"the approval is {approval.verdict} already")
-    _check_open(run, approval)
-    token = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode("ascii")
-    await connection.execute(
-        _INSERT_TOKEN,
-        {
-            "tenant_id": principal.tenant_id,
-            "token_hash": _hash(token),
-            "approval_id": approval_id,
-            "user_id": principal.user_id,
-            "verdict": verdict,
-            "expires_at": approval.expires_at,
-        },
+    tenant_id = principal.tenant_id
+    async with transaction(engine, tenant_id) as connection:
+        approval = await read_row(connection, tenant_id, approval_id)
+        parameters = _who(principal, approval_id, comment)
+        row = (await connection.execute(_WITHDRAW_REQUEST, parameters)).one()
+        if row.status == "not_requester":
+            row = (await connection.execute(_WITHDRAW_VOTE, parameters)).one()
+        if row.status not in ("vote", "delegation", "request", "same"):
+            _refuse(row.status, principal, approval_id, approval)
+        what: Withdrawn = row.status
+        if what != "same":
+            message = f"{principal.user} has withdrawn the {what} on step {approval.step}"
+            await _record(
+                connection,
+                principal,
+                approval_id,
+                approval,
+                "approval.withdrawn" if what == "request" else "approval.vote_withdrawn",
+                message,
+                {"withdrawn": what, "comment": comment},
+            )
+        return what, Decided(approval.run_id, "withdrawn" if what in ("request", "same") else "pending", row.seq)
+
+
+def voter_of(principal: Principal) -> Voter:
+    """Returns a principal as the one who votes."""
+    return Voter(
+        "user",
+        str(principal.user_id),
+        principal.user,
+        principal.user_id,
+        tuple(sorted(principal.roles)),
+        "api",
+        subject_of(principal),
     )
-    return token, approval.expires_at
 
 
-async def redeem_token(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID, token: str) -> State:
-    """Decides by a token, once, and returns where the approval stands then; a wrong token decides nothing.
+def wanted(gate: Mapping[str, JsonValue]) -> str:
+    """Says whom a gate asks, in words."""
+    return _wanted_by(gate_from_json(gate))
 
-    Called as the governor, in its transaction. The record is the one that `decide` writes.
+
+def _wanted_by(gate: Gate) -> str:
+    later = f", later {in_words((gate.escalate.to,))}" if gate.escalate is not None else ""
+    return in_words(gate.needs) + later
+
+
+async def read_row(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID) -> _Row:
+    """Reads what a vote needs to know of an approval, without a lock: the function that votes looks again.
+
+    Raises:
+        NotFound: The tenant has no such approval.
     """
-    try:
-        run, approval = await _lock(connection, tenant_id, approval_id)
-    except NotFound:
-        return "unknown"
-    state = _state(run, approval)
-    if state != "pending" or not _TOKEN.fullmatch(token):
-        return state
-    used = (
-        await connection.execute(
-            _USE_TOKEN, {"tenant_id": tenant_id, "token_hash": _hash(token), "approval_id": approval_id}
-        )
-    ).one_or_none()
-    if used is None:
-        return state
-    by = _By(used.user_id, used.user_name, {"user": used.user_name, "user_id": str(used.user_id), "token": "one-time"})
-    decided = await _write(
-        connection, tenant_id, approval, used.verdict, by, "", None, approval.binding, signalled=True
-    )
-    return decided.state
-
-
-async def state_for_run(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, approval_id: UUID, *, token: str = ""
-) -> State:
-    """Returns where an approval of this run stands; a token, if one came, decides it first. `unknown` if it is not its."""
-    found: UUID | None = await connection.scalar(_FIND, {"tenant_id": tenant_id, "approval_id": approval_id})
-    if found != run_id:
-        return "unknown"
-    return await redeem_token(connection, tenant_id, approval_id, token)
-
-
-async def _binding_of(
-    connection: AsyncConnection, tenant_id: UUID, run: _Row, approval: _Row, edited: Mapping[str, JsonValue]
-) -> bytes:
-    """Returns what the approval of edited arguments is given for."""
-    pinned = await read_pinned(connection, tenant_id, approval.run_id)
-    rule = next((rule for rule in pinned.policy.rules if rule.id == approval.rule), None)
-    if rule is None or rule.gate is None:
-        raise ApprovalExpired("the policy of the run has no such gate any more", remedy="let the step be tried again")
-    expiry = expires_at_ms(approval.expires_at)
-    return approval_binding(pinned.policy.policy_hash, digest(edited), rule.id, rule.gate, expiry)
-
-
-@dataclass(frozen=True, slots=True)
-class _By:
-    """Who decided."""
-
-    user_id: UUID
-    name: str
-    subject: Mapping[str, JsonValue]
-
-
-_Row = Row[tuple[object, ...]]
-
-
-async def _lock(connection: AsyncConnection, tenant_id: UUID, approval_id: UUID) -> tuple[_Row, _Row]:
-    parameters = {"tenant_id": tenant_id, "approval_id": approval_id}
-    run_id: UUID | None = await connection.scalar(_FIND, parameters)
-    if run_id is None:
+    row = (await connection.execute(_READ, {"tenant_id": tenant_id, "approval_id": approval_id})).one_or_none()
+    if row is None:
         raise NotFound(f"there is no approval {approval_id}")
-    run = (await connection.execute(_LOCK_RUN, {"tenant_id": tenant_id, "run_id": run_id})).one()
-    approval = (await connection.execute(_LOCK, parameters)).one()
-    return run, approval
+    return row
 
 
-def _state(run: _Row, approval: _Row) -> State:
-    if approval.verdict is not None:
-        decided: Verdict = approval.verdict
-        return decided
-    return "expired" if approval.expired or run.ended else "pending"
-
-
-def _check_eligible(principal: Principal, approval: _Row) -> None:
-    """Refuses who may not consent: owner or admin is not enough, and nobody consents to their own run's action."""
-    if approval.approver_role not in principal.roles:
-        raise ApproverRefused(
-            f"this gate asks for the role {approval.approver_role}, and the key has {', '.join(sorted(principal.roles))}"
+async def record_refusal(
+    engine: AsyncEngine, principal: Principal, approval_id: UUID, asked: str, refused: ApproverRefused
+) -> None:
+    """Records that somebody tried who may not, in a transaction of its own."""
+    async with transaction(engine, principal.tenant_id) as connection:
+        await record_event(
+            connection,
+            principal.tenant_id,
+            kind="approval",
+            verdict="deny",
+            code=refused.code,
+            message=refused.message,
+            facts={"subject": subject_of(principal), "asked": asked},
+            approval_id=approval_id,
         )
-    if principal.user_id == approval.requester_id:
-        raise ApproverRefused("who started the run cannot consent to its actions", remedy="ask another approver")
 
 
-def _check_open(run: _Row, approval: _Row) -> None:
-    if run.ended:
-        raise ApprovalExpired("the run has ended")
-    if approval.expired:
-        raise ApprovalExpired("the approval has expired", remedy="the run asks again when the step is tried again")
+def _who(principal: Principal, approval_id: UUID, reason: str) -> dict[str, object]:
+    return {
+        "tenant_id": principal.tenant_id,
+        "approval_id": approval_id,
+        "user_id": principal.user_id,
+        "name": principal.user,
+        "reason": reason,
+    }
 
 
-async def _edited(
+def _refuse(status: str, principal: Principal, approval_id: UUID, approval: _Row) -> NoReturn:
+    refuse(
+        status,
+        approval_id,
+        name=principal.user,
+        state="see the approval",
+        wanted=wanted(approval.gate),
+        requester=str(approval.requester),
+    )
+
+
+async def _record(
+    connection: AsyncConnection,
+    principal: Principal,
+    approval_id: UUID,
+    approval: _Row,
+    code: str,
+    message: str,
+    facts: Mapping[str, JsonValue],
+) -> None:
+    await record_event(
+        connection,
+        principal.tenant_id,
+        kind="approval",
+        verdict="deny" if code == "approval.withdrawn" else "allow",
+        code=code,
+        message=message,
+        facts={"subject": subject_of(principal), "step": approval.step, "rule": approval.rule, **facts},
+        run_id=approval.run_id,
+        approval_id=approval_id,
+    )
+
+
+async def _edit(
     connection: AsyncConnection,
     tenant_id: UUID,
-    run: _Row,
     approval: _Row,
     verdict: Verdict,
     arguments: Mapping[str, JsonValue] | None,
-) -> dict[str, JsonValue] | None:
-    """Returns the edited action in canonical form, or None if nothing is edited."""
+) -> Edit | None:
+    """Returns the edited action in canonical form and what it is bound to, or None if nothing is edited."""
     if arguments is None:
         return None
     if verdict != "approved":
@@ -307,79 +270,16 @@ async def _edited(
     if action.get("kind") != "tool.call":
         raise RequestInvalid(f"edited_arguments: {action.get('kind')} has no arguments that can be edited")
     name = str(action["tool"])
-    tool = BUILTIN.get(name) or await read_version(connection, tenant_id, name, run.tools[name])
-    normal = tool.validate(arguments)
-    return None if normal == action.get("args") else {**action, "args": normal}
-
-
-def _again(approval: _Row, verdict: Verdict, edited: Mapping[str, JsonValue] | None) -> Decided:
-    edited_bytes = canonical_bytes(dict(edited)) if edited is not None else None
-    if approval.verdict != verdict or approval.edited_action != edited_bytes:
-        how = f"{approval.verdict}, edited" if approval.edited_action else approval.verdict
-        raise ApprovalDecided(f"the approval was decided before: {how}")
-    return Decided(approval.run_id, verdict, 0)
-
-
-async def _write(
-    connection: AsyncConnection,
-    tenant_id: UUID,
-    approval: _Row,
-    verdict: Verdict,
-    by: _By,
-    comment: str,
-    edited_action: bytes | None,
-    binding: bytes,
-    *,
-    signalled: bool = False,
-) -> Decided:
-    """Writes the verdict, its record and its event: one transaction (LAW 2)."""
-    approval_id: UUID = approval.approval_id
-    run_id: UUID = approval.run_id
-    await connection.execute(
-        _DECIDE,
-        {
-            "tenant_id": tenant_id,
-            "approval_id": approval_id,
-            "verdict": verdict,
-            "user_id": by.user_id,
-            "comment": comment,
-            "edited_action": edited_action,
-            "binding": binding,
-            "signalled": signalled,
-        },
-    )
-    await record_event(
+    tool = BUILTIN.get(name) or await read_version(connection, tenant_id, name, approval.tools[name])
+    edited: dict[str, JsonValue] = {**action, "args": tool.validate(arguments)}
+    binding = await rebind(
         connection,
         tenant_id,
-        kind="approval",
-        verdict="allow" if verdict == "approved" else "deny",
-        code=f"approval.{verdict}",
-        message=f"{by.name} has {verdict} step {approval.step}" + (" with edited arguments" if edited_action else ""),
-        facts={
-            "subject": dict(by.subject),
-            "step": approval.step,
-            "rule": approval.rule,
-            "approver_role": approval.approver_role,
-            "action_digest": hashlib.sha256(edited_action or approval.action).hexdigest(),
-            "edited": edited_action is not None,
-            "binding": binding.hex(),
-            "comment": comment,
-        },
-        run_id=run_id,
-        approval_id=approval_id,
+        approval.run_id,
+        role_name=approval.role_name,
+        role_version=approval.role_version,
+        rule_id=approval.rule,
+        expires_at=approval.expires_at,
+        action=edited,
     )
-    await connection.execute(_BUMP, {"tenant_id": tenant_id, "run_id": run_id})
-    data: dict[str, JsonValue] = {
-        "approval_id": str(approval_id),
-        "step": approval.step,
-        "verdict": verdict,
-        "by": by.name,
-        "edited": edited_action is not None,
-        "comment": comment,
-    }
-    seq = await events.append(connection, tenant_id, run_id, [Event("approval", "approval.decided", data)])
-    return Decided(run_id, verdict, seq)
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode("ascii")).digest()
+    return Edit(None if edited == action else canonical_bytes(edited), binding)

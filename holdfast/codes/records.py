@@ -19,6 +19,8 @@ CODES: Final = (
     changed("user.created", "A user was made."),
     changed("key.created", "An API key was made."),
     changed("key.revoked", "An API key was revoked."),
+    changed("signer.added", "An external system was registered that may consent by its signature."),
+    changed("signer.revoked", "A signer may consent no more."),
     changed("role.put", "The rules of a role were changed; running runs keep theirs."),
     changed("policy.put", "A version of the policy was stored; it decides nothing yet."),
     changed("policy.activate", "A version of the policy was made active: runs are pinned to it from then on."),

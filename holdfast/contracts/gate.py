@@ -78,7 +78,7 @@ class VerifyApproval(Message):
 class ApprovalState(Message):
     """Where an approval stands."""
 
-    state: Literal["pending", "approved", "denied", "expired", "unknown"]
+    state: Literal["pending", "approved", "denied", "expired", "withdrawn", "unknown"]
 
 
 class SettleRequest(Message):

@@ -1,4 +1,8 @@
-"""What an executor may ask of the ledger, with the lease that it was given: to go outside once, and to store what came of it."""
+"""What an executor may ask of PostgreSQL, with the lease that it was given.
+
+To go outside once, and to store what came of it; and, for an agent that consents, to read or vote on the approval that its own
+action names.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.database.engine import tenantless
 from holdfast.ledger.lanes import Lanes
 from holdfast.ledger.types import OutcomeView
 
 _BEGIN = "SELECT ord, remaining_ms FROM begin_outward_all($1::uuid[], $2::bytea[])"
+_READ_APPROVAL = text("SELECT read_approval_by_hold(:hold_id, :lease_token)::text")
+_VOTE = text("SELECT status, state FROM vote_by_hold(:hold_id, :lease_token)")
 _STORE = "SELECT ord, stored FROM store_outcome_all($1::outcome_member[])"
 
 
@@ -37,6 +45,7 @@ class Executions:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._beginning: Lanes[_Begin, int | None] = Lanes(engine, _begin)
         self._storing: Lanes[_Store, bool] = Lanes(engine, _store)
 
@@ -47,6 +56,24 @@ class Executions:
             Milliseconds that the lease lasts, by PostgreSQL's clock; None if it is lost, or a stop is on.
         """
         return await self._beginning.submit(hold_id, _Begin(hold_id, lease_token))
+
+    async def read_approval(self, hold_id: UUID, lease_token: bytes) -> str | None:
+        """Returns the approval that the hold's action names, as JSON; None if it does not ask for the run's agent."""
+        parameters = {"hold_id": hold_id, "lease_token": lease_token}
+        async with tenantless(self._engine) as connection:
+            found: str | None = await connection.scalar(_READ_APPROVAL, parameters)
+        return found
+
+    async def vote(self, hold_id: UUID, lease_token: bytes) -> tuple[str, str]:
+        """Votes as the run's agent, on what the hold's action names; the same again is the same vote.
+
+        Returns:
+            `cast`, `same` or why it does not count (see `cast_vote` of the schema), and where the approval stands.
+        """
+        parameters = {"hold_id": hold_id, "lease_token": lease_token}
+        async with tenantless(self._engine) as connection:
+            row = (await connection.execute(_VOTE, parameters)).one()
+        return row.status, row.state
 
     async def store(self, hold_id: UUID, lease_token: bytes, outcome: OutcomeView) -> bool:
         """Stores an outcome under its hold; says whether it stands there now."""

@@ -14,7 +14,7 @@ import orjson
 from holdfast.database.jsonb import jsonb
 from holdfast.ids import new_id
 from holdfast.ledger.types import NANO_USD, Decision, Event, Reservation, Settlement
-from holdfast_verdict.canonical import JsonValue, chain
+from holdfast_verdict.canonical import JsonValue, canonical_bytes, chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _reserve_row(
         request.approval_id if request else None,
         request.binding if request else None,
         request.rule_id if request else None,
-        request.approver_role if request else None,
+        canonical_bytes(request.gate.to_json()).decode() if request else None,
         request.requester_id if request else None,
         request.expires_at if request else None,
         jsonb(reply),

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.policy import Gate
 
 HoldState = Literal["held", "executing", "executed", "committed", "voided", "expired", "unknown"]
 SETTLED_STATES = frozenset({"committed", "voided", "expired"})
@@ -63,12 +64,20 @@ class FactVersions:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """The approval to be asked when the verdict is `needs_approval`."""
+    """The approval to be asked when the verdict is `needs_approval`.
+
+    Attributes:
+        binding: What the consents are for: policy, exact arguments, gate, expiry.
+        rule_id: The gate's rule.
+        gate: Whose consent is needed, and who is asked when nobody answers.
+        requester_id: Who started the run.
+        expires_at: From then on it opens nothing.
+    """
 
     approval_id: UUID
     binding: bytes
     rule_id: str
-    approver_role: str
+    gate: Gate
     requester_id: UUID
     expires_at: datetime
 

@@ -15,9 +15,10 @@ from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.deciding import decide
 from holdfast_verdict.engine.facts import Approval, Estimate, Facts
 from holdfast_verdict.engine.verdict import Verdict
-from holdfast_verdict.policy import Gate
 
 _FREE: Final = Estimate(0, 0)
+NEEDS_MAX: Final = 12
+"""Needs of one gate; PostgreSQL looks at every set of them (`gate_met`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +114,6 @@ def _unheld(verdict: Verdict) -> Refusal | None:
     if verdict.verdict != "deny" and verdict.legs:
         limits = ", ".join(leg.rule_id for leg in verdict.legs)
         return Refusal("policy.limit_unsupported", f"this server cannot hold the limit {limits}")
-    if len(verdict.gates) > 1:
-        roles = sorted({need.name for ask in verdict.gates for need in ask.gate.needs})
-        message = f"needs the consent of {' and of '.join(roles)}; one action can ask only one of them"
-        return Refusal("policy.gates_conflict", message)
-    if verdict.gates and not is_plain(verdict.gates[0].gate):
-        return Refusal(
-            "policy.gate_unsupported", f"the gate {verdict.gates[0].rule_id} asks for more than one person of one role"
-        )
+    if any(len(ask.gate.needs) > NEEDS_MAX for ask in verdict.gates):
+        return Refusal("policy.gate_unsupported", f"a gate asks for more than {NEEDS_MAX} kinds of consent")
     return None
-
-
-def is_plain(gate: Gate) -> bool:
-    """Says whether a gate asks for one person of one role."""
-    return (
-        len(gate.needs) == 1
-        and gate.needs[0].count == 1
-        and gate.needs[0].kind == "role"
-        and gate.escalate is None
-        and gate.not_requester
-    )

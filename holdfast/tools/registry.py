@@ -48,6 +48,10 @@ OrderId = Annotated[
     Field(pattern=r"^[A-Z0-9][A-Z0-9-]{0,31}$", description="number of the order, such as A-1003"),
     BeforeValidator(_upper),
 ]
+ApprovalId = Annotated[
+    str,
+    Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description="id of the approval"),
+]
 HttpMethod = Annotated[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], BeforeValidator(_upper)]
 
 
@@ -121,6 +125,25 @@ class AccountDelete(Arguments):
     """Arguments of `account.delete`."""
 
     customer: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="number of the customer")
+
+
+class ApprovalRead(Arguments):
+    """Arguments of `approval.read`."""
+
+    approval_id: ApprovalId
+
+
+class ApprovalVote(Arguments):
+    """Arguments of `approval.vote`."""
+
+    approval_id: ApprovalId
+    binding: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="`binding` that approval.read shows: what you consent to"
+    )
+    verdict: Literal["approved", "denied"]
+    reason: Annotated[str, AfterValidator(normalise_text)] = Field(
+        min_length=1, max_length=2_000, description="why; people and the record see it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +272,26 @@ _DEFINITIONS = (
         reversible=False,
         yields=(),
         credential="tool.accounts",
+    ),
+    ToolDefinition(
+        name="approval.read",
+        description="Shows what another agent's run asks consent for, if you are asked: the exact action, its cost, its binding.",
+        arguments=ApprovalRead,
+        external=False,
+        idempotent=True,
+        reversible=True,
+        yields=("untrusted",),
+        credential=None,
+    ),
+    ToolDefinition(
+        name="approval.vote",
+        description="Consents to exactly what a binding stands for, or denies it. A denial cannot be called back.",
+        arguments=ApprovalVote,
+        external=False,
+        idempotent=True,
+        reversible=False,
+        yields=(),
+        credential=None,
     ),
 )
 

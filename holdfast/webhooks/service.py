@@ -22,6 +22,9 @@ from holdfast_verdict.canonical import JsonValue
 EventType = Literal[
     "approval.requested",
     "approval.decided",
+    "approval.edited",
+    "approval.delegated",
+    "approval.escalated",
     "hold.unknown",
     "hold.resolved",
     "cap.threshold",

@@ -10,7 +10,7 @@ import httpx
 import orjson
 import pytest
 
-from holdfast.approvals import service
+from holdfast.approvals import tokens
 from holdfast.database.engine import transaction
 from holdfast.policies.tables import policy_text
 from holdfast_verdict.canonical import digest
@@ -161,7 +161,7 @@ async def token_for(client: httpx.AsyncClient, approval: str, verdict: str) -> s
 async def redeem(world: World, tenant: Tenant, run_id: str, approval: str, token: str) -> str:
     """Does what the governor does when a signal with a token comes."""
     async with transaction(world.engine("governor"), tenant.tenant_id) as connection:
-        return await service.state_for_run(connection, tenant.tenant_id, UUID(run_id), UUID(approval), token=token)
+        return await tokens.state_for_run(connection, tenant.tenant_id, UUID(run_id), UUID(approval), token=token)
 
 
 async def test_a_token_decides_once_and_only_its_own_approval(tenant: Tenant, world: World) -> None:

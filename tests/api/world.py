@@ -34,6 +34,7 @@ from holdfast.tenancy import keys, service
 from holdfast.timeline import events
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.engine.gates import approval_binding
+from holdfast_verdict.policy import Gate
 from holdfast_verdict.record import policy_part_a
 
 RULES: list[dict[str, Any]] = [
@@ -244,6 +245,7 @@ class Tenant:
         args: Mapping[str, JsonValue] = REFUND,
         nano_usd: int = 0,
         approval_s: float = 600,
+        asks: Gate | None = None,
     ) -> Decision:
         """Asks the ledger for a decision on a tool call, as the governor does."""
         async with transaction(self.world.engine("governor"), self.tenant_id) as connection:
@@ -256,8 +258,9 @@ class Tenant:
             expires_at = run.now.replace(microsecond=0) + timedelta(seconds=approval_s)
             (ask,) = verdict.gates
             expiry = int(expires_at.timestamp() * 1000)
-            binding = approval_binding(evaluation.policy_hash, action.digest, ask.rule_id, ask.gate, expiry)
-            request = ApprovalRequest(new_id(), binding, ask.rule_id, ask.gate.needs[0].name, user_id, expires_at)
+            gate = asks or ask.gate
+            binding = approval_binding(evaluation.policy_hash, action.digest, ask.rule_id, gate, expiry)
+            request = ApprovalRequest(new_id(), binding, ask.rule_id, gate, user_id, expires_at)
         scopes = (Scope("tenant", str(self.tenant_id)), Scope("run", run_id))
         reservation = Reservation(
             key=TryKey(self.tenant_id, UUID(run_id), step, 1),

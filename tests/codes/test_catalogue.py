@@ -15,7 +15,7 @@ import typer
 
 from activities.tools import dispatch
 from cli.main import app
-from holdfast.approvals import service as approvals
+from holdfast.approvals import voting as approvals
 from holdfast.codes.catalogue import CATALOGUE, GROUPS, nearest
 from holdfast.codes.entry import Code, Place
 from holdfast.codes.tools import SERVICES
@@ -71,7 +71,7 @@ BUILT: Final[Mapping[tuple[str, str], Callable[[], set[str]] | str]] = MappingPr
         ("holdfast_verdict/decide.py", "approval.{approval.state}"): lambda: (
             set(get_args(ApprovalStanding)) - {"approved"}
         ),
-        ("holdfast/approvals/service.py", "approval.{verdict}"): lambda: set(get_args(approvals.Verdict)),
+        ("holdfast/approvals/voting.py", "approval.{ballot.verdict}"): lambda: set(get_args(approvals.Verdict)),
         ("holdfast/tenancy/failures.py", "auth.{reason}"): _reasons_of_keys,
         **{
             ("activities/tools/service.py", f"{{noun}}.{what}"): _nouns_of_services

@@ -39,9 +39,11 @@ from holdfast.ledger.types import (
 )
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 from holdfast_verdict.decide import Facts, Rule, Verdict
+from holdfast_verdict.policy import Gate, Need
 from holdfast_verdict.record import part_a
 
 PERMIT = Rule("all", "permit", "tool.call", "*")
+APPROVER = Gate((Need(1, "role", "approver"),), 3_600_000)
 ALLOWED = Verdict("allow", "policy.permitted", "permitted by rule all", "all", ("permit all matched",))
 
 # rows of asyncpg and of text() carry no types
@@ -344,5 +346,5 @@ async def new_tenant(database: Database) -> Tenant:
 
 def approval_request(tenant: Tenant) -> ApprovalRequest:
     return ApprovalRequest(
-        new_id(), bytes(32), "gate", "approver", tenant.user_id, datetime.now(UTC) + timedelta(hours=1)
+        new_id(), bytes(32), "gate", APPROVER, tenant.user_id, datetime.now(UTC) + timedelta(hours=1)
     )

@@ -6,7 +6,8 @@ import asyncio
 import secrets
 from uuid import UUID
 
-from holdfast.approvals.service import decide, issue_token
+from holdfast.approvals.service import decide
+from holdfast.approvals.tokens import issue_token
 from holdfast.contracts import names
 from holdfast.contracts.run import ApprovalSignal
 from holdfast.database.engine import transaction
