@@ -135,8 +135,8 @@ async def redeem_token(connection: AsyncConnection, tenant_id: UUID, approval_id
     if state != "pending" or token_hash is None:
         return state
     used = (await connection.execute(_USE, {**parameters, "token_hash": token_hash})).one_or_none()
-    if used is None:
-        return state
+    if used is None:  # a wrong one, or the same that came twice, whose vote is counted by now
+        return await _state(connection, parameters)
     roles = used.roles
     if roles is None:  # given out when a gate could ask for one role alone, which was looked at then
         roles = [need.name for need in gate_from_json(row.gate).needs]

@@ -20,13 +20,18 @@ OPERATIONS = [
     for path, methods in _APP.openapi()["paths"].items()
     for method, operation in methods.items()
 ]
-WITHOUT_KEY = {"get_health", "get_readiness", "list_codes", "explain_code"}
+WITHOUT_KEY = {"get_health", "get_readiness", "list_codes", "explain_code",
+               "get_approval_link", "decide_by_link", "decide_by_signature"}  # fmt: skip
 
 # Bodies with which each operation would succeed in the thing's own tenant.
 BODIES: Mapping[str, dict[str, Any]] = {
     "send_input": {"mode": "followup", "content": "mine now"},
     "decide_approval": {"verdict": "approved"},
     "create_approval_token": {"verdict": "approved"},
+    "create_approval_link": {},
+    "delegate_approval": {"to": "somebody"},
+    "withdraw_approval": {},
+    "add_signer": {"name": "ours", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
     "resolve_hold": {"happened": False, "reason": "because"},
     "lift_stop": {"reason": "because"},
 }
@@ -35,7 +40,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
 NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
-    "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks",
+    "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks", "add_signer", "list_signers",
     "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
@@ -53,6 +58,7 @@ NAMED = {
     "get_policy",
     "put_credential",
     "delete_credential",
+    "revoke_signer",
 }
 
 
@@ -98,6 +104,10 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         "run_inputs",
         "approvals",
         "approval_tokens",
+        "approval_votes",
+        "approval_delegations",
+        "approval_links",
+        "signers",
         "holds",
         "api_keys",
         "timeline_events",
@@ -137,6 +147,7 @@ async def test_lists_show_only_what_is_ones_own(tenant: Tenant, other: Tenant) -
         "/v1/spend?group_by=tenant,run",
         "/v1/stops",
         "/v1/webhooks",
+        "/v1/signers",
     ):
         for params in ({}, {"run": theirs["run_id"]}):
             answer = await tenant.owner.get(path, params=params)

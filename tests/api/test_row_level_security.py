@@ -86,9 +86,11 @@ async def test_the_executor_has_no_table(tenant: Tenant, postgres_urls: Mapping[
         "begin_outward",
         "begin_outward_all",
         "end_attempt",
+        "read_approval_by_hold",
         "store_outcome",
         "store_outcome_all",
         "take_deliveries",
+        "vote_by_hold",
     ]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await connection.fetch("SELECT * FROM holds")

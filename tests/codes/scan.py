@@ -216,6 +216,11 @@ def _trees() -> Iterator[tuple[ast.AST, str]]:
 def events() -> frozenset[str]:
     """Returns the types of events that are written: who reads them names them, and they are no codes."""
     found = set(_EVENTS) | {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
+    for script in sorted((ROOT / "holdfast/database/migrations").rglob("*.sql")):
+        for told in re.findall(
+            r"tell_approval\((.*?)jsonb_build_object", script.read_text(encoding="utf-8"), re.DOTALL
+        ):
+            found |= set(re.findall(r"'([a-z]+\.[a-z_]+)'", told))
     for tree, _ in _trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and _called(node) == "Event" and len(node.args) > 1:

@@ -44,15 +44,29 @@ CROSSING = {
     "set_limit": {"api"},
     "due_returns": {"sweeper"},
     "due_logs": {"sweeper"},
+    "vote_on_approval": {"api", "governor"},
+    "withdraw_vote": {"api"},
+    "withdraw_approval": {"api"},
+    "delegate_approval": {"api"},
+    "locate_approval": {"api"},
+    "locate_link": {"api"},
+    "due_escalations": {"sweeper"},
+    "escalate_approval": {"sweeper"},
+    "vote_by_hold": {"executor"},
+    "read_approval_by_hold": {"executor"},
+    "refuse_unmet": set(),
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
-INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "leg_head", "lock_caps", "lock_carriers", "may_settle", "new_id",
-         "newest_buckets", "reached_threshold", "require_tenants", "roll_window", "supersede_decisions", "take_approval", "window_end",
-         "window_start", "write_entries"}  # fmt: skip
+INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet", "escalates_at",
+         "gate_met", "gate_of", "leg_head", "lock_approval", "lock_caps", "lock_carriers", "may_settle", "meets_need", "new_id",
+         "newest_buckets", "reached_threshold", "related_runs", "require_tenants", "roll_window", "standing_delegations",
+         "standing_votes", "supersede_decisions", "take_approval", "tell_approval", "window_end", "window_start",
+         "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
-PURE = {"window_start": {"api"}, "window_end": {"api"}, "reached_threshold": {"api"}}
-"""Inner functions that others may call as well, with no rights but their own: they look at nothing."""
+PURE = {"window_start": {"api"}, "window_end": {"api"}, "reached_threshold": {"api"},
+        **{name: {"api", "governor", "sweeper"} for name in ("gate_of", "escalates_at", "standing_delegations")}}  # fmt: skip
+"""Inner functions that others may call as well, with no rights but their own: they look at nothing else."""
 VIEWS = ("hold_legs", "journal_legs")
 _RELATIONS = """SELECT c.oid, c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relkind::text,
         EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull) AS scoped
@@ -99,6 +113,10 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO log_keys VALUES ($1, sha256('x'), 1)", ()),
         ("INSERT INTO log_witnesses VALUES ($1, 'w', 'x')", ()),
         ("INSERT INTO log_cosignatures VALUES ($1, 1, 'w', 'x')", ()),
+        ("INSERT INTO approval_votes VALUES ($1, $2, 1, 0, 'user', 'x', 'x', NULL, NULL, '{}', 'approved', 'api', '')", (approval,)),
+        ("INSERT INTO approval_delegations VALUES ($1, $2, 1, $3, 'x', $3, 'x', '{}', '')", (approval, user)),
+        ("INSERT INTO approval_links VALUES ($1, sha256($2), $3, $4, now(), now())", (mine.bytes, approval, user)),
+        ("INSERT INTO signers VALUES ($1, $2, 'x', sha256('x'), '', 'x')", (new_id(),)),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
     ):  # fmt: skip
         await tenant.database.execute(statement, mine, *arguments)
@@ -204,6 +222,7 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
     triggers = {
         "pin_policy",
         "refuse_overspend",
+        "refuse_redeciding",
         "refuse_resettling",
         "refuse_unit",
         "require_carried",

@@ -23,7 +23,15 @@ from holdfast_verdict.engine.gates import _waiting
 from holdfast_verdict.policy import Escalation, Gate, Need
 from tests.ledger.world import ALLOWED, Database, Tenant
 
-_VOTE = """SELECT status, state, revision FROM vote_on_approval($1, $2, $3, $4, $5, $6, $7, $8::text[], 'api', $9, '', NULL, $10, $11, $12, false)"""
+_VOTE = """SELECT status, state, revision
+    FROM vote_on_approval($1, $2, $3, $4, $5, $6, $7, $8::text[], 'api', $9, '', NULL, $10, $11, $12, false)"""
+_FAULTS = (
+    "verdict = 'approved'",
+    "edited_action = 'x'",
+    "binding = sha256('x')",
+    "revision = 7",
+    "verdict = NULL, decided_at = NULL",
+)
 
 
 class Asked:
@@ -232,7 +240,7 @@ async def test_not_even_a_faulty_program_approves_without_the_consents_or_decide
     with pytest.raises(asyncpg.CheckViolationError):
         await funded.database.execute(approve, asked.approval_id)
     await asked.vote(new_id(), "denied")
-    for change in ("verdict = 'approved'", "edited_action = 'x'", "binding = sha256('x')", "revision = 7", "verdict = NULL, decided_at = NULL"):  # fmt: skip
+    for change in _FAULTS:
         with pytest.raises(asyncpg.CheckViolationError):
             await funded.database.execute(f"UPDATE approvals SET {change} WHERE approval_id = $1", asked.approval_id)
 

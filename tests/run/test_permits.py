@@ -233,7 +233,9 @@ async def test_an_executor_has_nothing_to_act_with(rig: Rig, tenant: Tenant) -> 
         "begin_outward",
         "begin_outward_all",
         "end_attempt",
+        "read_approval_by_hold",
         "store_outcome",
         "store_outcome_all",
         "take_deliveries",
+        "vote_by_hold",
     ]

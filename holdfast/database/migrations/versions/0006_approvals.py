@@ -1,7 +1,7 @@
 """Approvals of several needs: votes, delegations, escalation, links and signers, decided by functions of the schema.
 
-Revision ID: 0005
-Revises: 0004
+Revision ID: 0006
+Revises: 0005
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
-_SCRIPTS = ("0005_approvals.sql", "0005_voting.sql")
+_SCRIPTS = ("0006_approvals.sql", "0006_voting.sql")
 
 
 def upgrade() -> None:
