@@ -165,7 +165,16 @@ def tools() -> str:
     for name, tool in TOOLS.items():
         arguments = ", ".join(f"`{argument}`" for argument in tool.arguments.model_fields) or "none"
         again = "depends on the arguments" if tool.idempotent_for is not None else _yes(tool.idempotent)
-        rows.append((f"`{name}`", arguments, _yes(tool.external), again, f"`{tool.credential}`", tool.description))
+        rows.append(
+            (
+                f"`{name}`",
+                arguments,
+                _yes(tool.external),
+                again,
+                f"`{tool.credential}`" if tool.credential else "none",
+                tool.description,
+            )
+        )
     headings = ("tool", "arguments", "leaves the tenant", "may be tried again", "credential", "what it does")
     return _table(headings, rows)
 

@@ -24,6 +24,13 @@ GOOD: dict[str, dict[str, JsonValue]] = {
     "payments.refund": {"order_id": "A-1003", "amount_usd_cents": 3490, "reason": "broken"},
     "http.request": {"method": "GET", "url": "https://api.partner.example/v1?x=1"},
     "account.delete": {"customer": "C-2211"},
+    "approval.read": {"approval_id": "0199f3a0-0000-7000-8000-000000000000"},
+    "approval.vote": {
+        "approval_id": "0199f3a0-0000-7000-8000-000000000000",
+        "binding": "ab" * 32,
+        "verdict": "denied",
+        "reason": "too much",
+    },
 }
 
 
@@ -53,6 +60,7 @@ def test_what_is_known_of_the_effects() -> None:
         "mail.list",
         "mail.read",
         "http.request",
+        "approval.read",
     }
 
 
