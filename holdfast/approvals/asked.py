@@ -13,7 +13,8 @@ from holdfast.approvals.binding import expires_at_ms
 from holdfast_verdict.engine.facts import Approval, ApprovalState, Consent
 
 _READ = text("""
-    SELECT a.approval_id, a.rule, a.binding, a.action, a.edited_action, a.created_at, a.expires_at, a.decided_at, a.approver_role, a.revision,
+    SELECT a.approval_id, a.rule, a.binding, a.action, a.edited_action, a.created_at, a.expires_at, a.decided_at,
+        a.approver_role, a.revision,
         u.name AS decided_by,
         CASE WHEN a.consumed_by IS NOT NULL AND coalesce(h.state NOT IN ('voided', 'expired', 'unknown'), true) THEN 'consumed'
              WHEN a.withdrawn_at IS NOT NULL THEN 'withdrawn'

@@ -332,7 +332,7 @@ async def test_postgresql_python_and_the_engine_seat_alike(database: Database) -
             escalated,
             orjson.dumps(shown).decode(),
         )
-        assert gate_from_json(gate.to_json()) == gate
+        assert gate_from_json(orjson.loads(orjson.dumps(gate.to_json()))) == gate
         seats = seat(gate, voters, escalated=escalated)
         consents = tuple(Consent(v.name, v.kind, v.roles, 0) for v in voters)
         stand_in = later.to if escalated and later is not None else None

@@ -119,6 +119,10 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
     for script in (ROOT / "holdfast" / "database" / "migrations").rglob("*.sql"):
         named = re.findall(r"'\{?((?:decision|budget|cap)\.[a-z_]+)\}?'", script.read_text(encoding="utf-8"))
         written |= set(named) - CATALOGUE.keys()
+        for told in re.findall(
+            r"tell_approval\((.*?)jsonb_build_object", script.read_text(encoding="utf-8"), re.DOTALL
+        ):
+            written |= set(re.findall(r"'(approval\.[a-z_]+)'", told))
     assert written <= listed
     written |= {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
     written |= {f"{channel}.delta" for channel in get_args(Channel)}

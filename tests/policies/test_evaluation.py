@@ -91,6 +91,9 @@ def record_of(evaluation: Evaluation) -> dict[str, JsonValue]:
     return read
 
 
+THIRTEEN = [f'1 of role("r{n}")' for n in range(13)]
+
+
 @pytest.mark.parametrize(
     ("source", "code"),
     [
@@ -103,7 +106,7 @@ def record_of(evaluation: Evaluation) -> dict[str, JsonValue]:
             "approval.required",
         ),
         (
-            f"role clerk {{ permit mail.send gate g: mail.send needs {', '.join(f'1 of role({n!r})'.replace(chr(39), chr(34)) for n in map('r{}'.format, range(13)))} }}",
+            "role clerk { permit mail.send gate g: mail.send needs " + ", ".join(THIRTEEN) + " }",
             "policy.gate_unsupported",
         ),
         ("role clerk { permit mail.send } forbid external when run has secret", "facts.missing"),
