@@ -140,9 +140,7 @@ class Reserve:
         if (code := code_run.worst_case(action)) is not None:
             worst = Estimate(code.max_cost_nano_usd, 0)
             amounts[NANO_USD], estimate = code.max_cost_nano_usd, code.to_json()
-        evaluation = evaluate(
-            run, action, estimate=worst, approvals=asked.approvals, refusal=refusal, past=asked.past
-        )
+        evaluation = evaluate(run, action, estimate=worst, approvals=asked.approvals, refusal=refusal, past=asked.past)
         verdict = evaluation.verdict
         lease_ms = self._governor.lease_ms(action.kind)
         return Reservation(

@@ -1,7 +1,7 @@
 """Approvals of several needs: votes, delegations, escalation, links and signers, decided by functions of the schema.
 
-Revision ID: 0006
-Revises: 0005
+Revision ID: 0008
+Revises: 0007
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0008"
+down_revision = "0007"
 
-_SCRIPTS = ("0006_approvals.sql", "0006_voting.sql")
+_SCRIPTS = ("0008_approvals.sql", "0008_voting.sql")
 
 
 def upgrade() -> None:
