@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.approvals.errors import ApprovalExpired
-from holdfast.policies.pinned import policy_of_run
+from holdfast.policies.store import read_pinned
 from holdfast_verdict.canonical import JsonValue, digest
 from holdfast_verdict.engine.gates import approval_binding
 
@@ -26,8 +26,6 @@ async def rebind(
     tenant_id: UUID,
     run_id: UUID,
     *,
-    role_name: str,
-    role_version: int,
     rule_id: str,
     expires_at: datetime,
     action: dict[str, JsonValue],
@@ -38,8 +36,6 @@ async def rebind(
         connection: The transaction.
         tenant_id: The tenant.
         run_id: The run.
-        role_name: Its role.
-        role_version: The version of it that the run is pinned to.
         rule_id: The gate that asked.
         expires_at: When the approval expires.
         action: The whole action, in canonical form.
@@ -47,7 +43,7 @@ async def rebind(
     Raises:
         ApprovalExpired: The policy has no such gate any more.
     """
-    pinned = await policy_of_run(connection, tenant_id, run_id, role_name, role_version)
+    pinned = await read_pinned(connection, tenant_id, run_id)
     rule = next((rule for rule in pinned.policy.rules if rule.id == rule_id), None)
     if rule is None or rule.gate is None:
         raise ApprovalExpired("the policy of the run has no such gate any more", remedy="let the step be tried again")

@@ -30,8 +30,7 @@ Withdrawn = Literal["vote", "delegation", "request", "same"]
 
 _READ = text("""
     SELECT a.run_id, a.step, a.action, a.rule, a.expires_at, gate_of(a.approver_role) AS gate,
-           a.requester_id, q.name AS requester,
-           r.role_name, r.role_version, r.tools
+           a.requester_id, q.name AS requester, r.tools
     FROM approvals a JOIN runs r ON r.tenant_id = a.tenant_id AND r.run_id = a.run_id
     JOIN users q ON q.tenant_id = a.tenant_id AND q.user_id = a.requester_id
     WHERE a.tenant_id = :tenant_id AND a.approval_id = :approval_id
@@ -276,8 +275,6 @@ async def _edit(
         connection,
         tenant_id,
         approval.run_id,
-        role_name=approval.role_name,
-        role_version=approval.role_version,
         rule_id=approval.rule,
         expires_at=approval.expires_at,
         action=edited,
