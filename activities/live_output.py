@@ -9,7 +9,7 @@ from uuid import UUID
 
 from holdfast.permits import Permit
 from holdfast.timeline.stream import Publisher
-from sandbox.job import printable
+from sandbox.job import Printed
 
 _PIECE_BYTES: Final = 16_384
 
@@ -25,6 +25,7 @@ class LiveOutput:
     def __init__(self, publisher: Publisher, permit: Permit) -> None:
         self._publisher = publisher
         self._permit = permit
+        self._printed = Printed()
         self._waiting: list[tuple[str, bytearray]] = []
         self._more = asyncio.Event()
         self._ended = False
@@ -73,5 +74,10 @@ class LiveOutput:
                     UUID(permit.run_id),
                     "code",
                     "code.delta",
-                    {"step": permit.step, "try": permit.try_number, "stream": stream, "text": printable(piece)},
+                    {
+                        "step": permit.step,
+                        "try": permit.try_number,
+                        "stream": stream,
+                        "text": self._printed.take(stream, piece),
+                    },
                 )

@@ -43,7 +43,7 @@ class Burden:
     Attributes:
         left: How much more there is of each kind than before.
         grown_kib: Memory that the sandbox and the zygote have more than before.
-        late_over_early: Time to the first line in the last tenth of the jobs over that in the first.
+        late_over_early: Time to the first line in the last tenth of the jobs over that in the first; each has its process made for it.
         at_once_s: How long those took that were submitted at once.
     """
 
@@ -119,7 +119,7 @@ async def burden(jobs: int, at_once: int) -> Burden:
 
 
 async def _burden(jobs: int, at_once: int) -> Burden:
-    async with Sandbox(Settings(running_max=at_once, idle_min=1, idle_max=1)) as sandbox:
+    async with Sandbox(Settings(running_max=at_once, idle_min=0, idle_max=0)) as sandbox:
         await asyncio.gather(*(_first_line_ms(sandbox) for _ in range(min(at_once, 20))))
         await _settled(sandbox)
         before, memory = on_host(sandbox), _memory_kib(sandbox)

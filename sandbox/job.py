@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,6 +182,12 @@ class Result:
     calls: int = 0
     cut_off: str = ""
 
+    @property
+    def why(self) -> str:
+        """Why it was ended and what it ran out of, in sentences; nothing where all went as it should."""
+        ended = [self.killed.sentence] if self.killed is not None else []
+        return " ".join(dict.fromkeys([*ended, *(SENTENCES[because] for because in self.exhausted)]))
+
 
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
@@ -189,4 +196,19 @@ _CONTROL: Final = re.compile(
 
 def printable(output: bytes) -> str:
     """Returns what a job printed such that a terminal or a log shows it and obeys none of it."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", output.decode("utf-8", "replace"))
+    return _shown(output.decode("utf-8", "replace"))
+
+
+def _shown(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class Printed:
+    """The same for what is printed live: a character that comes in two parts is put together."""
+
+    def __init__(self) -> None:
+        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+
+    def take(self, stream: str, part: bytes) -> str:
+        """Returns what can be shown of a stream after a part of it came."""
+        return _shown(self._decoders[stream].decode(part))

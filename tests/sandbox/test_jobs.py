@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import JobInvalid
-from sandbox.job import Because, Job, Limits, printable
+from sandbox.job import Because, Job, Limits, Printed, printable
 from sandbox.service import Sandbox
 
 ORDINARY = """
@@ -232,6 +232,20 @@ async def test_a_name_that_could_do_harm_is_not_collected(sandbox: Sandbox) -> N
 
 def test_what_was_printed_can_be_shown_without_being_obeyed() -> None:
     assert printable(b"a\x1b[2Jb\r\n\xe2\x80\xaec\tok\xff") == "a\\x1b[2Jb\\x0d\n\\x202ec\tok\ufffd"
+
+
+def test_what_is_printed_live_is_shown_as_it_is_at_the_end() -> None:
+    whole = "é€\U0001f600\x1b[2J".encode() + b"\xff!"
+    printed = Printed()
+    assert "".join(printed.take("stdout", bytes([byte])) for byte in whole) == printable(whole)
+    assert printed.take("stderr", b"\xc3") + printed.take("stdout", b"a") + printed.take("stderr", b"\xa9") == "a\u00e9"
+
+
+async def test_why_is_said_in_sentences(sandbox: Sandbox) -> None:
+    code = "import time\ntry:\n    open('a', 'wb').write(bytes(4 << 20))\nfinally:\n    time.sleep(60)"
+    result = await sandbox.submit(Job(code, limits=Limits(disk_bytes=3 << 20, wall_ms=2_000)))
+    assert result.why == "It took longer than it may. It wrote more to its folder than it may."
+    assert (await sandbox.submit(Job("pass"))).why == ""
 
 
 async def test_a_forged_report_is_text_at_most(sandbox: Sandbox) -> None:
