@@ -446,6 +446,15 @@ async def test_requests_that_come_after_the_end_are_not_acted_upon() -> None:
         assert at.supervisor.calls == 1
 
 
+async def test_a_request_that_lies_there_unread_at_the_end_is_not_acted_upon() -> None:
+    async with peer() as at:
+        at.send(request(at.token))
+        assert "value" in await at.reply()
+        at.send(request(at.token))  # nothing runs between this and the end
+        await at.supervisor.end()
+        assert at.supervisor.calls == 1
+
+
 KNOCK = """
 import os, socket, sys
 if int(sys.argv[2]):
