@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sdk.client import Holdfast
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
+    from sdk.policies import Policies, PolicyActivation, PolicyText, PolicyVersion, ShadowReport
     from sdk.types import (
         Agent,
         Approval,
@@ -67,11 +68,16 @@ __all__ = [
     "Identity",
     "Key",
     "NoAnswer",
+    "Policies",
+    "PolicyActivation",
+    "PolicyText",
+    "PolicyVersion",
     "Project",
     "Role",
     "Run",
     "RunInput",
     "SentInput",
+    "ShadowReport",
     "Spend",
     "Spent",
     "StandingStop",
@@ -84,7 +90,7 @@ __all__ = [
     "Webhook",
 ]
 
-_MODULES = ("sdk.client", "sdk.errors", "sdk.types", "sdk.webhooks")
+_MODULES = ("sdk.client", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
 
 
 def __getattr__(name: str) -> object:

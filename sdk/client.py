@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sdk import events
+from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
@@ -73,6 +74,7 @@ class Holdfast:
 
     def __init__(self, base_url: str, api_key: str, *, patience_s: float = PATIENCE_S) -> None:
         self._transport = Transport(base_url, api_key, patience_s)
+        self.policies = Policies(self._transport, self._list)
 
     def __enter__(self) -> Self:
         """Returns itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -42,6 +42,7 @@ class HoldfastApiError(HoldfastSdkError):
         help_path: Where the server explains the code: a path on the same server, such as `/problems/budget.insufficient`.
         request_id: Names this request in the server's log.
         fields: For `request.invalid`, what is wrong with which field.
+        problems: For `policy.refused` and `policy.cases_failed`, all that is wrong with the policy.
         retry_after_s: When the same request may fare better, if the server named a time.
     """
 
@@ -55,6 +56,7 @@ class HoldfastApiError(HoldfastSdkError):
         remedy: str = "",
         help_path: str = "",
         fields: Mapping[str, str] | None = None,
+        problems: Sequence[Mapping[str, Any]] = (),  # Any: JSON
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(f"{code}: {detail}")
@@ -65,6 +67,7 @@ class HoldfastApiError(HoldfastSdkError):
         self.remedy = remedy
         self.help_path = help_path
         self.fields = dict(fields or {})
+        self.problems = [dict(each) for each in problems]
         self.retry_after_s = retry_after_s
 
     @classmethod
@@ -84,5 +87,6 @@ class HoldfastApiError(HoldfastSdkError):
             remedy=str(problem.get("remedy", "")),
             help_path=str(problem.get("type", "")),
             fields=fields,
+            problems=[each for each in problem.get("problems") or () if isinstance(each, Mapping)],
             retry_after_s=retry_after_s,
         )

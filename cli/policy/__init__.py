@@ -1,1 +1,1 @@
-"""`holdfast policy …`: policies from files, checked, compared, tested, explained, laid out and simulated, without a server."""
+"""`holdfast policy …`: policies in files, checked, compared, tested and explained without a server, and the versions on a server."""

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from cli.policy import server
 from cli.session import AsJson
 from cli.terminal import ExitCode, reported, say
 from cli.text import json_line, safe
@@ -30,11 +31,15 @@ Role = Annotated[str | None, typer.Option(help="Role that acts. Default: as the 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(help="Policies in files: is one what its author meant?", no_args_is_help=True)
+    group = typer.Typer(
+        help="Policies: is a file what its author meant, and which version does the server decide by?",
+        no_args_is_help=True,
+    )
     for command in (check, diff, explain, simulate):
         group.command(epilog=_EXIT_CODES)(command)
     group.command("test", epilog=_EXIT_CODES)(cases)
     group.command("fmt", epilog=_EXIT_CODES)(fmt)
+    server.register(group)
     app.add_typer(group, name="policy")
 
 

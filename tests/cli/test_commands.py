@@ -72,6 +72,7 @@ COMMANDS = [
     ["webhooks", "test"],
     ["webhooks", "enable"],
     ["webhooks", "remove"],
+    *(["policy", name] for name in ("push", "list", "show", "activate", "rollback", "shadow", "log")),
     ["replay"],
     ["apply"],
     ["log", "rotate-key"],
