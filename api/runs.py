@@ -64,6 +64,11 @@ class CreateRun(Form):
         "at once, as for `guaranteed`, and gets back what this run did not spend",
         strict=False,
     )
+    follows_latest: bool = Field(
+        default=False,
+        description="decide each action by the version of the policy that is active then, and not by the one that is active now; a "
+        "child run is decided as its parent is",
+    )
 
 
 class CreatedRun(Answer):
@@ -79,6 +84,10 @@ class CreatedRun(Answer):
     cap_nano_usd: int
     guaranteed: bool
     parent_run_id: UUID | None = None
+    policy_id: UUID | None = Field(
+        default=None, description="the version of the policy that decides; null: none, or the active one"
+    )
+    follows_latest: bool = False
     decision_id: UUID
     created_at: Time
     deadline_at: Time
@@ -181,7 +190,9 @@ async def create_run(
     402 if nothing useful could be afforded. The same Idempotency-Key with the same body admits one run.
     """
     caller.require(*STARTERS)
-    claim = claim_for(caller, "POST /v1/runs", idempotency_key, body.model_dump(mode="json"))
+    # a key that was sent before the field was there is still the same request
+    since = set() if body.follows_latest else {"follows_latest"}
+    claim = claim_for(caller, "POST /v1/runs", idempotency_key, body.model_dump(mode="json", exclude=since))
     request = service.RunRequest(
         agent=body.agent,
         content=body.input,
@@ -190,6 +201,7 @@ async def create_run(
         guaranteed=body.guaranteed,
         deadline_s=body.deadline_s,
         parent_run_id=body.parent_run_id,
+        follows_latest=body.follows_latest,
     )
     admitted = await service.admit(parts.engine, caller, request, claim)
     structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))

@@ -49,6 +49,10 @@ def run(
     ] = None,
     guaranteed: Annotated[bool, typer.Option("--guaranteed", help="Hold the whole budget for it at once.")] = False,
     deadline: Deadline = None,
+    follows_latest: Annotated[
+        bool,
+        typer.Option("--latest-policy", help="Decide each action by the policy that is active then, not by today's."),
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key starts one run, however often it is sent. Default: a new one.")
     ] = None,
@@ -60,7 +64,9 @@ def run(
     """
     key = idempotency_key or str(uuid.uuid4())
     with _answer_may_be_lost(key):
-        made = _create(session, read_text(text), agent, project, budget, guaranteed, deadline, key)
+        made = _create(
+            session, read_text(text), agent, project, budget, guaranteed, deadline, key, follows_latest=follows_latest
+        )
     if detach:
         session.show(made, lambda: [made.run_id])
         return
@@ -113,6 +119,8 @@ def _create(
     guaranteed: bool,
     deadline: str | None,
     key: str,
+    *,
+    follows_latest: bool,
 ) -> CreatedRun:
     from sdk import HoldfastApiError
 
@@ -125,6 +133,7 @@ def _create(
             cap_usd=None if budget is None else budget.strip().removeprefix("$"),
             guaranteed=guaranteed,
             deadline_s=None if deadline is None else seconds(deadline),
+            follows_latest=follows_latest,
             idempotency_key=key,
         )
     except HoldfastApiError as error:

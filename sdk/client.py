@@ -114,6 +114,7 @@ class Holdfast:
         guaranteed: bool = False,
         deadline_s: int | None = None,
         parent_run_id: str | None = None,
+        follows_latest: bool = False,
         idempotency_key: str | None = None,
     ) -> CreatedRun:
         """Has a run admitted; it starts by itself.
@@ -126,6 +127,7 @@ class Holdfast:
             guaranteed: Hold the whole cap for this run at once.
             deadline_s: Then the run is timed out.
             parent_run_id: The run that this is a part of: its cap gives this run's whole cap at once.
+            follows_latest: Decide each action by the policy that is active then, and not by the one that is active now.
             idempotency_key: The same key admits one run.
         """
         body = {
@@ -136,6 +138,7 @@ class Holdfast:
             "guaranteed": guaranteed,
             "deadline_s": deadline_s,
             "parent_run_id": parent_run_id,
+            **({"follows_latest": True} if follows_latest else {}),
         }
         answer = self._transport.request("POST", "/v1/runs", body=body, idempotency_key=idempotency_key)
         return read_answer(CreatedRun, answer)

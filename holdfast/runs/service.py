@@ -46,12 +46,12 @@ INPUTS_MAX = 5_000
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
-                      parent_run_id, deadline_at)
+                      parent_run_id, follows_latest, deadline_at)
     VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
-            CAST(:tools AS jsonb), :parent_run_id,
+            CAST(:tools AS jsonb), :parent_run_id, :follows_latest,
             least(now() + CAST(:deadline_s AS bigint) * interval '1 second',
                   (SELECT p.deadline_at FROM runs p WHERE p.tenant_id = :tenant_id AND p.run_id = :parent_run_id)))
-    RETURNING created_at, deadline_at
+    RETURNING created_at, deadline_at, policy_id, follows_latest
 """)
 _INSERT_INPUT = text("""
     INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id)
@@ -96,6 +96,7 @@ class RunRequest:
         guaranteed: Whether that much is to be held for the run at once.
         deadline_s: When it is timed out at the latest, or None for the agent's bound.
         parent_run_id: The run that this is a part of: it gives the whole cap at once, as for a guaranteed budget.
+        follows_latest: Whether each action is decided by the policy that is active then; a child run is decided as its parent is.
     """
 
     agent: str
@@ -105,6 +106,7 @@ class RunRequest:
     guaranteed: bool = False
     deadline_s: int | None = None
     parent_run_id: UUID | None = None
+    follows_latest: bool = False
 
     @property
     def holds_budget(self) -> bool:
@@ -398,6 +400,7 @@ async def _admit(
                 "tools": orjson.dumps(pins(prepared.tools)).decode(),
                 "deadline_s": prepared.deadline_s,
                 "parent_run_id": request.parent_run_id,
+                "follows_latest": request.follows_latest,
             },
         )
     ).one()
@@ -440,6 +443,8 @@ async def _admit(
         "cap_nano_usd": prepared.cap_nano_usd,
         "guaranteed": request.holds_budget,
         "parent_run_id": str(request.parent_run_id) if request.parent_run_id else None,
+        "policy_id": str(row.policy_id) if row.policy_id and not row.follows_latest else None,
+        "follows_latest": row.follows_latest,
         "decision_id": str(decision_id),
         "created_at": row.created_at.isoformat(),
         "deadline_at": row.deadline_at.isoformat(),

@@ -199,6 +199,22 @@ async def test_another_tenants_versions_are_not_there(tenant: Tenant, other: Ten
     problem(await other.owner.post("/v1/policies/activate", json={"version": version}), 404, "resource.not_found")
 
 
+async def test_a_run_is_pinned_unless_it_follows_the_latest(tenant: Tenant) -> None:
+    stored = await push(tenant.owner)
+    await tenant.owner.post("/v1/policies/activate", json={"version": stored["version"]})
+    body = {"agent": "desk", "input": "hello"}
+    pinned = (await tenant.owner.post("/v1/runs", json=body)).json()
+    assert (pinned["policy_id"], pinned["follows_latest"]) == (stored["policy_id"], False)
+    latest = (await tenant.owner.post("/v1/runs", json={**body, "follows_latest": True})).json()
+    assert (latest["policy_id"], latest["follows_latest"]) == (None, True)
+    later = await push(tenant.owner, WIDER)
+    await tenant.owner.post("/v1/policies/activate", json={"version": later["version"]})
+    for run, expected in ((pinned, stored), (latest, later)):
+        async with transaction(tenant.world.engine("governor"), tenant.tenant_id) as connection:
+            found = await store.read_pinned(connection, tenant.tenant_id, UUID(run["run_id"]))
+        assert str(found.policy_id) == expected["policy_id"]
+
+
 class _Killed(Exception):
     """The process ends here: nobody commits."""
 
