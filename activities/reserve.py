@@ -44,7 +44,7 @@ from holdfast_verdict.engine.verdict import Verdict
 
 HOLD_MARGIN_MS = 60_000
 CAP_EXCEEDED = "budget.cap_exceeded"
-_CHANGES_MAX = 20
+_CHANGES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,7 @@ class Reserve:
             approval=_approval_request(run, action, verdict),
             consumes_approval_id=_consumed(verdict, request),
             funded=run.funded,
+            history_head=asked.past.head,
         )
 
     def _reply(self, asked: _Asked, request: ReserveRequest, decision: Decision) -> ReserveReply:

@@ -120,8 +120,8 @@ CODES: Final = (
     ),
     denied(
         "policy.limit_unsupported",
-        "A limit of the policy applies, and this server cannot hold actions to it.",
-        "Set a cap instead, and take the limit out of the policy.",
+        "A limit of the policy applies, and what is used of it cannot be told: more was done in its window than is looked at.",
+        "Give the limit a shorter window, or set a cap instead.",
     ),
     denied(
         "policy.error",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -43,7 +44,14 @@ _SET_LIMIT = text("""
     SELECT set_limit(:tenant_id, :kind, :scope_id, :unit, :window, :limit_amount, :unlimited, CAST(:thresholds AS smallint[]), :actor,
                      :reason)
 """)
+_LOCK_HISTORY = "SELECT tenant_id, version FROM lock_history($1::uuid[])"
+_RAISE_HISTORY = "SELECT raise_history($1::uuid[])"
 _REDEEM = "SELECT * FROM ledger_redeem($1::redeem_member[])"
+
+
+_CHANGED = ReserveAnswer(
+    0, "changed", None, "", None, False, None, datetime.min, b"", None, 0, (), None
+)  # nothing of it but the status is read
 
 
 class Ledger:
@@ -143,8 +151,43 @@ async def settle_in(connection: AsyncConnection, settlement: Settlement) -> int:
 
 
 async def _reserve(connection: asyncpg.Connection, batch: Sequence[members.Reserve]) -> Sequence[ReserveAnswer]:
+    if all(member.reservation.history_head is None for member in batch):
+        return await _send_reserve(connection, batch)
+    return await _reserve_by_history(connection, batch)
+
+
+async def _send_reserve(connection: asyncpg.Connection, batch: Sequence[members.Reserve]) -> Sequence[ReserveAnswer]:
     rows, scopes, units = members.reserve_rows(batch)
     return [ReserveAnswer(*row) for row in await connection.fetch(_RESERVE, rows, scopes, units)]
+
+
+async def _reserve_by_history(
+    connection: asyncpg.Connection, batch: Sequence[members.Reserve]
+) -> Sequence[ReserveAnswer]:
+    """Reserves where what other runs did has a part in it: whose tenant's history has changed since it was read, decides anew.
+
+    INVARIANT: of the decisions of a tenant that count one another, one at a time is made, and each has seen the one before.
+    """
+    heads = {member.reservation.key.tenant_id for member in batch if member.reservation.history_head is not None}
+    async with connection.transaction():
+        versions = {row[0]: row[1] for row in await connection.fetch(_LOCK_HISTORY, list(heads))}
+        answers: list[ReserveAnswer | None] = []
+        sent: list[members.Reserve] = []
+        raised: set[UUID] = set()
+        for member in batch:
+            reservation = member.reservation
+            tenant_id, head = reservation.key.tenant_id, reservation.history_head
+            if head is not None and (tenant_id in raised or versions[tenant_id] != head):
+                answers.append(_CHANGED)
+                continue
+            if head is not None and reservation.evaluated.verdict == "allow":
+                raised.add(tenant_id)
+            answers.append(None)
+            sent.append(member)
+        replies = iter(await _send_reserve(connection, sent) if sent else ())
+        if raised:
+            await connection.execute(_RAISE_HISTORY, list(raised))
+    return [next(replies) if answer is None else answer for answer in answers]
 
 
 async def _settle(connection: asyncpg.Connection, batch: Sequence[Settlement]) -> Sequence[SettleAnswer]:

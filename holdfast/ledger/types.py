@@ -126,6 +126,7 @@ class Reservation:
         approval: For `needs_approval`: what to ask.
         consumes_approval_id: For an `allow` that an approval made possible: the approval, used up by it.
         funded: Whether the run's money was held at admission: then only the run's own money cap counts.
+        history_head: Version of the tenant's history, where the verdict read what other runs did, or may be read by theirs.
     """
 
     key: TryKey
@@ -147,6 +148,7 @@ class Reservation:
     approval: ApprovalRequest | None = None
     consumes_approval_id: UUID | None = None
     funded: bool = False
+    history_head: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

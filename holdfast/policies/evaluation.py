@@ -97,11 +97,12 @@ def evaluate(
             labels=past.labels,
             sources=past.sources,
             history=past.history,
+            usage=past.usage,
             approvals=tuple(approvals),
             estimate=estimate or _FREE,
         )
         verdict = decide(policy, asked, facts)
-        refusal = refusal or _unheld(verdict)
+        refusal = refusal or _unheld(verdict, past)
     else:
         verdict = Verdict("deny", "action.malformed", "")
     if refusal is not None:
@@ -109,11 +110,11 @@ def evaluate(
     return Evaluation(asked, run.policy.policy_hash, verdict, refusal)
 
 
-def _unheld(verdict: Verdict) -> Refusal | None:
+def _unheld(verdict: Verdict, past: Past) -> Refusal | None:
     """Says what of a verdict nobody here can hold an action to; it is refused, and never left out (LAW 7)."""
-    if verdict.verdict != "deny" and verdict.legs:
+    if verdict.verdict != "deny" and verdict.legs and past.usage is None:
         limits = ", ".join(leg.rule_id for leg in verdict.legs)
-        return Refusal("policy.limit_unsupported", f"this server cannot hold the limit {limits}")
+        return Refusal("policy.limit_unsupported", f"what is used of the limit {limits} cannot be told")
     if any(len(ask.gate.needs) > NEEDS_MAX for ask in verdict.gates):
         return Refusal("policy.gate_unsupported", f"a gate asks for more than {NEEDS_MAX} kinds of consent")
     return None

@@ -21,7 +21,8 @@ def _month_of(now_ms: int) -> int:
     return (era * 400 + year) * 12 + month + 2
 
 
-def _in_window(at_ms: int, now_ms: int, window: str | int) -> bool:
+def in_window(at_ms: int, now_ms: int, window: str | int) -> bool:
+    """Says whether a time lies in the window that is open now."""
     if isinstance(window, int):
         return now_ms - at_ms <= window
     if window in ("hour", "day"):
@@ -48,7 +49,7 @@ class Usage(Mapping[str, int]):
             self.held.setdefault(leg.key, []).append((self.now_ms, leg.amount, leg.window))
 
     def __getitem__(self, key: str) -> int:
-        return sum(amount for at_ms, amount, window in self.held.get(key, ()) if _in_window(at_ms, self.now_ms, window))
+        return sum(amount for at_ms, amount, window in self.held.get(key, ()) if in_window(at_ms, self.now_ms, window))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.held)

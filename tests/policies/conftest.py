@@ -16,3 +16,9 @@ async def database() -> AsyncIterator[Database]:
 @pytest.fixture
 async def tenant(database: Database) -> Tenant:
     return await new_tenant(database)
+
+
+@pytest.fixture
+async def other(database: Database) -> Tenant:
+    """Another tenant."""
+    return await new_tenant(database)

@@ -94,8 +94,21 @@ async def test_where_a_value_is_from_is_told_by_the_transcript(tenant: Tenant) -
     await check_records(run)
 
 
-@pytest.mark.parametrize("scope", ["tenant", "user"])
-async def test_a_history_that_nobody_here_can_tell_denies(tenant: Tenant, scope: str) -> None:
-    policy = ALL + f"invariant few: at most 5 mail.send within 1h per {scope}\n"
-    run = await tenant.start(task(mail("one"), say("done")), policy=policy)
-    assert await tool_codes(run) == ["facts.missing"]
+async def test_what_other_runs_of_the_tenant_did_counts(tenant: Tenant) -> None:
+    policy = ALL + "invariant few: at most 2 mail.send within 1h per tenant\n"
+    for run_number, expected in enumerate((["policy.permitted"], ["policy.permitted"], ["policy.invariant"])):
+        run = await tenant.start(task(mail(f"of run {run_number}"), say("done")), policy=policy)
+        assert await tool_codes(run) == expected
+        await check_records(run)
+
+
+@pytest.mark.parametrize("per", ["per run", "per day per user"])
+async def test_a_limit_holds(tenant: Tenant, per: str) -> None:
+    policy = (
+        ALL
+        + f"limit payments.refund sum(args.amount_usd_cents) <= 2_000 {per} as refunds\nlimit spend <= usd(5) {per}\n"
+    )
+    script = task(refund("A-1003", 1_250), refund("A-1004", 900), refund("A-1004", 750), say("done"))
+    run = await tenant.start(script, policy=policy)
+    assert await tool_codes(run) == ["policy.permitted", "policy.limit", "policy.permitted"]
+    await check_records(run)
