@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from holdfast import transcript
-from holdfast.actions.build import Action
+from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunReader
 from holdfast.database.engine import transaction
 from holdfast.ledger.types import Decision, FactsChanged
@@ -27,8 +27,10 @@ PERMIT = "role worker { permit tools }\n"
 
 async def under(tenant: Tenant, source: str, count: int = 1) -> list[UUID]:
     """Makes runs that are decided by a policy."""
-    definition = """UPDATE agents SET definition = '{"role": "worker", "model": {"wire": "openai", "name": "m"}}' WHERE tenant_id = $1"""
-    await tenant.database.execute(definition, tenant.tenant_id)
+    definition = '{"role": "worker", "model": {"wire": "openai", "name": "m"}}'
+    await tenant.database.execute(
+        "UPDATE agents SET definition = $2::text::jsonb WHERE tenant_id = $1", tenant.tenant_id, definition
+    )
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
         version = await store.put(connection, tenant.tenant_id, source, compile_policy(source), put_by="test")
         await store.activate(connection, tenant.tenant_id, version.policy_id, by="test")
