@@ -10,6 +10,7 @@ import typer
 from cli.stack.data_folder import DataFolder, default_path, write_atomically
 from cli.terminal import EXIT_CODES_HELP, reported, say
 from cli.text import json_line
+from cli.witness import add_witness, witness
 
 if TYPE_CHECKING:
     from holdfast.transparency.keys import KeyLines
@@ -25,13 +26,9 @@ def register(app: typer.Typer) -> None:
         epilog=EXIT_CODES_HELP,
         no_args_is_help=True,
     )
-    group.callback()(_keep_group)
-    group.command(epilog=EXIT_CODES_HELP)(rotate_key)
+    for command in (rotate_key, witness, add_witness):
+        group.command(epilog=EXIT_CODES_HELP)(command)
     app.add_typer(group, name="log")
-
-
-def _keep_group() -> None:
-    """Lets a command be a subcommand while it is the only one."""
 
 
 def rotate_key(

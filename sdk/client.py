@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sdk import events
+from sdk.log import Consistency, Inclusion, LogKey, Witness
 from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
@@ -409,6 +410,39 @@ class Holdfast:
         """Returns a decision with both parts of its record."""
         answer: Json = self._transport.request("GET", f"/v1/decisions/{decision_id}")
         return read_answer(DecisionDetail, {**answer, "decision": read_answer(Decision, answer["decision"])})
+
+    # The transparency log -----------------------------------------------------------------------------------------------
+
+    def log_inclusion(self, decision_id: str, *, size: int | None = None) -> Inclusion:
+        """Returns the proof that a decision is in the log, as of its newest checkpoint or the one of a size."""
+        answer = self._transport.request("GET", f"/v1/log/inclusion/{decision_id}", query={"size": size})
+        return read_answer(Inclusion, answer)
+
+    def log_consistency(self, old_size: int, *, size: int | None = None) -> Consistency:
+        """Returns the newest checkpoint, or the one of a size, and the proof that it follows from that of an older size."""
+        query = {"old_size": old_size, "size": size}
+        return read_answer(Consistency, self._transport.request("GET", "/v1/log/consistency", query=query))
+
+    def log_keys(self) -> list[LogKey]:
+        """Returns all public keys that sign or have signed the log, the newest first."""
+        return [read_answer(LogKey, item) for item in self._transport.request("GET", "/v1/log/keys")["items"]]
+
+    def witnesses(self) -> list[Witness]:
+        """Returns the witnesses whose cosignatures the log takes."""
+        return [read_answer(Witness, item) for item in self._transport.request("GET", "/v1/log/witnesses")["items"]]
+
+    def add_witness(self, vkey: str) -> None:
+        """Makes a witness known to the log."""
+        self._transport.request("POST", "/v1/log/witnesses", body={"vkey": vkey})
+
+    def remove_witness(self, vkey: str) -> None:
+        """Takes no cosignatures of a witness any more."""
+        self._transport.request("POST", "/v1/log/witnesses/remove", body={"vkey": vkey})
+
+    def cosign(self, checkpoint: str) -> int:
+        """Hands in a checkpoint with a witness's cosignature on it, and returns how many were taken."""
+        answer: Json = self._transport.request("POST", "/v1/log/cosignatures", body={"checkpoint": checkpoint})
+        return int(answer["taken"])
 
     # Agents, tools and roles --------------------------------------------------------------------------------------------
 

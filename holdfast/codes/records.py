@@ -42,6 +42,8 @@ CODES: Final = (
     changed(
         "log.key_retired", "A key signs checkpoints of the decision log no more; its old signatures keep their worth."
     ),
+    changed("log.witness_added", "A witness's key was made known: its cosignatures are taken from then on."),
+    changed("log.witness_removed", "A witness's key was taken out: its cosignatures are taken no more."),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

@@ -90,6 +90,11 @@ CODES: Final = (
         "docs/explanation/transparency-log.md tells.",
     ),
     _stack(
+        "log.forked",
+        "A witness was shown a checkpoint that does not follow from the last one that it has cosigned.",
+        "Keep both checkpoints, they are the evidence; ask the server's operator, and look whether it was restored from a backup.",
+    ),
+    _stack(
         "log.refused",
         "PostgreSQL refused what would have forked, shortened or renumbered a log.",
         "Look at the sentence: somebody else writes to the log's tables, or they were tampered with.",

@@ -46,6 +46,8 @@ NAMELESS = {
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
     "check_policy", "compare_policies", "play_cases", "explain_decision", "activate_policy", "roll_back_policy",
     "shadow_policy",
+    "get_checkpoint", "list_checkpoints", "get_checkpoint_of_size", "get_consistency", "get_tile", "list_log_keys", "list_witnesses",
+    "add_witness", "remove_witness", "add_cosignature",
 }  # fmt: skip
 # Operations that go by a name, which every tenant has for itself.
 NAMED = {
@@ -177,7 +179,7 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
     names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id")
-    filled = path.format(name="desk", version=1, **{kind: str(new_id()) for kind in names})
+    filled = path.format(name="desk", version=1, size=1, path="0/000", **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:
         answer = await client.request(method, filled, json=BODIES.get(name, {} if method in ("POST", "PUT") else None))
     problem(answer, 401, "auth.not_authenticated")

@@ -76,6 +76,8 @@ COMMANDS = [
     ["replay"],
     ["apply"],
     ["log", "rotate-key"],
+    ["log", "witness"],
+    ["log", "add-witness"],
     ["new", "agent"],
     ["new", "tool"],
     ["agents"],
