@@ -110,8 +110,10 @@ def apply(session: Session, folder: Path, *, check: bool) -> None:
 def _checked(project: Project, server: Server) -> int:
     """Checks all that can be checked before anything is put, and returns how many cases were played."""
     tools = toolset({**server.own_tools(), **project.tools}.values())
-    check_references(project, tools, server.roles)
-    return cases.check(list(project.roles.values()), tools)
+    policy, played = cases.check_policy(project.policy, tools) if project.policy is not None else (None, 0)
+    of_policy = policy.roles if policy is not None else ()
+    check_references(project, tools, {*server.roles, *of_policy})
+    return cases.check(list(project.roles.values()), tools) + played
 
 
 def _apply(item: Item, *, check: bool) -> Applied:
@@ -134,4 +136,4 @@ def _lines(applied: list[Applied], played: int, *, check: bool) -> Iterator[str]
             yield f"+ {one.kind:<6} {one.name:<32} {one.change}: version {one.version}"
     changed = sum(one.change != "unchanged" for one in applied)
     verb = "would change" if check else "changed"
-    yield f"{changed} of {len(applied)} {verb}; {played} cases of roles decide as they say"
+    yield f"{changed} of {len(applied)} {verb}; {played} cases decide as they say"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cli.project.files import CaseFile, ProjectInvalid, Role
-from holdfast.errors import RequestInvalid
+from cli.project.files import CaseFile, ProjectInvalid, Role, WrittenPolicy
+from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.policies.tables import policy_text
 from holdfast.tools.toolset import Toolset
 from holdfast_verdict.canonical import JsonValue
@@ -14,6 +14,7 @@ from holdfast_verdict.engine.deciding import decide
 from holdfast_verdict.engine.facts import Facts
 from holdfast_verdict.engine.verdict import Verdict
 from holdfast_verdict.language.compiler import compile_policy
+from holdfast_verdict.policy import Policy
 
 _PRINCIPAL: Final = {"tenant": "default", "project": "default", "user": "owner", "agent": "agent"}
 
@@ -52,6 +53,25 @@ def failures(role: Role, tools: Toolset) -> Iterator[str]:
                 f"{role.place}: case {number} ({case.tool or 'llm.call'}): expected {expected}, but the rules say "
                 f"{verdict.verdict} with {verdict.code}: {verdict.message}"
             )
+
+
+def check_policy(written: WrittenPolicy, tools: Toolset) -> tuple[Policy, int]:
+    """Compiles a policy against all tools that there will be, plays the cases beside it, and says how many there were.
+
+    Raises:
+        ProjectInvalid: It cannot be used, or a case did not come out as it says.
+    """
+    from holdfast.policies import accepting
+    from holdfast.policies.catalogue import catalogue_of
+
+    try:
+        catalogue = catalogue_of(tools.values())
+        policy = accepting.compiled(written.source, catalogue, written.place)
+        played = accepting.played(policy, written.cases, catalogue) if written.cases else []
+        accepting.require_passed(played)
+    except HoldfastError as error:
+        raise ProjectInvalid(f"{written.place}: {error.message}", remedy=error.remedy) from None
+    return policy, len(played)
 
 
 def check(roles: list[Role], tools: Toolset) -> int:

@@ -1,4 +1,4 @@
-"""Reads a project folder: `agents/*.toml`, `roles/*.toml`, `tools/*.toml`, every problem at once and by its place."""
+"""Reads a project folder: agents, roles and tools as `*.toml`, one policy as `*.policy`; every problem at once and by its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.tools.files import problems, read_beside
 from holdfast.tools.versions import check_name
 from holdfast_verdict.decide import Rule, policy_hash
 
-FOLDERS: Final = ("agents", "roles", "tools")
+FOLDERS: Final = ("agents", "roles", "tools", "policies")
 FILE_BYTES_MAX: Final = 1_000_000
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 # Modules with a function `forms`, from a parsed file and its folder to the tools that it describes by name. Each is imported
@@ -124,6 +124,16 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenPolicy:
+    """The policy of the tenant, as a file says it, with the cases that lie beside it."""
+
+    name: str
+    place: str
+    source: str
+    cases: str
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """All that a folder holds, by name."""
 
@@ -131,6 +141,7 @@ class Project:
     agents: Mapping[str, Agent]
     roles: Mapping[str, Role]
     tools: Mapping[str, OwnTool]
+    policy: WrittenPolicy | None = None
 
 
 class _Reader:
@@ -227,6 +238,31 @@ class _Reader:
                 self.problems.append(f"{place}: {error.message}" + (f" ({error.remedy})" if error.remedy else ""))
         return found
 
+    def policy(self) -> WrittenPolicy | None:
+        """Reads the policy: a tenant has one."""
+        paths = sorted((self.folder / "policies").glob("*.policy"))
+        if len(paths) > 1:
+            self.problems.append(
+                f"policies/{paths[1].name}: a tenant has one policy, and policies/{paths[0].name} is it"
+            )
+        if len(paths) != 1:
+            return None
+        (path,) = paths
+        place = f"policies/{path.name}"
+        try:
+            source = self._text(path)
+            beside = path.with_suffix(".cases.toml")
+            return WrittenPolicy(path.stem, place, source, self._text(beside) if beside.is_file() else "")
+        except (OSError, ValueError) as error:
+            self.problems.append(f"{place}: {error}")
+            return None
+
+    @staticmethod
+    def _text(path: Path) -> str:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ValueError(f"{path.name} is over {FILE_BYTES_MAX} bytes")
+        return path.read_text(encoding="utf-8")
+
 
 def _first(error: ValidationError | RequestInvalid) -> str:
     return error.message if isinstance(error, RequestInvalid) else problems(error)[0]
@@ -253,7 +289,7 @@ def read_project(folder: Path) -> Project:
             remedy="make one with `holdfast new agent NAME`",
         )
     reader = _Reader(folder)
-    project = Project(folder, reader.agents(), reader.roles(), reader.tools())
+    project = Project(folder, reader.agents(), reader.roles(), reader.tools(), reader.policy())
     if reader.problems:
         raise ProjectInvalid("\n  ".join([f"{len(reader.problems)} wrong in {folder}:", *reader.problems]))
     return project

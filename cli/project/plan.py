@@ -13,11 +13,11 @@ from holdfast.tools.toolset import Toolset
 
 if TYPE_CHECKING:
     from sdk import Agent as StoredAgent
-    from sdk import Holdfast
+    from sdk import Holdfast, PolicyText
     from sdk import Role as StoredRole
     from sdk import Tool as StoredTool
 
-Kind = Literal["tool", "role", "agent"]
+Kind = Literal["tool", "policy", "role", "agent"]
 Change = Literal["new", "changed", "unchanged"]
 
 
@@ -53,6 +53,7 @@ class Server:
     tools: Mapping[str, StoredTool]
     roles: Mapping[str, StoredRole]
     agents: Mapping[str, StoredAgent]
+    policy: PolicyText | None
 
     @classmethod
     def read(cls, client: Holdfast) -> Server:
@@ -62,6 +63,7 @@ class Server:
             {tool.name: tool for tool in client.tools()},
             {role.name: role for role in client.roles()},
             {agent.name: agent for agent in client.agents()},
+            _active(client),
         )
 
     def own_tools(self) -> dict[str, OwnTool]:
@@ -74,6 +76,7 @@ class Server:
     def items(self, project: Project) -> Iterator[Item]:
         """Yields the project's things, each after what it refers to."""
         yield from self._tools(project)
+        yield from self._policy(project)
         yield from self._roles(project)
         yield from self._agents(project)
 
@@ -85,6 +88,21 @@ class Server:
                 return self.client.put_tool(name, tool.form.to_json()).version
 
             yield _item("tool", name, there, there is not None and there.digest == tool.digest, put)
+
+    def _policy(self, project: Project) -> Iterator[Item]:
+        written, there = project.policy, self.policy
+        if written is None:
+            return
+        same = there is not None and (there.source, there.cases) == (written.source, written.cases)
+
+        def put() -> int:
+            stored = self.client.policies.push(
+                written.source, cases=written.cases, note=f"applied from {written.place}"
+            )
+            self.client.policies.activate(stored.version, reason=f"applied from {written.place}")
+            return stored.version
+
+        yield _item("policy", written.name, there, same, put)
 
     def _roles(self, project: Project) -> Iterator[Item]:
         for name, role in project.roles.items():
@@ -111,6 +129,11 @@ class Server:
             yield _item("agent", name, there, same, put)
 
 
+def _active(client: Holdfast) -> PolicyText | None:
+    newest = next((each for each in client.policies.log(count=200) if each.use == "active"), None)
+    return None if newest is None or newest.version is None else client.policies.show(newest.version)
+
+
 def _item(kind: Kind, name: str, stored: _Stored | None, same: bool, put: Callable[[], int]) -> Item:
     change: Change = "new" if stored is None else "unchanged" if same else "changed"
     return Item(kind, name, change, 0 if stored is None else stored.version, put)
@@ -133,6 +156,12 @@ def check_references(project: Project, tools: Toolset, roles: Collection[str]) -
         for form in role.forms
         if form.tool not in ("", "*", *tools)
     ]
+    if project.policy is not None:
+        problems += [
+            f"{role.place}: has rules, and {project.policy.place} decides: say them there"
+            for role in project.roles.values()
+            if role.forms
+        ]
     for agent in project.agents.values():
         problems += [
             f"{agent.place}: tools: there is no tool {name!r}" for name in agent.definition.tools if name not in tools

@@ -36,7 +36,7 @@ async def test_an_agent_is_made_applied_and_runs(desk: Desk, tmp_path: Path) -> 
     assert "greeter" not in [agent.name for agent in await asyncio.to_thread(desk.owner.agents)]
     first = await desk.holdfast("apply", str(tmp_path))
     assert first.exit_code == 0, first.output
-    assert "2 of 2 changed; 2 cases of roles decide as they say" in first.stdout
+    assert "2 of 2 changed; 2 cases decide as they say" in first.stdout
     assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
     assert await desk.ended(await desk.start({"say": "hello"}, agent="greeter")) == "succeeded"
 
@@ -134,7 +134,7 @@ async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starte
     assert made["next"]
     done = await desk.holdfast("apply", str(tmp_path))
     assert done.exit_code == 0, done.output
-    assert "cases of roles decide as they say" in done.stdout
+    assert "cases decide as they say" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -340,6 +340,41 @@ async def test_what_could_not_be_applied_is_tried_again_with_the_code_as_it_is_b
         watching.send_signal(2)
         await watching.communicate()
     assert watching.returncode == 0
+
+
+async def test_a_policy_goes_along_with_the_agents_that_it_speaks_of(desk: Desk, tmp_path: Path) -> None:
+    for folder in ("agents", "policies", "roles"):
+        (tmp_path / folder).mkdir()
+    agent = 'role = "clerk"\ntools = ["mail.list"]\n[model]\nwire = "anthropic"\nname = "claude-sonnet-4-5"\n'
+    (tmp_path / "agents" / "clerk.toml").write_text(agent)
+    policy = tmp_path / "policies" / "all.policy"
+    policy.write_text("role clerk {\n  permit llm.call\n  permit mail.list\n}\n")
+    cases = tmp_path / "policies" / "all.cases.toml"
+    case = '[[case]]\nname = "no mail leaves"\nrole = "clerk"\naction = "mail.list"\nexpect = "{}"\n'
+    cases.write_text(case.format("deny"))
+    before = await desk.answer("policy", "show")
+    wrong = await desk.holdfast("apply", str(tmp_path))
+    assert wrong.exit_code == 1
+    assert "policies/all.policy" in wrong.stderr
+    assert "no mail leaves" in wrong.stderr
+    assert await desk.answer("policy", "show") == before
+    cases.write_text(case.format("allow"))
+    role = tmp_path / "roles" / "other.toml"
+    role.write_text('[[rules]]\nrule_id = "think"\neffect = "permit"\nkind = "llm.call"\n')
+    wrong = await desk.holdfast("apply", str(tmp_path))
+    assert "roles/other.toml: has rules" in wrong.stderr
+    role.unlink()
+    try:
+        changes = await applied(desk, tmp_path)
+        assert {key: item["change"] for key, item in changes.items()} == {
+            ("policy", "all"): "changed",
+            ("agent", "clerk"): "new",
+        }
+        assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
+        shown = await desk.answer("policy", "show")
+        assert (shown["source"], shown["active"], shown["origin"]) == (policy.read_text(), True, "written")
+    finally:
+        await desk.answer("policy", "rollback", str(before["version"]))
 
 
 async def test_what_a_server_has_is_listed_and_shown(desk: Desk) -> None:
