@@ -1,15 +1,20 @@
-"""`holdfast audit verify`: whether decisions are what they are said to be, checked without the server."""
+"""`holdfast audit export` and `audit verify`: decisions in a file, and whether they are what they are said to be."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from cli.session import AsJson
-from cli.terminal import EXIT_CODES_HELP
+from cli.session import AsJson, Session, with_session
+from cli.terminal import EXIT_CODES_HELP, note
+from holdfast.errors import ConfigurationInvalid
+
+_PROGRESS_BYTES: Final = 5_000_000
+_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S"]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +23,70 @@ def register(app: typer.Typer) -> None:
         help="Decisions that anybody can check without the server.", epilog=EXIT_CODES_HELP, no_args_is_help=True
     )
     group.command(epilog="Exit codes: 0 all of it holds, 1 something does not, 2 it could not be looked at.")(verify)
+    group.command(epilog=EXIT_CODES_HELP)(export)
     app.add_typer(group, name="audit")
+
+
+@with_session
+def export(
+    session: Session,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; one that is there is not overwritten.")],
+    run: Annotated[str | None, typer.Option(help="Only the decisions of this run. Default: all of the tenant.")] = None,
+    start: Annotated[
+        datetime | None, typer.Option("--from", formats=_TIMES, help="Decisions from then on, UTC. Default: the first.")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option("--to", formats=_TIMES, help="Decisions before then, UTC. Default: now.")
+    ] = None,
+    since: Annotated[
+        Path | None, typer.Option(help="A checkpoint that you saw before: the bundle proves to go on from it.")
+    ] = None,
+) -> None:
+    """Writes decisions into a file that anybody can check without the server; the export is recorded as a decision."""
+    size = None if since is None else _size(since)
+    part = out.with_name(out.name + ".part")
+    if out.exists():
+        raise ConfigurationInvalid(f"{out} is there already", remedy="name another file, or remove it")
+    written = told = 0
+    try:
+        with part.open("wb") as file:
+            for piece in session.client.audit_export(run_id=run, start=_utc(start), end=_utc(end), since=size):
+                file.write(piece)
+                written += len(piece)
+                if written - told >= _PROGRESS_BYTES:
+                    told = written
+                    note(f"{written // 1_000_000} MB")
+        with part.open("rb") as file:
+            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1_000_000), b""))
+        part.replace(out)
+    except OSError as error:
+        raise ConfigurationInvalid(
+            f"cannot write {out}: {error}", remedy="name a file in a folder that is yours"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)  # what broke off is no bundle
+    session.show(
+        {"file": str(out), "bytes": written, "lines": lines}, lambda: [f"{out}: {lines} lines, {written} bytes"]
+    )
+    note(f"check it: holdfast audit verify {out}")
+
+
+def _size(file: Path) -> int:
+    from holdfast_verdict.log.checkpoint import Checkpoint
+    from holdfast_verdict.log.invalid import NoteInvalid
+    from holdfast_verdict.log.note import Note
+
+    try:
+        return Checkpoint.parse(Note.parse(file.read_bytes()).text).size
+    except (OSError, NoteInvalid) as error:
+        raise ConfigurationInvalid(
+            f"{file} is no checkpoint: {error}", remedy="name a file with a signed checkpoint"
+        ) from None
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def verify(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -405,6 +405,28 @@ class Holdfast:
         """Returns recorded decisions, newest first."""
         query = {"run": run_id, "verdict": verdict, "kind": kind, "code": code}
         return self._list(Decision, "/v1/decisions", query, count)
+
+    def audit_export(
+        self,
+        *,
+        run_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        since: int | None = None,
+    ) -> Iterator[bytes]:
+        """Yields a bundle of decisions that anybody can check, piece by piece as it comes.
+
+        Args:
+            run_id: Only of this run; else of the tenant.
+            start: From when.
+            end: Before when; the moment of the export if not given.
+            since: Size of a checkpoint that was seen before, which the bundle shall prove to go on from.
+        """
+        times = {"from": start, "to": end}
+        query = {"run": run_id, "since": since, **{name: time and time.isoformat() for name, time in times.items()}}
+        with self._transport.stream("/v1/audit/export", query=query, headers={}, silence_s=_EXPORT_SILENCE_S) as answer:
+            if answer is not None:
+                yield from answer.iter_bytes()
 
     def decision(self, decision_id: str) -> DecisionDetail:
         """Returns a decision with both parts of its record."""

@@ -8,6 +8,13 @@ from holdfast.codes.entry import Code, Place
 
 CODES: Final = (
     Code(
+        "audit.log_behind",
+        (Place.API,),
+        "The tenant's log has no checkpoint over what is to be exported: the sequencer is behind, stopped, or has no key.",
+        "Ask again in a moment. If it stays so, see that a governor runs and that its log key is right: `holdfast doctor`.",
+        status=503,
+    ),
+    Code(
         "auth.not_authenticated",
         (Place.API,),
         "No valid API key came with the request.",

@@ -48,6 +48,7 @@ COMMANDS = [
     ["caps", "set"],
     ["decisions"],
     ["decisions", "show"],
+    ["audit", "export"],
     ["keys", "list"],
     ["keys", "create"],
     ["keys", "revoke"],

@@ -1,0 +1,102 @@
+"""What a server exports can be checked without it: a run's decisions, and a tenant's, with the log's own proofs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from holdfast.audit.content import Wanted
+from holdfast.audit.export import export, log_of
+from holdfast.errors import NotFound, RequestInvalid
+from holdfast_verdict.log.note import VerifierKey
+from holdfast_verdict.verify.report import Report
+from holdfast_verdict.verify.verifying import Request, verify
+
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .test_gate import RULES, consent, pending
+
+
+async def logged(rig: Rig, tenant: Tenant) -> None:
+    """Waits until the tenant's log has a checkpoint."""
+    await until(
+        lambda: rig.value("SELECT max(size) FROM log_checkpoints WHERE tenant_id = $1", tenant.tenant_id),
+        what="a checkpoint",
+    )
+
+
+async def exported(tenant: Tenant, run_id: UUID | None = None, *, since: int | None = None) -> bytes:
+    engine = tenant.rig.engine("api")
+    now = datetime.now(UTC)
+    wanted = Wanted(tenant.tenant_id, run_id, now - timedelta(days=1), now + timedelta(minutes=1))
+    origin = await log_of(engine, tenant.tenant_id, since)
+    return b"".join([line async for line in export(engine, tenant.ada, wanted, origin, since)])
+
+
+async def checked(folder: Path, bundle: bytes, *, since: str = "") -> Report:
+    file = folder / "bundle.jsonl"
+    file.write_bytes(bundle)
+    keys = [line["vkey"] for line in map(orjson.loads, bundle.splitlines()) if line["type"] == "key"]
+    return await asyncio.to_thread(verify, Request(file, tuple(map(VerifierKey.parse, keys)), since, workers=1))
+
+
+async def gated(tenant: Tenant) -> Run:
+    run = await tenant.start(task(refund("AUDIT-1"), mail("audit"), say("done")), rules=RULES)
+    await consent(run, await pending(run))
+    await run.ended()
+    await run.settled()
+    return run
+
+
+async def test_a_run_and_its_tenant_hold_and_go_on_from_what_was_seen(rig: Rig, tenant: Tenant, tmp_path: Path) -> None:
+    run = await gated(tenant)
+    await logged(rig, tenant)
+    first = await exported(tenant, run.run_id)
+    report = await checked(tmp_path, first)
+    assert report.holds, report.findings
+    assert report.trust.source == "given"
+    assert report.counts()["needs_approval"] == 1
+    seen = next(line["note"] for line in map(orjson.loads, first.splitlines()) if line["type"] == "checkpoint")
+
+    await gated(tenant)
+    whole = await exported(tenant, since=int(seen.splitlines()[1]))
+    report = await checked(tmp_path, whole, since=seen)
+    assert report.holds, report.findings
+    assert report.trust.since == int(seen.splitlines()[1])
+    assert report.bundle is not None
+    # the first export is a decision of the tenant, and it is in the second
+    assert [one.code for one in report.bundle.decided].count("audit.exported") == 1
+    assert len({one.run_id for one in report.bundle.decided if one.run_id}) == 2
+    forged = await checked(tmp_path, whole.replace(b"AUDIT-1", b"AUDIT-2", 1))
+    assert not forged.holds
+
+
+async def test_an_export_under_way_says_what_is_still_open(rig: Rig, tenant: Tenant, tmp_path: Path) -> None:
+    rig.fault("mail", "gate")
+    run = await tenant.start(task(mail("under way"), say("done")))
+    await rig.until_held()
+    await logged(rig, tenant)
+    report = await checked(tmp_path, await exported(tenant, run.run_id))
+    rig.world.faults.release()
+    assert report.holds, report.findings
+    assert report.bundle is not None
+    assert "executing" in {line["state"] for _, line in report.bundle.holds}
+
+
+async def test_what_is_not_there_is_refused(rig: Rig, tenant: Tenant) -> None:
+    await (await tenant.start(task(say("done")))).ended()
+    await logged(rig, tenant)
+    with pytest.raises(NotFound):
+        await exported(tenant, uuid4())
+    other = await rig.tenant()
+    run = await other.start(task(say("theirs")))
+    await run.ended()
+    await run.settled()
+    with pytest.raises(NotFound):
+        await exported(tenant, run.run_id)
+    with pytest.raises(RequestInvalid):
+        await exported(tenant, since=1_000_000)
