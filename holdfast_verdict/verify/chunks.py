@@ -90,9 +90,9 @@ def _read_policy(line: Mapping[str, JsonValue]) -> tuple[str, EnginePolicy]:
     try:
         policy = engine(line["form"], line["source"], line["beside"])
     except ValueError as error:
-        raise DoesNotHold("audit.policy", f"it cannot be read: {error}") from None
+        raise DoesNotHold("audit.policy_hash", f"it cannot be read: {error}") from None
     if policy.policy_hash != line["policy_hash"]:
-        raise DoesNotHold("audit.policy", f"its hash is {policy.policy_hash}, so it is another policy")
+        raise DoesNotHold("audit.policy_hash", f"its hash is {policy.policy_hash}, so it is another policy")
     return policy.policy_hash, policy
 
 

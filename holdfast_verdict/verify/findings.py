@@ -12,7 +12,7 @@ MEANINGS: Final = {
     "audit.inclusion": "the record is not at this place of the log that the key has signed",
     "audit.consistency": "the log is not a continuation of the one you saw before: its past was changed",
     "audit.record": "the record is not as it was written when the decision was made",
-    "audit.policy": "the policy in the file is not the one that the decision was made by",
+    "audit.policy_hash": "the policy in the file is not the one that the decision was made by",
     "audit.engine": "no evaluator of this version is known here, so the decision could not be evaluated again",
     "audit.verdict": "the recorded facts and policy do not lead to the recorded verdict",
     "audit.approval": "the action was not covered by a consent that was given for exactly it",

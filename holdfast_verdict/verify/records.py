@@ -203,7 +203,9 @@ class RecordChecker:
             raise DoesNotHold("audit.record", "its action has another digest than it says")
         policy = self._policies.get(a["policy_hash"])
         if policy is None or not isinstance(policy, engine):
-            raise DoesNotHold("audit.policy", f"it was decided by policy {a['policy_hash']}, which is not in the file")
+            raise DoesNotHold(
+                "audit.policy_hash", f"it was decided by policy {a['policy_hash']}, which is not in the file"
+            )
         again = self._evaluate(policy, a, b)
         return decided._replace(
             step=subject["step"],

@@ -111,7 +111,7 @@ def _policy(content: Content) -> tuple[str, str]:
     """A policy in place of the one that decided, under its name."""
     line = _of(content, "policy", policy_hash=orjson.loads(_records(content, "allow")[0]["part_a"])["policy_hash"])
     (line["form"] if isinstance(line["form"], list) else line["form"]["rules"]).pop()
-    return "audit.policy", f"policy {line['policy_hash']}"
+    return "audit.policy_hash", f"policy {line['policy_hash']}"
 
 
 def _other_policy(content: Content) -> tuple[str, str]:
