@@ -6,13 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sdk.approvals import Approval, ApprovalLink, ApprovalToken, Signer
     from sdk.client import Holdfast
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
     from sdk.policies import Policies, PolicyActivation, PolicyText, PolicyVersion, ShadowReport
     from sdk.types import (
         Agent,
-        Approval,
-        ApprovalToken,
         Cap,
         CapChange,
         CapShare,
@@ -48,6 +47,7 @@ __all__ = [
     "Agent",
     "AnswerUnreadable",
     "Approval",
+    "ApprovalLink",
     "ApprovalToken",
     "Cap",
     "CapChange",
@@ -78,6 +78,7 @@ __all__ = [
     "RunInput",
     "SentInput",
     "ShadowReport",
+    "Signer",
     "Spend",
     "Spent",
     "StandingStop",
@@ -90,7 +91,7 @@ __all__ = [
     "Webhook",
 ]
 
-_MODULES = ("sdk.client", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
+_MODULES = ("sdk.approvals", "sdk.client", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
 
 
 def __getattr__(name: str) -> object:

@@ -9,13 +9,12 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sdk import events
+from sdk.approvals import ApprovalCalls
 from sdk.log import Consistency, Inclusion, LogKey, Witness
 from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
-    Approval,
-    ApprovalToken,
     Cap,
     CapChange,
     CapShare,
@@ -48,7 +47,6 @@ from sdk.types import (
     Unit,
     User,
     VaultEntry,
-    Verdict,
     Window,
     read_answer,
 )
@@ -61,7 +59,7 @@ _WAIT_MARGIN_S = 15.0
 _EXPORT_SILENCE_S = 60.0
 
 
-class Holdfast:
+class Holdfast(ApprovalCalls):
     """Holdfast over HTTP, for one API key. Thread-safe; a context manager that closes its connections.
 
     Every method raises `HoldfastApiError` when the server refuses, and `NoAnswer` when it cannot be reached. Requests that
@@ -202,37 +200,6 @@ class Holdfast:
             patience_s: How long the server may be away before `NoAnswer` is raised.
         """
         return events.follow(self._transport, run_id, after=after, channels=channels, patience_s=patience_s)
-
-    # Approvals ----------------------------------------------------------------------------------------------------------
-
-    def approvals(
-        self, *, state: str | None = None, run_id: str | None = None, count: int | None = None
-    ) -> list[Approval]:
-        """Returns approvals, newest first; `state="pending"` are those that wait."""
-        return self._list(Approval, "/v1/approvals", {"state": state, "run": run_id}, count)
-
-    def approval(self, approval_id: str) -> Approval:
-        """Returns an approval."""
-        return read_answer(Approval, self._transport.request("GET", f"/v1/approvals/{approval_id}"))
-
-    def decide(
-        self,
-        approval_id: str,
-        verdict: Verdict,
-        *,
-        comment: str = "",
-        edited_arguments: Mapping[str, Any] | None = None,  # Any: arguments of a tool are JSON
-    ) -> Approval:
-        """Consents or refuses; with edited arguments the consent is for exactly these. Deciding the same again is no error."""
-        body = {"verdict": verdict, "comment": comment, "edited_arguments": edited_arguments}
-        return read_answer(Approval, self._transport.request("POST", f"/v1/approvals/{approval_id}/decide", body=body))
-
-    def create_approval_token(self, approval_id: str, verdict: Verdict) -> ApprovalToken:
-        """Returns a one-time token that decides when it reaches the run's workflow by the signal `approval`."""
-        answer = self._transport.request(
-            "POST", f"/v1/approvals/{approval_id}/tokens", body={"verdict": verdict}, repeatable=False
-        )
-        return read_answer(ApprovalToken, answer)
 
     # Caps, holds, stops, decisions --------------------------------------------------------------------------------------
 

@@ -177,46 +177,6 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
-    """Something that waits for consent, or did.
-
-    Attributes:
-        action: Exactly what the agent wants to do.
-        edited_action: What an approver put in its place.
-        rule: The gate that asks.
-        approver_role: The role that a key needs to decide.
-        requester: Who started the run, and so cannot decide.
-    """
-
-    approval_id: str
-    run_id: str
-    step: int
-    state: Literal["pending", "approved", "denied", "expired"]
-    action: Json
-    edited_action: Json | None
-    rule: str
-    message: str
-    approver_role: str
-    max_cost_nano_usd: int
-    requester: str
-    agent: str
-    role: str
-    created_at: datetime
-    expires_at: datetime
-    decided_by: str | None
-    decided_at: datetime | None
-    comment: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalToken:
-    """A one-time token that decides when it reaches the workflow by a signal."""
-
-    token: str
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Hold:
     """The worst case of one try of an action, reserved before it ran.
 
