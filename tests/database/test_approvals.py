@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,12 +17,15 @@ import pytest
 
 from holdfast.approvals.seats import Consenting, gate_from_json, seat
 from holdfast.ids import new_id
+from holdfast.ledger.executions import Executions
 from holdfast.ledger.types import ApprovalRequest
+from holdfast_verdict.canonical import canonical_bytes, digest
 from holdfast_verdict.decide import Verdict
 from holdfast_verdict.engine.facts import Consent
 from holdfast_verdict.engine.gates import _waiting
 from holdfast_verdict.policy import Escalation, Gate, Need
-from tests.ledger.world import ALLOWED, Database, Tenant
+from holdfast_verdict.record import record_hash
+from tests.ledger.world import ALLOWED, Database, Tenant, new_tenant
 
 _VOTE = """SELECT status, state, revision
     FROM vote_on_approval($1, $2, $3, $4, $5, $6, $7, $8::text[], 'api', $9, '', NULL, $10, $11, $12, false)"""
@@ -358,3 +362,104 @@ async def test_a_gate_that_says_nothing_clear_is_never_met(database: Database, g
         "SELECT gate_met($1, false, $2)", orjson.dumps(gate).decode(), orjson.dumps(voters).decode()
     )
     assert met is False
+
+
+class Reviewer:
+    """A run of another agent, started by somebody else, with an execution of `approval.vote` or `approval.read` under way."""
+
+    def __init__(self, tenant: Tenant, agent: str = "reviewer") -> None:
+        self.tenant, self.agent, self.user_id, self.run_id = tenant, agent, new_id(), new_id()
+
+    async def start(self, *, user_id: UUID | None = None, parent: UUID | None = None) -> Reviewer:
+        database, mine = self.tenant.database, self.tenant.tenant_id
+        self.user_id = user_id or self.user_id
+        named = f"somebody-{self.user_id.hex}"
+        await database.execute(
+            "INSERT INTO users VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", mine, self.user_id, named
+        )
+        await database.execute("INSERT INTO agents VALUES ($1, $2, 1, '{}') ON CONFLICT DO NOTHING", mine, self.agent)
+        await database.execute(
+            """INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, status,
+               started_at, deadline_at, parent_run_id)
+               VALUES ($1, $2, $3, $4, $5, 1, 'worker', 1, 'running', now(), now() + interval '1 day', $6)""",
+            mine,
+            self.run_id,
+            self.tenant.project_id,
+            self.user_id,
+            self.agent,
+            parent,
+        )
+        return self
+
+    async def executing(self, tool: str, arguments: dict[str, Any], step: int = 1) -> tuple[UUID, bytes]:
+        action: dict[str, Any] = {"kind": "tool.call", "tool": tool, "args": arguments}
+        plain = await self.tenant.reservation(self.run_id, step)
+        reservation = replace(plain, action=canonical_bytes(action), digest=digest(action), tool=tool)
+        decision = await self.tenant.ledger.reserve(reservation)
+        assert decision.hold_id is not None
+        token = (await self.tenant.redeem(await self.tenant.hold(decision.hold_id))).lease_token
+        assert await self.tenant.begin(decision.hold_id, token) is not None
+        return decision.hold_id, token
+
+    async def votes(self, asked: Asked, verdict: str = "approved", *, binding: str = "", step: int = 1) -> str:
+        arguments = {
+            "approval_id": str(asked.approval_id),
+            "binding": binding or asked.binding.hex(),
+            "verdict": verdict,
+            "reason": 'it says "fine" – ü',
+        }
+        hold_id, token = await self.executing("approval.vote", arguments, step)
+        executions = Executions(self.tenant.database.engine("executor"))
+        statuses = await asyncio.gather(*(executions.vote(hold_id, token) for _ in range(3)))
+        assert (await executions.vote(hold_id, b"x" * 32))[0] == "lease_lost"
+        assert await executions.read_approval(hold_id, token) is None, "it is not what this hold is for"
+        return sorted(status for status, _ in statuses)[0]
+
+
+async def test_an_agent_votes_as_an_action_of_its_own_run(funded: Tenant) -> None:
+    asked = await ask(funded, Need(1, "agent", "reviewer"))
+    reviewer = await Reviewer(funded).start()
+    executions = Executions(funded.database.engine("executor"))
+    shown = orjson.loads(
+        await executions.read_approval(
+            *await reviewer.executing("approval.read", {"approval_id": str(asked.approval_id)})
+        )
+        or "null"
+    )
+    assert (shown["binding"], shown["state"]) == (asked.binding.hex(), "pending")
+    stranger = await Reviewer(funded, "stranger").start()
+    read = await stranger.executing("approval.read", {"approval_id": str(asked.approval_id)})
+    assert await executions.read_approval(*read) is None
+    assert await stranger.votes(asked, step=2) == "not_eligible"
+    assert await reviewer.votes(asked, binding="00" * 32, step=2) == "changed"
+    assert await reviewer.votes(asked, step=3) == "cast"
+    assert (await asked.row())["verdict"] == "approved"
+    (record,) = await funded.database.fetch(
+        "SELECT * FROM decisions WHERE approval_id = $1 AND kind = 'approval'", asked.approval_id
+    )
+    for part in ("part_a", "part_b"):
+        assert canonical_bytes(orjson.loads(record[part])) == record[part], "canonical bytes, as everywhere"
+    assert record["record_hash"] == record_hash(record["part_a"], record["part_b"])
+    assert orjson.loads(record["part_a"])["facts"]["binding"] == asked.binding.hex()
+
+
+async def test_no_agent_consents_for_its_own_family_or_for_who_started_it(funded: Tenant) -> None:
+    asked = await ask(funded, Need(1, "agent", "reviewer"), Need(1, "agent", "agent"))
+    child = await Reviewer(funded).start(parent=asked.run_id)
+    grandchild = await Reviewer(funded).start(parent=child.run_id)
+    same_agent = await Reviewer(funded, "agent").start()
+    by_requester = await Reviewer(funded).start(user_id=funded.user_id)
+    parent = await Reviewer(funded).start()
+    await funded.database.execute("UPDATE runs SET parent_run_id = $2 WHERE run_id = $1", asked.run_id, parent.run_id)
+    for relative in (child, grandchild, same_agent, parent):
+        assert await relative.votes(asked) == "own_action"
+    assert await by_requester.votes(asked) == "requester"
+    assert await (await Reviewer(funded).start()).votes(asked) == "cast"
+
+
+async def test_an_agent_of_another_tenant_reaches_nothing(funded: Tenant, database: Database) -> None:
+    asked = await ask(funded, Need(1, "agent", "reviewer"))
+    elsewhere = await new_tenant(database)
+    await elsewhere.cap("tenant", 1_000)
+    assert await (await Reviewer(elsewhere).start()).votes(asked) == "unknown"
+    assert (await asked.row())["verdict"] is None
