@@ -10,7 +10,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from activities import provider_sdk
+from activities import heartbeat, provider_sdk
 from activities.broker import BrokerClient
 from activities.code_exec import CodeExec
 from activities.code_host import CodeHost
@@ -78,8 +78,8 @@ def build_worker(
         interceptors=[PermitInterceptor(broker, permit_key)],
         max_concurrent_activities=slots,
         graceful_shutdown_timeout=timedelta(milliseconds=settings.shutdown_grace_ms),
-        default_heartbeat_throttle_interval=timedelta(seconds=1),
-        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        default_heartbeat_throttle_interval=heartbeat.THROTTLE,
+        max_heartbeat_throttle_interval=heartbeat.THROTTLE,
     )
 
 

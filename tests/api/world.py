@@ -55,7 +55,7 @@ REFUND: dict[str, JsonValue] = {"order_id": "A-1003", "amount_usd_cents": 1250, 
 Json = Any
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 15) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 45) -> None:
     """Waits until something is so, looking again and again."""
     deadline = time.monotonic() + timeout_s
     while not await condition():

@@ -55,7 +55,7 @@ def please(*script: dict[str, Any]) -> str:
     return f"please\n#!script {json.dumps(list(script))}"
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 30.0, what: str = "it") -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 60.0, what: str = "it") -> None:
     """Polls until something is so."""
     deadline = time.monotonic() + within_s
     while not await condition():

@@ -105,7 +105,7 @@ async def running_database() -> AsyncIterator[Database]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 45) -> None:
     """Waits until something is so, looking again and again."""
     deadline = time.monotonic() + timeout_s
     while not await condition():

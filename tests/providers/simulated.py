@@ -66,7 +66,7 @@ class Simulated:
 
     def wait_for_state(self, state: str) -> dict[str, Any]:
         """Polls the journal until the last call is in that state."""
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 45
         while time.monotonic() < give_up:
             calls = self.calls()
             if calls and calls[-1]["state"] == state:

@@ -59,7 +59,7 @@ from .points import Points
 # rows of asyncpg, and JSON from outside, carry no types
 Record = Any
 
-HEARTBEAT_MS: Final = 1_500
+HEARTBEAT_MS: Final = 2_000
 LEASE_TOOL_MS: Final = 8_000
 LEASE_LLM_MS: Final = 8_000
 PACKAGES: Final = "packages"
@@ -102,7 +102,7 @@ def task(*script: Step, words: str = "please do this") -> str:
     return f"{words}\n#!script {json.dumps([dict(step) for step in script])}"
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 30.0, what: str = "it") -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 60.0, what: str = "it") -> None:
     """Waits until something is so, looking again and again."""
     deadline = time.monotonic() + within_s
     while not await condition():
@@ -411,14 +411,14 @@ class Run:
     async def status(self) -> str:
         return cast(str, await self.rig.value("SELECT status FROM runs WHERE run_id = $1", self.run_id))
 
-    async def until_status(self, *statuses: str, within_s: float = 30.0) -> str:
+    async def until_status(self, *statuses: str, within_s: float = 60.0) -> str:
         async def reached() -> bool:
             return await self.status() in statuses
 
         await until(reached, within_s=within_s, what=f"{' or '.join(statuses)} of run {self.run_id}")
         return await self.status()
 
-    async def ended(self, *, within_s: float = 45.0) -> str:
+    async def ended(self, *, within_s: float = 90.0) -> str:
         """Waits until run and workflow have ended, and returns how, such as `failed run.max_steps`."""
 
         async def over() -> bool:
@@ -449,7 +449,7 @@ class Run:
         """The states of its holds; `superseded` for those that another took the place of."""
         return ["superseded" if hold["superseded_at"] else hold["state"] for hold in await self.holds(kind, tool)]
 
-    async def until_hold(self, state: str, *, tool: str = "", within_s: float = 30.0) -> UUID:
+    async def until_hold(self, state: str, *, tool: str = "", within_s: float = 60.0) -> UUID:
         """Waits until one of the run's holds is in that state."""
 
         async def there() -> bool:
@@ -508,7 +508,7 @@ class Run:
         async def all_settled() -> bool:
             return not set(await self.states()) & {"held", "executing", "executed"}
 
-        await until(all_settled, within_s=20.0, what=f"the settling of every hold of run {self.run_id}")
+        await until(all_settled, within_s=60.0, what=f"the settling of every hold of run {self.run_id}")
         for hold in await self.holds():
             assert hold["state"] != "unknown" or hold["idempotent"], await self.story()
 

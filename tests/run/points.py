@@ -68,7 +68,7 @@ class Points:
         """The processes in which somebody waits there, one entry for each that waits."""
         return [int(ticket.name.partition(".")[0]) for ticket in self._marker(name, "park").glob("*")]
 
-    async def until_parked(self, name: str, count: int = 1, *, within_s: float = 30.0) -> None:
+    async def until_parked(self, name: str, count: int = 1, *, within_s: float = 60.0) -> None:
         """Waits until so many wait there."""
         deadline = time.monotonic() + within_s
         while len(self.parked(name)) < count:

@@ -41,7 +41,7 @@ async def wake(run: Run, approval_id: UUID, token: str = "") -> None:
 
 async def looked(run: Run, times: int) -> None:
     """Waits until the run has looked at its approval so many times, by its history."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             events = (await run.history()).events
             markers = [event for event in events if event.HasField("marker_recorded_event_attributes")]

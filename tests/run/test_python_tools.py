@@ -127,7 +127,7 @@ async def until_gone(process: psutil.Process) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    await until(gone, within_s=10.0, what="the end of the call's process")
+    await until(gone, within_s=45.0, what="the end of the call's process")
 
 
 async def test_a_call_is_decided_executed_and_settled(tenant: Tenant, ledger: Ledger) -> None:

@@ -20,7 +20,7 @@ def stand_in(behaviour: str) -> list[str]:
     return [sys.executable, "-I", "-S", STAND_IN, behaviour]
 
 
-async def until(true: Callable[[], bool], *, within_s: float = 20.0, what: str = "it") -> None:
+async def until(true: Callable[[], bool], *, within_s: float = 45.0, what: str = "it") -> None:
     """Polls until something is so."""
     deadline = time.monotonic() + within_s
     while not true():

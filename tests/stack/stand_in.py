@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -23,9 +22,10 @@ def main(behaviour: str) -> int:
     if behaviour == "parent":
         child = subprocess.Popen([sys.executable, "-I", "-S", __file__, "mute"])
         print(json.dumps({"event": "child", "pid": child.pid}), file=sys.stderr, flush=True)
-    if behaviour == "slow-to-start":
+    if behaviour == "slow-to-start":  # until it is told to go on
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         print("not JSON", json.dumps({"event": "starting"}), sep="\n", file=sys.stderr, flush=True)
-        time.sleep(0.3)
+        signal.sigwait({signal.SIGUSR1})
     if behaviour != "mute":
         print(json.dumps({"event": "ready", "pid": os.getpid()}), file=sys.stderr, flush=True)
     while True:

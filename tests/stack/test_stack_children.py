@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -53,6 +54,8 @@ async def test_ready_means_that_the_child_said_so(tmp_path: Path) -> None:
     starting = asyncio.create_task(child.start())
     await until(lambda: "starting" in (tmp_path / "child.log").read_text() if child.pid else False)
     assert not starting.done()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGUSR1)
     await starting
     assert child.state == "ready"
     await child.stop()
@@ -234,7 +237,7 @@ async def test_children_that_ignore_signals_do_not_outlive_a_killed_supervisor(t
         pids = family(process.pid)
         assert len(pids) == 2
         process.kill()
-        await until(lambda: not any(map(lives, pids)), within_s=5, what="the children's end")
+        await until(lambda: not any(map(lives, pids)), within_s=45, what="the children's end")
         # The last of its threads to end lets go of the lock; the kernel may have ended the children before.
         process.wait()
         assert DataFolder(tmp_path).running_pid() is None
