@@ -51,6 +51,7 @@ class ZygoteProcess:
         self._cgroups = cgroups
         self._workers: dict[str, Worker] = {}
         self._orders: socket.socket | None = None
+        self._ordering = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._up: asyncio.Future[None] | None = None
         self._count = 0
@@ -181,7 +182,9 @@ class ZygoteProcess:
             order["canary"] = dict(facts)
         ordered = False
         try:
-            await asyncio.get_running_loop().sock_sendall(self._orders, json.dumps(order).encode())
+            # the loop knows one writer for a socket: a second that waits would replace the first, which then waits for ever
+            async with self._ordering:
+                await asyncio.get_running_loop().sock_sendall(self._orders, json.dumps(order).encode())
             ordered = True
             await asyncio.shield(worker.made)
             # moving a process between cgroups waits for the kernel, and nobody else shall wait with it

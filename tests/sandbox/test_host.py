@@ -65,8 +65,8 @@ async def test_jobs_leave_nothing_behind() -> None:
 
 
 async def test_jobs_of_every_kind_leave_nothing_behind_that_the_bench_counts() -> None:
-    found = await burden(120, 24)
-    assert found.wrong(144) == []
+    found = await burden(60, 80)  # so many at once that not all orders fit into the zygote's socket
+    assert found.wrong(140) == []
     assert set(found.left) == {"processes", "descriptors", "mounts", "cgroups", "files", "threads"}
 
 
