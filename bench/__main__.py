@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bench import escape, overhead, sandbox, startup, stream, tools
+from bench import audit, escape, overhead, sandbox, startup, stream, tools
 from bench.agentdojo import measure as agentdojo
 from bench.agentdojo.suite import DEFAULT_ATTACK, DEFAULT_VERSION
 from bench.ledger import measure as ledger
@@ -22,6 +22,7 @@ from holdfast.errors import ConfigurationInvalid
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
     "agentdojo": agentdojo.measure,
+    "audit": audit.measure,
     "escape": escape.measure,
     "ledger": ledger.measure,
     "matrix": matrix.measure,
