@@ -43,7 +43,7 @@ _WORD: Final = re.compile(r"[a-z_]+")
 _HALF: Final = re.compile(r"[a-z_]+\.|\.[a-z_]+")
 _FILE: Final = re.compile(
     r".*\.(?:key|pub|pem|json|jsonl|log|conf|cfg|ini|env|toml|ya?ml|lock|db|pid|sql|py|md|txt|csv|html|js|css|svg|eml|so|zip|whl"
-    r"|lark|policy|new|old|part|sock|tar|gz|dump|sh|dylib|password|crt|lck)"
+    r"|lark|new|old|part|sock|tar|gz|dump|sh|dylib|password|crt|lck)"
 )
 _LOG_METHODS: Final = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 _LOGGERS: Final = frozenset({"log", "_log", "logger", "_logger"})
@@ -67,6 +67,7 @@ _STARTS: Final = frozenset({*ROOMS, "temporalio", "demo", "bench", "docs", "uvic
 _OTHER: Final[Mapping[str, str]] = MappingProxyType(
     {
         "llm.call": "kind of action",
+        "starter.policy": "a file",
         "tool.call": "kind of action",
         "code.exec": "kind of action",
         "kb.search": "kind of action",
