@@ -87,6 +87,7 @@ async def test_an_approval_raced_for_is_used_once(tenant: Tenant) -> None:
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=Verdict("needs_approval", "x", "x"), approval=request)
+    await tenant.consent(request)
     tries = range(2, 22)
     answers = await asyncio.gather(*(tenant.reserve(run, 1, number, consumes=request.approval_id) for number in tries))
     assert Counter(answer.verdict for answer in answers) == Counter({"allow": 1, "deny": 19})

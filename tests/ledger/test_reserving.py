@@ -289,6 +289,7 @@ async def test_an_approval_is_used_once(tenant: Tenant) -> None:
     run = await tenant.run()
     request = approval_request(tenant)
     asked = await tenant.reserve(run, evaluated=ASK, approval=request)
+    await tenant.consent(request)
     assert (asked.verdict, asked.approval_id, asked.hold_id) == ("needs_approval", request.approval_id, None)
     assert (await tenant.reserve(run, 1, 2, consumes=request.approval_id)).verdict == "allow"
     again = await tenant.reserve(run, 1, 3, consumes=request.approval_id)
@@ -302,6 +303,7 @@ async def _used_approval(tenant: Tenant, *, idempotent: bool = True) -> tuple[UU
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=ASK, approval=request)
+    await tenant.consent(request)
     used = await tenant.reserve(run, 1, 2, consumes=request.approval_id, idempotent=idempotent)
     assert used.hold_id is not None
     return request.approval_id, run, await tenant.hold(used.hold_id)
@@ -333,6 +335,7 @@ async def test_an_approval_serves_its_own_step_of_its_own_run(tenant: Tenant) ->
     run, other = await tenant.runs(2)
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=ASK, approval=request)
+    await tenant.consent(request)
     for where, step in ((other, 1), (run, 2)):
         assert (await tenant.reserve(where, step, consumes=request.approval_id)).code == "approval.consumed"
     assert (await tenant.reserve(run, 1, 2, consumes=request.approval_id)).verdict == "allow"
@@ -343,6 +346,7 @@ async def test_a_refusal_by_a_cap_does_not_use_an_approval_up(tenant: Tenant) ->
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=ASK, approval=request)
+    await tenant.consent(request)
     assert (await tenant.reserve(run, 1, 2, consumes=request.approval_id)).code == "budget.cap_exceeded"
     await tenant.cap("tenant", 1_000)
     assert (await tenant.reserve(run, 1, 3, consumes=request.approval_id)).verdict == "allow"
@@ -353,6 +357,7 @@ async def test_a_superseded_question_is_withdrawn(tenant: Tenant) -> None:
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=ASK, approval=request)
+    await tenant.consent(request)
     assert (await tenant.reserve(run, argument="y")).verdict == "allow"
     expired = "SELECT expires_at <= now() FROM approvals WHERE approval_id = $1"
     assert await tenant.database.value(expired, request.approval_id)
