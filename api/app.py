@@ -19,6 +19,7 @@ from api import (
     agents,
     approval_links,
     approvals,
+    artefacts,
     audit,
     caps,
     codec,
@@ -59,6 +60,7 @@ Another tenant's things look as if they were not there. `503` comes with `Retry-
 
 _NOUNS = (
     runs,
+    artefacts,
     estimate,
     events,
     approvals,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
@@ -29,13 +30,16 @@ from api.forms import (
     page_of,
     usd,
 )
+from holdfast.artefacts.objects import ArtefactLost, ObjectFolder
 from holdfast.database.engine import transaction
+from holdfast.errors import RequestInvalid
 from holdfast.money import parse_usd
 from holdfast.runs import reading, service, signals
 from holdfast.runs.reading import RunView
 from holdfast.runs.start import start_run
 from holdfast.tenancy.principals import ADMIN, AGENT, DEVELOPER, OWNER
 from holdfast.timeline.follow import Follower, Position
+from holdfast.tools.code import FILES_MAX, FileName
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 _log = structlog.get_logger("api.runs")
@@ -68,6 +72,11 @@ class CreateRun(Form):
         default=False,
         description="decide each action by the version of the policy that is active then, and not by the one that is active now; a "
         "child run is decided as its parent is",
+    )
+    files: dict[FileName, str] = Field(
+        default={},
+        max_length=FILES_MAX,
+        description="files that its code can be given by name; contents in base64. The model is told what there is",
     )
 
 
@@ -181,6 +190,26 @@ async def hear(parts: Context, delivery: str, sending: object) -> None:
         _log.warning("temporal.unavailable", delivery=delivery, error=type(error).__name__, effect="delivered later")
 
 
+def object_folder(parts: Context) -> ObjectFolder:
+    """Returns object storage.
+
+    Raises:
+        ArtefactLost: None is set.
+    """
+    if parts.settings.objects_folder is None:
+        raise ArtefactLost(
+            "no object storage is set", remedy="set HOLDFAST_OBJECTS_FOLDER for the API and the executors"
+        )
+    return ObjectFolder(parts.settings.objects_folder)
+
+
+def _content(name: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise RequestInvalid(f"files.{name}: is not base64") from None
+
+
 @router.post("", status_code=201, summary="Admit a run")
 async def create_run(
     body: CreateRun, response: Response, caller: Caller, parts: Parts, idempotency_key: IdempotencyKey = None
@@ -190,9 +219,14 @@ async def create_run(
     402 if nothing useful could be afforded. The same Idempotency-Key with the same body admits one run.
     """
     caller.require(*STARTERS)
-    # a key that was sent before the field was there is still the same request
-    since = set() if body.follows_latest else {"follows_latest"}
+    # a key that was sent before a field was there is still the same request
+    since = {name for name in ("follows_latest", "files") if not getattr(body, name)}
     claim = claim_for(caller, "POST /v1/runs", idempotency_key, body.model_dump(mode="json", exclude=since))
+    files = {name: _content(name, text) for name, text in body.files.items()}
+    if files:
+        objects = object_folder(parts)
+        for content in files.values():
+            await asyncio.to_thread(objects.put, caller.tenant_id, content)
     request = service.RunRequest(
         agent=body.agent,
         content=body.input,
@@ -202,6 +236,7 @@ async def create_run(
         deadline_s=body.deadline_s,
         parent_run_id=body.parent_run_id,
         follows_latest=body.follows_latest,
+        files=files,
     )
     admitted = await service.admit(parts.engine, caller, request, claim)
     structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))

@@ -14,9 +14,9 @@ from cli.terminal import columns_of_terminal, styled, write
 from cli.text import fitting, safe, wrapped
 
 MARKS: Final[Mapping[str, str]] = MappingProxyType(
-    {"thinking": "       ┆ ", "answer": "       │ ", "tool": "       ¦ "}
+    {"thinking": "       ┆ ", "answer": "       │ ", "tool": "       ¦ ", "code": "       › "}
 )
-_STYLES: Final[Mapping[str, str]] = MappingProxyType({"thinking": "dim", "answer": "", "tool": "dim"})
+_STYLES: Final[Mapping[str, str]] = MappingProxyType({"thinking": "dim", "answer": "", "tool": "dim", "code": "dim"})
 _MARK_WIDTH: Final = 9
 _ROOM_MIN: Final = 4
 _PART: Final = re.compile(r"\n| +|[^ \n]+")
@@ -32,7 +32,7 @@ def quoted(text: str, kind: str, *, lines_max: int | None = None) -> list[str]:
 
     Args:
         text: What was said.
-        kind: `thinking`, `answer` or `tool`.
+        kind: `thinking`, `answer`, `tool` or `code`.
         lines_max: Show so many lines and say how many there are more.
     """
     if not text.strip():

@@ -6,6 +6,7 @@ import typer
 
 from cli import (
     approvals,
+    artefacts,
     audit,
     caps,
     codes,
@@ -49,6 +50,7 @@ for noun in (
     log,
     logs,
     inputs,
+    artefacts,
     approvals,
     caps,
     estimate,

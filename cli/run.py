@@ -7,8 +7,9 @@ import re
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -56,6 +57,9 @@ def run(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key starts one run, however often it is sent. Default: a new one.")
     ] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="A file that its code can be given by its name; may be repeated.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it, print its id, and do not follow it.")] = False,
 ) -> None:
     """Starts a run and shows it as it happens; Ctrl-C asks whether to cancel it, leave it running, or watch on.
@@ -65,7 +69,16 @@ def run(
     key = idempotency_key or str(uuid.uuid4())
     with _answer_may_be_lost(key):
         made = _create(
-            session, read_text(text), agent, project, budget, guaranteed, deadline, key, follows_latest=follows_latest
+            session,
+            read_text(text),
+            agent,
+            project,
+            budget,
+            guaranteed,
+            deadline,
+            key,
+            follows_latest=follows_latest,
+            files=read_files(file or []),
         )
     if detach:
         session.show(made, lambda: [made.run_id])
@@ -98,6 +111,23 @@ def read_text(text: str) -> str:
     return text
 
 
+def read_files(paths: Sequence[Path]) -> dict[str, bytes]:
+    """Reads the files that a run is to be given, each under its own name.
+
+    Raises:
+        RequestInvalid: One cannot be read, or two have the same name.
+    """
+    files: dict[str, bytes] = {}
+    for path in paths:
+        if path.name in files:
+            raise RequestInvalid(f"two files are called {path.name}", remedy="rename one of them")
+        try:
+            files[path.name] = path.read_bytes()
+        except OSError as error:
+            raise RequestInvalid(f"cannot read {path}: {error.strerror}") from None
+    return files
+
+
 def seconds(text: str) -> int:
     """Reads a duration such as `90`, `15m`, `2h` or `1d`.
 
@@ -121,6 +151,7 @@ def _create(
     key: str,
     *,
     follows_latest: bool,
+    files: Mapping[str, bytes],
 ) -> CreatedRun:
     from sdk import HoldfastApiError
 
@@ -134,6 +165,7 @@ def _create(
             guaranteed=guaranteed,
             deadline_s=None if deadline is None else seconds(deadline),
             follows_latest=follows_latest,
+            files=files,
             idempotency_key=key,
         )
     except HoldfastApiError as error:

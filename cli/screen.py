@@ -13,8 +13,8 @@ from cli.text import one_line
 if TYPE_CHECKING:
     from sdk import Event
 
-_TOOL_LINES_MAX: Final = 6
-_SPOKEN: Final = ("thinking", "answer")
+_LINES_MAX: Final = {"tool": 6, "code": 20}
+_SPOKEN: Final = ("thinking", "answer", "code")
 
 
 @dataclass(slots=True)
@@ -42,8 +42,9 @@ class Screen:
             self._tell(tell(event))
         elif event.type == "answer.final":
             self._answer(event)
-        elif event.type == "tool.result":
-            self._lines(quoted(tell(event).text, "tool", lines_max=_TOOL_LINES_MAX))
+        elif event.type in ("tool.result", "code.result"):
+            kind = event.type.partition(".")[0]
+            self._lines(quoted(tell(event).text, kind, lines_max=_LINES_MAX[kind]))
         else:
             self._tell(tell(event))
 

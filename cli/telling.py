@@ -162,6 +162,7 @@ _TELLERS: Final[Mapping[str, Callable[[Data], Telling]]] = MappingProxyType(
         ),
         "answer.final": _answered,
         "tool.result": _result,
+        "code.result": _result,
         "attempt_reset": lambda data: Telling(f"{_action(data)}  is tried again: forget what came of it so far", "dim"),
         "stream.gap": lambda _: Telling("some pieces were too many to keep; the whole text follows", "dim"),
     }

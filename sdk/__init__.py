@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sdk.policies import Policies, PolicyActivation, PolicyText, PolicyVersion, ShadowReport
     from sdk.types import (
         Agent,
+        Artefact,
         Cap,
         CapChange,
         CapShare,
@@ -49,6 +50,7 @@ __all__ = [
     "Approval",
     "ApprovalLink",
     "ApprovalToken",
+    "Artefact",
     "Cap",
     "CapChange",
     "CapShare",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
+    Artefact,
     Cap,
     CapChange,
     CapShare,
@@ -57,6 +59,7 @@ ItemT = TypeVar("ItemT")
 _PAGE_MAX = 200
 _WAIT_MARGIN_S = 15.0
 _EXPORT_SILENCE_S = 60.0
+_NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Holdfast(ApprovalCalls):
@@ -114,6 +117,7 @@ class Holdfast(ApprovalCalls):
         deadline_s: int | None = None,
         parent_run_id: str | None = None,
         follows_latest: bool = False,
+        files: Mapping[str, bytes] = _NO_FILES,
         idempotency_key: str | None = None,
     ) -> CreatedRun:
         """Has a run admitted; it starts by itself.
@@ -127,9 +131,10 @@ class Holdfast(ApprovalCalls):
             deadline_s: Then the run is timed out.
             parent_run_id: The run that this is a part of: its cap gives this run's whole cap at once.
             follows_latest: Decide each action by the policy that is active then, and not by the one that is active now.
+            files: Files that its code can be given by name.
             idempotency_key: The same key admits one run.
         """
-        body = {
+        body: dict[str, object] = {
             "agent": agent,
             "input": text,
             "project": project,
@@ -139,6 +144,8 @@ class Holdfast(ApprovalCalls):
             "parent_run_id": parent_run_id,
             **({"follows_latest": True} if follows_latest else {}),
         }
+        if files:
+            body["files"] = {name: base64.b64encode(content).decode() for name, content in files.items()}
         answer = self._transport.request("POST", "/v1/runs", body=body, idempotency_key=idempotency_key)
         return read_answer(CreatedRun, answer)
 
@@ -157,6 +164,17 @@ class Holdfast(ApprovalCalls):
     def run(self, run_id: str) -> Run:
         """Returns a run as it stands."""
         return read_answer(Run, self._transport.request("GET", f"/v1/runs/{run_id}"))
+
+    def artefacts(self, run_id: str) -> list[Artefact]:
+        """Returns the files of a run in the order in which they came to be: those it was given, and those its code made."""
+        found = self._transport.request("GET", f"/v1/runs/{run_id}/artefacts")["items"]
+        return [read_answer(Artefact, one) for one in found]
+
+    def artefact(self, run_id: str, step: int, name: str) -> bytes:
+        """Returns the content of a file of a run."""
+        path = f"/v1/runs/{run_id}/artefacts/{step}/{quote(name)}"
+        with self._transport.stream(path, headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+            return b"" if response is None else response.read()
 
     def run_inputs(self, run_id: str) -> list[RunInput]:
         """Returns what people said to a run, in order."""

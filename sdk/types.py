@@ -97,6 +97,25 @@ class CreatedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file of a run.
+
+    Attributes:
+        step: The step whose code made it; 0: the run was given it.
+        try_number: The try of that step.
+        name: Its name within the run.
+        sha256: Its digest.
+    """
+
+    step: int
+    try_number: int
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RunInput:
     """Something a person said to a run."""
 

@@ -75,9 +75,10 @@ def _profiles() -> Iterator[Finding]:
 
 
 def _local(session: Session) -> Iterator[Finding]:
-    from cli.doctor import folder, machine, own_servers, server, stack
+    from cli.doctor import folder, machine, own_servers, sandbox, server, stack
 
     yield from machine.programs()
+    yield sandbox.layers()
     yield from own_servers.named()
     yield from folder.data_folder(session.folder)
     yield from folder.secrets(session.folder)

@@ -34,6 +34,27 @@ _DONE_SHOWS: Final = {
     "account.delete": "deleted",
 }
 """What stands in a tool's answer if it did its work; not every wire says by itself whether it did."""
+_REPORT_OVER: Final = "refunds.csv"
+_RAN: Final = "exit status 0 "
+"""How the answer of code begins that has done its work."""
+_REPORT: Final = """\
+import csv
+
+today_usd_cents = {today}
+weeks = [(row["week"], int(row["usd_cents"])) for row in csv.DictReader(open("refunds.csv"))]
+weeks.append(("today", today_usd_cents))
+top = max(cents for _, cents in weeks) or 1
+bars = []
+for place, (week, cents) in enumerate(weeks):
+    height = 200 * cents // top
+    bars.append(f'<rect x="{{place * 80 + 20}}" y="{{240 - height}}" width="50" height="{{height}}" fill="teal"/>')
+    bars.append(f'<text x="{{place * 80 + 20}}" y="260" font-size="12">{{week[-5:]}}</text>')
+with open("refunds.svg", "w") as file:
+    file.write(f'<svg xmlns="http://www.w3.org/2000/svg" width="{{len(weeks) * 80 + 20}}" height="280">{{"".join(bars)}}</svg>')
+total = sum(cents for _, cents in weeks)
+print(f"{{len(weeks)}} bars, ${{total // 100}}.{{total % 100:02d}} refunded in all")
+"""
+"""The report that it writes: plain Python, for there is nothing else where it runs."""
 _DEFAULT_TENANT: Final = "acme"
 _QUESTION_ANSWER: Final = (
     "you can return any item within 60 days of delivery, unused or only tried on. You do not have to decide now."
@@ -89,6 +110,7 @@ class _Desk:
 
     tenant: str
     tools: tuple[str, ...]
+    given: bool
     refunded: dict[str, int] = field(default_factory=dict)
 
 
@@ -97,7 +119,8 @@ _Work = Generator[_Call, _Result, str]
 
 def respond(request: BrainRequest) -> BrainReply:
     """Says what the model answers to this conversation; the same conversation always gets the same answer."""
-    work = _work(_Desk(tenant=_tenant(request), tools=tuple(request.tools)))
+    given = any(_REPORT_OVER in message.text.partition("\n")[0] for message in request.messages[:1])
+    work = _work(_Desk(tenant=_tenant(request), tools=tuple(request.tools), given=given))
     try:
         call = next(work)
         for message in request.messages:
@@ -122,6 +145,9 @@ def _tenant(request: BrainRequest) -> str:
 
 def _result(call: _Call, message: BrainMessage) -> _Result:
     reason = message.text.strip().partition("\n")[0][:200] or "no reason given"
+    if call.tool == "code.exec":
+        ran = message.ok and message.text.startswith(_RAN)
+        return _Result({"content": message.text} if ran else {}, reason)
     try:
         value = json.loads(message.text) if message.ok else None
     except ValueError:
@@ -143,7 +169,19 @@ def _work(desk: _Desk) -> _Work:
         read = yield _Call("mail.read", {"mail_id": mail_id}, f"Now the mail {mail_id}.")
         outcome = (yield from _handle(desk, _mail(mail_id, read.data))) if read.ok else f"not readable: {read.reason}"
         lines.append(f"- {mail_id}: {outcome}")
+    if desk.given and "code.exec" in desk.tools:
+        lines.append((yield from _report(desk)))
     return "The inbox is done.\n" + "\n".join(lines)
+
+
+def _report(desk: _Desk) -> _Work:
+    """Code that the desk writes, with what it has refunded today in it, and runs over the refunds of the last weeks."""
+    ran = yield _Call(
+        "code.exec",
+        {"code": _REPORT.format(today=sum(desk.refunded.values())), "files": [_REPORT_OVER]},
+        f"Now the report: I write code that draws the refunds of {_REPORT_OVER} and of today.",
+    )
+    return "- refunds.svg shows the refunds by week" if ran.ok else f"- there is no report: {ran.reason}"
 
 
 def _mail(mail_id: str, data: Mapping[str, JsonValue]) -> _Mail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from demo.refund_desk.world.smtp_server import stored_mails
 from holdfast.database.engine import create_engine
 from holdfast.ledger.auditor import Audit, audit
 from holdfast.money import format_usd
-from sdk import Cap, Decision, Hold, Run
+from sdk import Artefact, Cap, Decision, Hold, Run
 from workers import replay
 
 _REFUNDS_USD_CENTS: Final = {"A-1003": 3_490, "A-1005": 2_795, "A-1007": 5_990}
@@ -26,6 +27,7 @@ _MAILS: Final = 8
 _NEIGHBOURS_CUSTOMER: Final = "Anders Holm"
 _CUSTOMER_TO_KEEP: Final = "C-2211"
 _NOT_FOUND: Final = 404
+_REPORT: Final = "refunds.svg"
 _OPEN: Final = frozenset({"held", "executing", "executed"})
 
 
@@ -63,6 +65,8 @@ class Evidence:
     provider_calls: Sequence[dict[str, Any]]  # the simulated provider's journal, as it writes it
     audit: Audit
     replays: Sequence[replay.Replayed]
+    artefacts: Sequence[Artefact]
+    report: bytes
 
     def holds_of(self, tool: str) -> list[Hold]:
         """Returns the main run's holds for a tool, or for `llm.call`."""
@@ -93,6 +97,11 @@ async def gather(setting: Setting, told: Told) -> Evidence:
         audited = await audit(engine)
     finally:
         await engine.dispose()
+    artefacts = await asyncio.to_thread(people.owner.artefacts, told.run_id)
+    made = next((one for one in artefacts if one.name == _REPORT), None)
+    report = b""
+    if made is not None:
+        report = await asyncio.to_thread(people.owner.artefact, told.run_id, made.step, made.name)
     histories = await replay.fetch(setting.temporal, told.run_id)
     return Evidence(
         told=told,
@@ -110,6 +119,8 @@ async def gather(setting: Setting, told: Told) -> Evidence:
         provider_calls=calls,
         audit=audited,
         replays=await replay.replay(histories, setting.codec_key),
+        artefacts=artefacts,
+        report=report,
     )
 
 
@@ -122,6 +133,7 @@ def check(evidence: Evidence) -> Iterator[Found]:
     yield from _mails(evidence)
     yield from _refunds(evidence)
     yield from _denials(evidence)
+    yield _report(evidence)
     yield from _deaths(evidence)
     if evidence.simulated:
         yield from _bought(evidence)
@@ -191,6 +203,23 @@ def _denials(e: Evidence) -> Iterator[Found]:
         e.told.neighbour_saw == _NOT_FOUND,
         f"for {policy.NEIGHBOUR} this run does not exist",
         f"HTTP {e.told.neighbour_saw}",
+    )
+
+
+def _report(e: Evidence) -> Found:
+    """The plot that code made, or why no code could run: on a machine without a sandbox it is refused, and said."""
+    if e.told.no_sandbox:
+        return Found(
+            not e.report, "no code ran: there is no sandbox on this machine, and it was said why", e.told.no_sandbox
+        )
+    runs = [hold for hold in e.holds_of("code.exec") if hold.state == "committed"]
+    made = [one for one in e.artefacts if one.name == _REPORT]
+    paid = all(0 < (hold.cost_nano_usd or 0) <= hold.max_cost_nano_usd for hold in runs)
+    whole = bool(made) and hashlib.sha256(e.report).hexdigest() == made[-1].sha256 and e.report.startswith(b"<svg")
+    return Found(
+        (whole and bool(runs) and paid) or (not e.simulated and paid),
+        "code that the model wrote ran in the sandbox over a CSV, was paid by what it used, and its plot is the run's",
+        ", ".join(f"{one.name}, {one.size_bytes} bytes" for one in made),
     )
 
 

@@ -181,6 +181,11 @@ async def move_in(
             people.close()
 
 
+def sandbox_profile() -> str:
+    """Returns how code is run: an ordinary account has no other accounts to give to jobs, and for a demo that will do."""
+    return "full" if os.geteuid() == 0 else "unprivileged"
+
+
 @asynccontextmanager
 async def set_up(say: Callable[[str], None]) -> AsyncIterator[Setting]:
     """Brings everything up in a temporary folder; afterwards nothing of it is left."""
@@ -193,7 +198,10 @@ async def set_up(say: Callable[[str], None]) -> AsyncIterator[Setting]:
             executors=EXECUTORS,
             provider=wire or "simulated",
             brain=BRAIN,
-            extra_env={"governor": {"HOLDFAST_HEARTBEAT_TIMEOUT_MS": HEARTBEAT_TIMEOUT_MS}},
+            extra_env={
+                "governor": {"HOLDFAST_HEARTBEAT_TIMEOUT_MS": HEARTBEAT_TIMEOUT_MS},
+                "executor": {"HOLDFAST_SANDBOX_PROFILE": sandbox_profile()},
+            },
             say=say,
         ) as stack:
             try:

@@ -111,12 +111,10 @@ class Show:
                 f"{_action(event)}  {data['state']}   {format_usd(held)} returned: {data['reason']}{failed}{label}"
             )
             return
-        if data["kind"] != "llm.call":
+        if data["kind"] == "tool.call":
             self.say(f"{_action(event)}  allowed  held 1 call, executed, settled{failed}")
             return
-        line = (
-            f"{_action(event)}  allowed  held {format_usd(held)}, executed, settled: {format_usd(spent)} spent{label}"
-        )
+        line = f"{_action(event)}  allowed  held {format_usd(held)}, executed, settled: {format_usd(spent)} spent{failed}{label}"
         self.say(f"{line}  {self._fitting(said, len(line))}")
 
     def _fitting(self, said: str, used: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from temporalio.api.workflow.v1 import PendingActivityInfo
@@ -22,6 +23,8 @@ from sdk.types import Verdict
 _POLL_S: Final = 0.02
 _GATE_S: Final = 20.0
 _CALLS_OF_TINY_RUN: Final = 3
+_CSV: Final = Path(__file__).with_name("refunds.csv")
+_FILES: Final = {_CSV.name: _CSV.read_bytes()}
 
 Ask = Callable[[Approval], Awaitable[Verdict]]
 
@@ -44,6 +47,7 @@ class Told:
         refused_admission: Code with which a run was not even admitted.
         tiny_run_id: The run with the tiny cap.
         tiny_cap_nano_usd: That cap.
+        no_sandbox: Code with which no code could be run on this machine.
         neighbour_saw: HTTP status that the other tenant's key got when it asked for the main run.
     """
 
@@ -54,6 +58,7 @@ class Told:
     refused_admission: str = ""
     tiny_run_id: str = ""
     tiny_cap_nano_usd: int = 0
+    no_sandbox: str = ""
     neighbour_saw: int = 0
 
 
@@ -112,7 +117,7 @@ class _MainRun:
     async def play(self) -> None:
         """Starts the run and follows it to its end."""
         people = self._setting.people
-        created = await asyncio.to_thread(people.desk.create_run, policy.AGENT, policy.TASK)
+        created = await asyncio.to_thread(people.desk.create_run, policy.AGENT, policy.TASK, files=_FILES)
         self._told.run_id = created.run_id
         self._show.say(f"run {created.run_id} is admitted, with a cap of {format_usd(created.cap_nano_usd)}")
         self._show.say(f"in Temporal's UI: {self._setting.ui_of(created.run_id)}")
@@ -138,6 +143,9 @@ class _MainRun:
                 await self._kill_governor(event)
         elif event.type == "approval.requested":
             await self._decide(str(event.data["approval_id"]))
+        elif event.type == "code.result" and not event.data["ok"] and "exit_status" not in event.data:
+            self._told.no_sandbox = str(event.data["content"])
+            self._show.say(f"no code can be run on this machine: {self._told.no_sandbox}", "yellow")
         elif (event.type, event.data.get("code")) == ("run.waiting", "outcome.unknown"):
             raise StoryBrokenError(
                 "an action that must not be repeated was interrupted, and the run waits for a person to say what became of it",

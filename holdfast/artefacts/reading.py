@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,11 @@ _MADE = text("""
     WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.kind = 'code.exec' AND h.step < :before
       AND h.state IN ('executed', 'committed') AND h.superseded_at IS NULL
     ORDER BY h.step, h.try
+""")
+_GIVE = text("""
+    INSERT INTO run_files (tenant_id, run_id, name, size_bytes, sha256)
+    SELECT :tenant_id, :run_id, f.name, f.size_bytes, f.sha256
+    FROM unnest(CAST(:names AS text[]), CAST(:sizes AS bigint[]), CAST(:digests AS bytea[])) AS f (name, size_bytes, sha256)
 """)
 _ALL_STEPS = 2**31 - 1
 
@@ -46,6 +52,21 @@ class Artefact:
     size_bytes: int
     sha256: str
     created_at: datetime
+
+
+async def give(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, files: Mapping[str, bytes]) -> None:
+    """Writes down, in the transaction of its admission, which files a run is given; their contents are kept already."""
+    if files:
+        await connection.execute(
+            _GIVE,
+            {
+                "tenant_id": tenant_id,
+                "run_id": run_id,
+                "names": list(files),
+                "sizes": [len(content) for content in files.values()],
+                "digests": [hashlib.sha256(content).digest() for content in files.values()],
+            },
+        )
 
 
 async def list_artefacts(

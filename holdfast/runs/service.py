@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from holdfast.artefacts.reading import give
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid, StopActive
@@ -97,6 +98,7 @@ class RunRequest:
         deadline_s: When it is timed out at the latest, or None for the agent's bound.
         parent_run_id: The run that this is a part of: it gives the whole cap at once, as for a guaranteed budget.
         follows_latest: Whether each action is decided by the policy that is active then; a child run is decided as its parent is.
+        files: Files that the run is given, by name.
     """
 
     agent: str
@@ -107,6 +109,15 @@ class RunRequest:
     deadline_s: int | None = None
     parent_run_id: UUID | None = None
     follows_latest: bool = False
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The first input as the model reads it: what files there are stands before it."""
+        if not self.files:
+            return self.content
+        named = ", ".join(f"{name} ({len(content)} bytes)" for name, content in self.files.items())
+        return f"Files of this run, which code.exec is given by name: {named}\n\n{self.content}"
 
     @property
     def holds_budget(self) -> bool:
@@ -212,7 +223,7 @@ async def admit(engine: AsyncEngine, principal: Principal, request: RunRequest, 
             judge,
             prepared.agent.definition,
             toolset(prepared.tools),
-            request.content,
+            request.words,
             at,
             caps,
             prepared.cap_nano_usd,
@@ -252,7 +263,7 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
     money = [cap for cap in caps if cap.unit == NANO_USD]
     guaranteed, cap_nano_usd = request.guaranteed, prepared.cap_nano_usd
     economics = await asyncio.to_thread(
-        judge, definition, tools, request.content, at, money, cap_nano_usd, guaranteed=guaranteed
+        judge, definition, tools, request.words, at, money, cap_nano_usd, guaranteed=guaranteed
     )
     economics = _unless_stopped(economics, stop)
     left = headroom_before(caps, cap_nano_usd)
@@ -261,7 +272,7 @@ async def estimate(engine: AsyncEngine, principal: Principal, request: RunReques
             first_calls,
             definition,
             tools,
-            request.content,
+            request.words,
             at,
             left,
             definition.max_tokens,
@@ -418,8 +429,9 @@ async def _admit(
         )
     await connection.execute(
         _INSERT_START,
-        {"tenant_id": tenant_id, "run_id": run_id, "content": request.content, "user_id": principal.user_id},
+        {"tenant_id": tenant_id, "run_id": run_id, "content": request.words, "user_id": principal.user_id},
     )
+    await give(connection, tenant_id, run_id, request.files)
     hold_id: UUID | None = None
     if request.holds_budget:
         hold_id = await budget.admit_budget(

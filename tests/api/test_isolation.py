@@ -124,11 +124,12 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         return [[row[0] for row in await world.fetch(query, tenant.tenant_id)] for query in queries]
 
     before = await state()
-    answer = await stranger.request(method, path.format(**mine), json=BODIES.get(name))
+    file = {"step": "0", "name": "orders.csv"}
+    answer = await stranger.request(method, path.format(**mine, **file), json=BODIES.get(name))
     body = problem(answer, 404, "resource.not_found")
     nothing = {kind: str(new_id()) for kind in mine}
     missing = problem(
-        await stranger.request(method, path.format(**nothing), json=BODIES.get(name)), 404, "resource.not_found"
+        await stranger.request(method, path.format(**nothing, **file), json=BODIES.get(name)), 404, "resource.not_found"
     )
     parameter = next(kind for kind in mine if kind in path)
     assert body["detail"].replace(mine[parameter], "") == missing["detail"].replace(nothing[parameter], "")

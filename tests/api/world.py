@@ -118,6 +118,7 @@ def settings_for(stack: Stack, **changes: Any) -> ApiSettings:
         "codec_key_file": stack.secrets.codec_key_file,
         "api_database_url": stack.database_url("holdfast_api"),
         "broker_url": "http://127.0.0.1:9",
+        "objects_folder": stack.folder.objects,
         "temporal_ui_url": "http://127.0.0.1:8233",
     }
     return ApiSettings(**{**fields, **changes})

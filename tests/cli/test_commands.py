@@ -38,6 +38,7 @@ COMMANDS = [
     ["withdraw"],
     ["run"],
     ["runs"],
+    ["artefacts"],
     ["show"],
     ["logs"],
     ["cancel"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,10 +16,11 @@ from demo.refund_desk.checks import Evidence, check
 from demo.refund_desk.story import Told
 from holdfast.ids import new_id
 from holdfast.ledger.auditor import Audit, Discrepancy
-from sdk import Cap, Decision, Hold, Run
+from sdk import Artefact, Cap, Decision, Hold, Run
 from workers.replay import Replayed
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
+PLOT = b"<svg></svg>"
 RUN, TINY = "r-main", "r-tiny"
 
 
@@ -119,6 +121,7 @@ def good() -> Evidence:
     holds += [hold(RUN, next(steps), "mail.send") for _ in range(8)]
     holds += [hold(RUN, next(steps), "payments.refund") for _ in range(4)]
     holds += [hold(RUN, next(steps), "orders.lookup", tenant="acme")]
+    holds += [replace(hold(RUN, next(steps), "code.exec"), max_cost_nano_usd=10, cost_nano_usd=10)]
     allowed = [decision(RUN, h.step, "allow", "policy.permitted", try_number=h.try_number, tool=h.tool) for h in holds]
     refused = [
         decision(RUN, next(steps), "deny", code, tool="x")
@@ -128,7 +131,7 @@ def good() -> Evidence:
     return Evidence(
         told=told,
         simulated=True,
-        run=run(RUN, "succeeded", 20, 100),
+        run=run(RUN, "succeeded", 30, 100),
         tiny_run=run(TINY, "failed", 10, 0),
         decisions=allowed + refused,
         tiny_decisions=[
@@ -151,9 +154,9 @@ def good() -> Evidence:
                 False,
                 1_000,
                 100,
-                30,
+                40,
                 0,
-                870,
+                860,
                 [],
                 [],
                 None,
@@ -166,6 +169,8 @@ def good() -> Evidence:
         provider_calls=[call(RUN, 1, completed=False), call(RUN, 1), call(RUN, 2), call(TINY, 1)],
         audit=Audit(2, 3, 4, 5, ()),
         replays=[Replayed("x", 10, "")],
+        artefacts=[Artefact(20, 1, "refunds.svg", len(PLOT), hashlib.sha256(PLOT).hexdigest(), AT)],
+        report=PLOT,
     )
 
 
@@ -213,12 +218,17 @@ SPOILT: dict[str, Callable[[Evidence], Evidence]] = {
     "the tiny run overspent": lambda e: replace(e, tiny_run=replace(e.tiny_run, spent_nano_usd=51)),
     "a run without money admitted": lambda e: replace(e, told=replace(e.told, refused_admission="")),
     "a balance that is not its holds": lambda e: replace(e, run=replace(e.run, spent_nano_usd=21)),
-    "a tenant's balance that is not its runs": lambda e: replace(e, caps=[replace(e.caps[0], committed=29)]),
+    "a tenant's balance that is not its runs": lambda e: replace(e, caps=[replace(e.caps[0], committed=39)]),
     "books that do not add up": lambda e: replace(
         e, audit=replace(e.audit, discrepancies=(Discrepancy("cap.balance", "acme", str(new_id()), "wrong"),))
     ),
     "a hold without its decision": lambda e: replace(e, decisions=e.decisions[1:]),
     "a history of other code": lambda e: replace(e, replays=[Replayed("x", 10, "Nondeterminism")]),
+    "no plot": lambda e: replace(e, artefacts=[], report=b""),
+    "another plot than the run's": lambda e: replace(e, report=b"<svg>other</svg>"),
+    "code that nobody paid": lambda e: replace(
+        e, holds=changed(list(e.holds), "code.exec", cost_nano_usd=0), run=replace(e.run, spent_nano_usd=20)
+    ),
     "no history": lambda e: replace(e, replays=[]),
 }
 
