@@ -47,8 +47,8 @@ class Told:
         refused_admission: Code with which a run was not even admitted.
         tiny_run_id: The run with the tiny cap.
         tiny_cap_nano_usd: That cap.
-        no_sandbox: Code with which no code could be run on this machine.
         neighbour_saw: HTTP status that the other tenant's key got when it asked for the main run.
+        no_sandbox: Why no code could be run on this machine, if none could.
     """
 
     run_id: str = ""
@@ -58,8 +58,8 @@ class Told:
     refused_admission: str = ""
     tiny_run_id: str = ""
     tiny_cap_nano_usd: int = 0
-    no_sandbox: str = ""
     neighbour_saw: int = 0
+    no_sandbox: str = ""
 
 
 async def tell(setting: Setting, show: Show, ask: Ask) -> Told:
