@@ -57,6 +57,7 @@ def run(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key starts one run, however often it is sent. Default: a new one.")
     ] = None,
+    *,
     file: Annotated[
         list[Path] | None, typer.Option(help="A file that its code can be given by its name; may be repeated.")
     ] = None,
