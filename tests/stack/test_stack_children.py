@@ -169,6 +169,7 @@ async def test_processes_get_what_they_need_and_no_more(tmp_path: Path, monkeypa
         "HOLDFAST_CODEC_KEY_FILE",
         "HOLDFAST_EXECUTOR_DATABASE_URL",
         "HOLDFAST_LEASE_LLM_MS",
+        "HOLDFAST_OBJECTS_FOLDER",
         "HOLDFAST_PERMIT_PUBLIC_KEY_FILE",
         "HOLDFAST_REDIS_URL",
         "HOLDFAST_TEMPORAL_ADDRESS",
