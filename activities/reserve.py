@@ -9,6 +9,7 @@ from uuid import UUID
 
 from temporalio import activity
 
+from activities.candidate import Candidate, read_candidate, record_candidate
 from activities.governor import Governor, log
 from holdfast import permits
 from holdfast.actions import build, code_run, model_call
@@ -56,6 +57,24 @@ class _Asked:
     approvals: tuple[Approval, ...]
     model_call: ModelCall | None = None
     past: Past = NOTHING_ASKED
+    candidate: Candidate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Worst:
+    """What the action may cost at worst.
+
+    Attributes:
+        amounts: What is held, by unit.
+        prices: How that was reckoned, for the record.
+        estimate: The same as policies see it; None if it costs nothing.
+        refusal: What the reckoning found against the action.
+    """
+
+    amounts: Mapping[str, int]
+    prices: Mapping[str, JsonValue]
+    estimate: Estimate | None = None
+    refusal: Refusal | None = None
 
 
 class Reserve:
@@ -71,8 +90,10 @@ class Reserve:
         tenant_id, run_id = await self._governor.whose()
         for _ in range(_CHANGES_MAX):
             asked = await self._ask(tenant_id, run_id, request)
+            worst = _worst(asked)
+            reservation = self._reservation(asked, request, worst)
             try:
-                decision = await self._governor.ledger.reserve(self._reservation(asked, request))
+                decision = await self._governor.ledger.reserve(reservation)
             except FactsChanged:
                 continue
             break
@@ -86,6 +107,16 @@ class Reserve:
             hold_id=str(decision.hold_id or ""),
         )
         await failpoint("reserve.after", request.action.kind)
+        await record_candidate(
+            self._governor.engine,
+            asked.run,
+            asked.candidate,
+            asked.action,
+            reservation,
+            decision,
+            estimate=worst.estimate,
+            refusal=worst.refusal,
+        )
         await self._governor.poke(tenant_id, run_id, decision.timeline_seq)
         return self._reply(asked, request, decision)
 
@@ -114,33 +145,18 @@ class Reserve:
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
                 action = _unbuildable(request.action, str(error))
             past = NOTHING_ASKED
+            proposed = bytes.fromhex(request.action.assistant) if action.kind == "tool.call" else None
             if action.known and not action.malformed:
-                proposed = bytes.fromhex(request.action.assistant) if action.kind == "tool.call" else None
                 past = await read_past(connection, run, canonical(action), step=request.step, head=proposed)
-        return _Asked(run, action, approvals_for(asked, request.approval_id, action.canonical), call, past)
+            candidate = await read_candidate(connection, run, action, request, proposed)
+        approvals = approvals_for(asked, request.approval_id, action.canonical)
+        return _Asked(run, action, approvals, call, past, candidate)
 
-    def _reservation(self, asked: _Asked, request: ReserveRequest) -> Reservation:
+    def _reservation(self, asked: _Asked, request: ReserveRequest, worst: _Worst) -> Reservation:
         run, action = asked.run, asked.action
-        amounts: dict[str, int] = {NANO_USD: 0, CALLS: 1}
-        estimate: dict[str, JsonValue] = {}
-        worst, refusal = None, None
-        if asked.model_call is not None:
-            if asked.model_call.refusal is not None:
-                refusal = Refusal(asked.model_call.refusal.code, asked.model_call.refusal.message)
-            if asked.model_call.estimate is not None:
-                worst = Estimate(
-                    asked.model_call.estimate.max_cost_nano_usd, asked.model_call.estimate.max_tokens_total
-                )
-                amounts = {
-                    NANO_USD: asked.model_call.estimate.max_cost_nano_usd,
-                    CALLS: 1,
-                    TOKENS: asked.model_call.estimate.max_tokens_total,
-                }
-                estimate = asked.model_call.estimate.to_json()
-        if (code := code_run.worst_case(action)) is not None:
-            worst = Estimate(code.max_cost_nano_usd, 0)
-            amounts[NANO_USD], estimate = code.max_cost_nano_usd, code.to_json()
-        evaluation = evaluate(run, action, estimate=worst, approvals=asked.approvals, refusal=refusal, past=asked.past)
+        evaluation = evaluate(
+            run, action, estimate=worst.estimate, approvals=asked.approvals, refusal=worst.refusal, past=asked.past
+        )
         verdict = evaluation.verdict
         lease_ms = self._governor.lease_ms(action.kind)
         return Reservation(
@@ -153,11 +169,11 @@ class Reserve:
             tool=action.tool,
             idempotent=action.idempotent,
             evaluated=verdict,
-            part_a=_record(run, request, evaluation, estimate),
+            part_a=_record(run, request, evaluation, worst.prices),
             versions=run.versions,
-            amounts=amounts,
+            amounts=worst.amounts,
             scopes=run.scopes,
-            estimate=estimate,
+            estimate=worst.prices,
             lease_ms=lease_ms,
             # INVARIANT: a hold outlasts every moment at which its permit could still be redeemed
             hold_ms=lease_ms + names.QUEUE_WAIT_MS + HOLD_MARGIN_MS,
@@ -202,6 +218,22 @@ class Reserve:
             approval_id=str(decision.approval_id or ""),
             approval_expires_ms=int(expires.timestamp() * 1000) if expires else 0,
         )
+
+
+def _worst(asked: _Asked) -> _Worst:
+    if (code := code_run.worst_case(asked.action)) is not None:
+        amounts = {NANO_USD: code.max_cost_nano_usd, CALLS: 1}
+        return _Worst(amounts, code.to_json(), Estimate(code.max_cost_nano_usd, 0))
+    call, refusal = asked.model_call, None
+    if call is None:
+        return _Worst({NANO_USD: 0, CALLS: 1}, {})
+    if call.refusal is not None:
+        refusal = Refusal(call.refusal.code, call.refusal.message)
+    if call.estimate is None:
+        return _Worst({NANO_USD: 0, CALLS: 1}, {}, None, refusal)
+    money, tokens = call.estimate.max_cost_nano_usd, call.estimate.max_tokens_total
+    amounts = {NANO_USD: money, CALLS: 1, TOKENS: tokens}
+    return _Worst(amounts, call.estimate.to_json(), Estimate(money, tokens), refusal)
 
 
 def _record(run: RunFacts, request: ReserveRequest, evaluation: Evaluation, estimate: Mapping[str, JsonValue]) -> bytes:

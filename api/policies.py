@@ -449,7 +449,7 @@ async def roll_back_policy(
 async def shadow_policy(
     body: Shadow, caller: Caller, parts: Parts, idempotency_key: IdempotencyKey = None
 ) -> PolicyActivation:
-    """Names the candidate that is looked at without acting on it; null ends that. So far it is not asked when actions are decided."""
+    """Names the candidate that is looked at without acting on it; null ends that. It is asked about every action, and decides none."""
     return await _changed(
         parts, caller, "shadow", idempotency_key, body,
         lambda connection: changes.shadow(connection, caller, body.version, reason=body.reason),

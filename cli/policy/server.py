@@ -161,7 +161,7 @@ def shadow(
     off: Annotated[bool, typer.Option("--off", help="Look at none any more.")] = False,
     reason: Reason = "",
 ) -> None:
-    """Names the version that is looked at beside the active one; so far it is not asked when actions are decided."""
+    """Names the version that is looked at beside the active one; it is asked about every action, and decides none."""
     if off + report > 1 or (off and version is not None) or not (off or report or version is not None):
         raise typer.BadParameter("give a version to begin, --report to see what came of it, or --off to end it")
     policies = session.client.policies

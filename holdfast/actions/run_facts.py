@@ -58,12 +58,16 @@ class RunPolicy:
         policy_hash: Its hash.
         policy_id: Id of its version.
         max_tokens_default: What a call may write whose agent sets no bound, by the run's version of its role.
+        shadow_id: The candidate that is asked beside it, if there is one.
+        shadow: What that compiles to.
     """
 
     policy: Policy
     policy_hash: bytes
     policy_id: UUID
     max_tokens_default: int | None
+    shadow_id: UUID | None = None
+    shadow: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +205,11 @@ class RunReader:
             ).one()
             _keep(self._bounds, key, row.max_tokens_default)
         pinned = await read_pinned(connection, tenant_id, run_id)
-        return RunPolicy(pinned.policy, program_of(pinned.policy).policy_hash, pinned.policy_id, self._bounds[key])
+        return RunPolicy(
+            policy=pinned.policy,
+            policy_hash=program_of(pinned.policy).policy_hash,
+            policy_id=pinned.policy_id,
+            max_tokens_default=self._bounds[key],
+            shadow_id=pinned.shadow_id,
+            shadow=pinned.shadow,
+        )

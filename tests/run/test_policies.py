@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text as sql
 
 from holdfast.database.engine import transaction
-from holdfast.policies import store
+from holdfast.policies import shadow, store
 from holdfast_verdict import Facts, decide
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.canonical import canonical_bytes, digest
+from holdfast_verdict.language.compiler import compile_policy
 
 from .harness import Run, Tenant, call, calls, mail, refund, say, task
 
@@ -112,3 +115,50 @@ async def test_a_limit_holds(tenant: Tenant, per: str) -> None:
     run = await tenant.start(script, policy=policy)
     assert await tool_codes(run) == ["policy.permitted", "policy.limit", "policy.permitted"]
     await check_records(run)
+
+
+async def looked_at(run: Run, text: str) -> UUID:
+    """Admits a candidate for the run's role into the shadow."""
+    tenant = run.tenant
+    async with transaction(run.rig.engine("api"), tenant.tenant_id) as connection:
+        role = await connection.scalar(sql("SELECT role_name FROM runs WHERE run_id = :run_id"), {"run_id": run.run_id})
+        source = text.replace("ROLE", role)
+        put = await store.put(connection, tenant.tenant_id, source, compile_policy(source), put_by="test")
+        await store.shadow(connection, tenant.tenant_id, put.policy_id, by="test")
+    return put.policy_id
+
+
+async def test_a_candidate_is_asked_beside_the_policy_and_changes_nothing(tenant: Tenant) -> None:
+    """With its own history: it counts what was done, not what it would have let pass."""
+    script = task(mail("one"), mail("two"), refund("A-1003"), mail("three"), say("done"))
+    run = await tenant.admit(script, policy=ALL)
+    candidate = await looked_at(
+        run, ALL + "invariant one-mail: at most 1 mail.send per run\nforbid payments.refund as never\n"
+    )
+    await run.start()
+    assert await tool_codes(run) == ["policy.permitted"] * 4
+    await check_records(run)
+    async with transaction(run.rig.engine("governor"), tenant.tenant_id) as connection:
+        found = await shadow.report(connection, tenant.tenant_id, candidate, count=10)
+    assert found.decisions == len([each for each in await run.decisions() if each["kind"] == "llm.call"]) + 4
+    told = {(each.action, each.active_verdict, each.verdict, each.code, each.decisions) for each in found.differences}
+    assert told == {
+        ("mail.send", "allow", "deny", "policy.invariant", 2),
+        ("payments.refund", "allow", "deny", "policy.forbidden", 1),
+    }
+
+
+async def test_a_candidate_that_cannot_be_recorded_hinders_nobody(tenant: Tenant) -> None:
+    run = await tenant.admit(task(mail("unhindered"), say("done")), policy=ALL)
+    candidate = await looked_at(run, "role other { permit llm.call }\n")
+    database = run.rig.database
+    await database.execute(
+        f"ALTER TABLE shadow_verdicts ADD CONSTRAINT nothing_for_a_test CHECK (policy_id <> '{candidate}')"
+    )
+    try:
+        await run.start()
+        assert await tool_codes(run) == ["policy.permitted"]
+    finally:
+        await database.execute("ALTER TABLE shadow_verdicts DROP CONSTRAINT nothing_for_a_test")
+    assert '"event":"shadow.not_recorded"' in run.rig.log("governor")
+    assert await run.states() == ["committed"] * 3
