@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from bench import audit, escape, overhead, sandbox, startup, stream, tools
+from bench import escape, overhead, sandbox, startup, stream, tools
 from bench.agentdojo import measure as agentdojo
 from bench.agentdojo.suite import DEFAULT_ATTACK, DEFAULT_VERSION
+from bench.audit import measure as audit
 from bench.ledger import measure as ledger
 from bench.matrix import measure as matrix
 from bench.policy import measure as policy

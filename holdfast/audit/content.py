@@ -301,10 +301,12 @@ def _cap(row: _Row) -> Line:
     closing: Line | None = None
     if row["whole"]:
         names = ("reserved", "committed", "debt")
-        opening = {name: str(row[f"opening_{name}"]) for name in names}
+        # whole numbers, though sums come as decimals, which may be written with an exponent
+        opening = {name: str(int(row[f"opening_{name}"])) for name in names}
         # the balance itself, where nothing has moved since: so it is the cap's, and not only the journal's
         closing = {
-            name: str(row[name] if row["is_last"] else row[f"opening_{name}"] + row[f"moved_{name}"]) for name in names
+            name: str(int(row[name] if row["is_last"] else row[f"opening_{name}"] + row[f"moved_{name}"]))
+            for name in names
         }
     return {
         "type": "cap",

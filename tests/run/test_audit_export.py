@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
 
-from holdfast.audit.content import Wanted
+from holdfast.audit.content import Wanted, _cap
 from holdfast.audit.export import export, log_of
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast_verdict.log.note import VerifierKey
@@ -100,3 +101,15 @@ async def test_what_is_not_there_is_refused(rig: Rig, tenant: Tenant) -> None:
         await exported(tenant, run.run_id)
     with pytest.raises(RequestInvalid):
         await exported(tenant, since=1_000_000)
+
+
+def test_sums_are_whole_numbers_however_the_database_writes_them() -> None:
+    """A sum of PostgreSQL comes as a decimal, and one with noughts at its end with an exponent."""
+    amounts = dict.fromkeys(("reserved", "committed", "debt"), 50_000)
+    sums = {f"{what}_{name}": Decimal("5E+4") for what in ("opening", "moved") for name in amounts}
+    row = {"cap_id": UUID(int=1), "scope_kind": "tenant", "scope_id": "t", "unit": "nano_usd", "window_kind": "total"}
+    limit = {"unlimited": False, "limit_amount": 200_000, "whole": True}
+    for is_last, closing in ((True, "50000"), (False, "100000")):
+        line = _cap({**row, **limit, **amounts, **sums, "is_last": is_last})
+        assert line["opening"] == dict.fromkeys(amounts, "50000")
+        assert line["closing"] == dict.fromkeys(amounts, closing)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from bench.ledger.load import Load, open_load
-from bench.ledger.place import Server, make_customers, make_runs, open_server
+from bench.ledger.load import Load
+from bench.ledger.place import Customer, Server
 from bench.report import Figure, Report
-from holdfast.database.engine import create_engine
-from holdfast.transparency.keys import FileKeys, new_key
 from workers.sequencer import Sequencer
 
 CALLERS: Final = 16
@@ -39,7 +35,8 @@ _STANDS: Final = """
 
 
 @asynccontextmanager
-async def _sequencing(sequencer: Sequencer) -> AsyncIterator[None]:
+async def sequencing(sequencer: Sequencer) -> AsyncIterator[None]:
+    """Sequences as long as the block runs."""
     task = asyncio.create_task(sequencer.run())
     try:
         yield
@@ -62,7 +59,7 @@ async def _turns(
                 taken = await load.round("pairs", times=times)
             else:
                 began: datetime = await server.superuser.fetchval("SELECT clock_timestamp()")
-                async with _sequencing(new_sequencer()):
+                async with sequencing(new_sequencer()):
                     taken = await load.round("pairs", times=times)
                 ended: datetime = await server.superuser.fetchval("SELECT clock_timestamp()")
                 await new_sequencer().round()
@@ -72,36 +69,30 @@ async def _turns(
     return medians, waited_ms
 
 
-async def measure(*, quick: bool) -> Report:
-    """Runs the benchmark.
+async def measure_sequencing(
+    report: Report,
+    server: Server,
+    customer: Customer,
+    load: Load,
+    new_sequencer: Callable[[], Sequencer],
+    *,
+    rounds: int,
+) -> None:
+    """Loads one tenant with and without the sequencer beside it, in turns, and looks whether its log is whole.
 
     Args:
-        quick: Fewer rounds.
+        report: Gets the figures.
+        server: PostgreSQL.
+        customer: The tenant.
+        load: Calls of it.
+        new_sequencer: Makes a sequencer.
+        rounds: How many of each side.
     """
-    report = Report("audit")
-    with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as name:
-        path = Path(name) / "log.key"
-        path.write_text(new_key() + "\n", encoding="ascii")
-        path.chmod(0o600)
-        async with open_server() as server:
-            [customer] = await make_customers(server, 1)
-            engine = create_engine(server.urls["holdfast_sweeper"], process="bench-sequencer", pool_size=4)
-
-            def new_sequencer() -> Sequencer:
-                return Sequencer(engine, FileKeys(path), name="log.example", interval_ms=INTERVAL_MS)
-
-            try:
-                runs = await make_runs(server, [customer], CALLERS)
-                async with open_load(server, "ours", runs, callers=CALLERS) as load:
-                    times = await load.seed(_ROUND_S)
-                    medians, waited_ms = await _turns(
-                        server, load, new_sequencer, customer.tenant_id, rounds=2 if quick else 8, times=times
-                    )
-                    report.wrong += load.wrong
-                await new_sequencer().round()
-                stands = await server.superuser.fetchrow(_STANDS, customer.tenant_id)
-            finally:
-                await engine.dispose()
+    times = await load.seed(_ROUND_S)
+    medians, waited_ms = await _turns(server, load, new_sequencer, customer.tenant_id, rounds=rounds, times=times)
+    report.wrong += load.wrong
+    await new_sequencer().round()
+    stands = await server.superuser.fetchrow(_STANDS, customer.tenant_id)
     if stands["unnumbered"] or not stands["numbered"] == stands["size"] == stands["signed"]:
         report.wrong.append(f"the log is not whole: {dict(stands)}")
     ratio = statistics.median(on / off for on, off in zip(medians["on"], medians["off"], strict=True))
@@ -112,4 +103,3 @@ async def measure(*, quick: bool) -> Report:
     report.notes.append(
         f"{CALLERS} callers of one tenant in a process of their own; the sequencer is beside it, every {INTERVAL_MS} ms"
     )
-    return report
