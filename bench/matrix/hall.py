@@ -22,7 +22,7 @@ from bench.matrix.process import News, Process
 from cli.stack.supervisor import Stack
 from holdfast.database.engine import create_engine
 from holdfast.database.roles import PROCESS_ROLES
-from holdfast.settings import GovernorSettings
+from holdfast.settings import GovernorSettings, read_secret_file
 from holdfast.timeline.stream import Publisher, connect_redis
 from workers.sweepers import Sweepers
 
@@ -96,8 +96,9 @@ async def open_hall() -> AsyncIterator[Hall]:
 async def _sweeping(engine: AsyncEngine, redis_url: str, environment: Mapping[str, str]) -> AsyncIterator[None]:
     """Sweeps as a governor does; nobody waits here for an unknown outcome, so its worst case is committed at once."""
     given = {name.removeprefix("HOLDFAST_").lower(): value for name, value in environment.items()}
+    log_key = read_secret_file(Path(environment["HOLDFAST_LOG_KEY_FILE"]))
     settings = GovernorSettings.model_validate(
-        {**given, "sweep_interval_ms": _SWEEP_INTERVAL_MS, "unknown_deadline_ms": 0}
+        {**given, "log_key": log_key, "sweep_interval_ms": _SWEEP_INTERVAL_MS, "unknown_deadline_ms": 0}
     )
     redis = connect_redis(redis_url)
     sweepers = Sweepers(engine, cast(Client, _NoWorkflow()), Publisher(redis), settings, Ed25519PrivateKey.generate())

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 import asyncpg
@@ -132,7 +133,7 @@ def _draft(folder: DataFolder, say: Callable[[str], None]) -> Iterator[DataFolde
         try:
             if path.exists():
                 say(f"removing {path}, which an interrupted restore has left")
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_gone)
             draft = DataFolder(path)
             draft.create()
             yield draft
@@ -142,6 +143,12 @@ def _draft(folder: DataFolder, say: Callable[[str], None]) -> Iterator[DataFolde
             ) from None
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _unless_gone(_: object, __: str, raised: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+    """Minds what cannot be removed, but not what the servers of a killed restore, ending, have removed themselves."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from .desk import LETTER, Desk
 
 
 async def test_a_runs_decisions_are_exported_and_hold_without_the_server(desk: Desk, tmp_path: Path) -> None:
-    run_id = await desk.start({"tool": "mail.send", "arguments": LETTER}, {"say": "done"})
+    run_id = await desk.start({"tool": "mail.send", "arguments": {**LETTER, "subject": "Audited"}}, {"say": "done"})
     assert await desk.ended(run_id) == "succeeded"
     file = tmp_path / "run.jsonl"
     done = await desk.holdfast("audit", "export", "--run", run_id, "--out", str(file))

@@ -345,12 +345,12 @@ async def test_what_could_not_be_applied_is_tried_again_with_the_code_as_it_is_b
 async def test_a_policy_goes_along_with_the_agents_that_it_speaks_of(desk: Desk, tmp_path: Path) -> None:
     for folder in ("agents", "policies", "roles"):
         (tmp_path / folder).mkdir()
-    agent = 'role = "clerk"\ntools = ["mail.list"]\n[model]\nwire = "anthropic"\nname = "claude-sonnet-4-5"\n'
-    (tmp_path / "agents" / "clerk.toml").write_text(agent)
+    agent = 'role = "lector"\ntools = ["mail.list"]\n[model]\nwire = "anthropic"\nname = "claude-sonnet-4-5"\n'
+    (tmp_path / "agents" / "lector.toml").write_text(agent)
     policy = tmp_path / "policies" / "all.policy"
-    policy.write_text("role clerk {\n  permit llm.call\n  permit mail.list\n}\n")
+    policy.write_text("role lector {\n  permit llm.call\n  permit mail.list\n}\n")
     cases = tmp_path / "policies" / "all.cases.toml"
-    case = '[[case]]\nname = "no mail leaves"\nrole = "clerk"\naction = "mail.list"\nexpect = "{}"\n'
+    case = '[[case]]\nname = "no mail leaves"\nrole = "lector"\naction = "mail.list"\nexpect = "{}"\n'
     cases.write_text(case.format("deny"))
     before = await desk.answer("policy", "show")
     wrong = await desk.holdfast("apply", str(tmp_path))
@@ -368,7 +368,7 @@ async def test_a_policy_goes_along_with_the_agents_that_it_speaks_of(desk: Desk,
         changes = await applied(desk, tmp_path)
         assert {key: item["change"] for key, item in changes.items()} == {
             ("policy", "all"): "changed",
-            ("agent", "clerk"): "new",
+            ("agent", "lector"): "new",
         }
         assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
         shown = await desk.answer("policy", "show")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +33,18 @@ LINES = (
 )
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for sockets, whose paths may have 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="hf-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.timeout(300)
-def test_the_demo_is_as_it_should_be_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    environment = {**clean_environment(), "TMPDIR": str(tmp_path)}
-    tmp_path.chmod(0o755)
+def test_the_demo_is_as_it_should_be_and_leaves_nothing_behind(short_folder: Path) -> None:
+    environment = {**clean_environment(), "TMPDIR": str(short_folder)}
     done = subprocess.run(
         [sys.executable, "-m", "demo.refund_desk", "--yes"],
         cwd=ROOT,
@@ -51,7 +62,7 @@ def test_the_demo_is_as_it_should_be_and_leaves_nothing_behind(tmp_path: Path) -
     assert len(marks) >= 20
     assert set(marks) == {"✓"}
     assert "\x1b[" not in done.stdout, "colours in a pipe"
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_folder.iterdir()) == []
 
 
 @pytest.mark.timeout(60)

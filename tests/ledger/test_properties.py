@@ -339,8 +339,7 @@ async def test_whatever_many_do_at_once_and_whoever_dies_the_books_are_right(
     await tenant.cap("tenant", limit)
     await tenant.cap("user", 5, unit="slots")
     await asyncio.gather(*(crowd.work(worker, plan) for worker, plan in enumerate(plans)))
-    for role in ("governor", "broker", "executor"):  # whoever comes next gets no connection that was killed here
-        await database.engine(role).dispose()
+    await database.leave()  # whoever comes next gets no connection that was killed here
     committed = await database.fetch("SELECT hold_id FROM holds WHERE tenant_id = $1", tenant.tenant_id)
     await check_books(tenant, {row["hold_id"]: _actual(row["hold_id"]) for row in committed})
     await _check_answers(crowd)

@@ -357,7 +357,6 @@ async def test_a_superseded_question_is_withdrawn(tenant: Tenant) -> None:
     run = await tenant.run()
     request = approval_request(tenant)
     await tenant.reserve(run, evaluated=ASK, approval=request)
-    await tenant.consent(request)
     assert (await tenant.reserve(run, argument="y")).verdict == "allow"
     expired = "SELECT expires_at <= now() FROM approvals WHERE approval_id = $1"
     assert await tenant.database.value(expired, request.approval_id)

@@ -335,8 +335,7 @@ async def test_whatever_many_do_while_hours_pass_the_books_are_right(
     await limit(tenant, first, window="1h", kind="user")
     await tenant.cap("role", 10**6)
     await asyncio.gather(*(crowd.work(plan) for plan in plans))
-    for role in ("governor", "broker", "executor"):  # whoever comes next gets no connection that was killed here
-        await database.engine(role).dispose()
+    await database.leave()  # whoever comes next gets no connection that was killed here
     rows = await database.fetch("SELECT hold_id FROM holds WHERE tenant_id = $1", tenant.tenant_id)
     crowd.holds = [row["hold_id"] for row in rows]
     actual = {hold_id: cost_of(hold_id) for hold_id in crowd.holds}

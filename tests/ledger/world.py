@@ -74,6 +74,18 @@ class Database:
             self.ledgers[role] = Ledger(self.engine(role))
         return self.ledgers[role]
 
+    async def leave(self) -> None:
+        """Closes the connections of those who decide, and waits until none of theirs is at work any more.
+
+        One that was killed in the middle of its commit may still end it after its caller was told of its death.
+        """
+        for role in (roles := ("governor", "broker", "executor")):
+            await self.engine(role).dispose()
+        names = [f"holdfast-test-{role}" for role in roles]
+        async with asyncio.timeout(60):
+            while await self.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = ANY($1)", names):
+                await asyncio.sleep(0.02)
+
     async def fetch(self, sql: str, *arguments: object) -> list[Record]:
         return list(await self.superuser.fetch(sql, *arguments))
 

@@ -30,7 +30,7 @@ from holdfast_verdict.canonical import JsonValue
 from tests.tools.raw_server import raw_server
 
 from .captured import permit_of
-from .harness import Rig, Run, Tenant, call, mail, refund, running_rig, say, task
+from .harness import Rig, Run, Tenant, call, mail, refund, running_rig, say, task, until
 from .test_lease import stolen_lease
 
 PROCESSES = ("api", "governor", "executor", "provider")
@@ -207,6 +207,11 @@ def lines_of(rig: Rig) -> list[dict[str, Any]]:
     return lines
 
 
+async def waited_for(rig: Rig, asked: str) -> bool:
+    """Whether the log has the request that waited for a run."""
+    return any("/wait" in line and asked in line for line in rig.log("api").splitlines())
+
+
 def check_ids(lines: list[dict[str, Any]], tenant: Tenant, good: Run, asked: str) -> None:
     """The lines about a run name it, its tenant and its steps, in every process that had to do with it."""
     of_run = [line for line in lines if line.get("run_id") == str(good.run_id)]
@@ -238,6 +243,9 @@ async def test_no_log_of_any_process_says_a_secret_and_each_line_names_its_run(t
     good = await a_good_run(rig, tenant, words, inbox)
     await failing_runs(rig, tenant, words)
     asked = await bad_requests(rig, tenant, words)
+    await until(
+        lambda: waited_for(rig, asked), what="the line of a request that was answered before"
+    )  # a line is written after its answer is sent
     logs = {path.name: path.read_text(encoding="utf-8") for path in rig.stack.folder.logs.glob("*.log*")}
     assert {name.partition(".")[0].partition("-")[0] for name in logs} >= {*PROCESSES, *SERVERS}
     said = [

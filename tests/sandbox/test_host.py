@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -249,7 +250,7 @@ def _as_ordinary_account(tmp_path: Path) -> subprocess.CompletedProcess[str]:
     for room in ("sandbox", "holdfast"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     for path in [tmp_path, *tmp_path.parents]:
-        if path.is_relative_to(tmp_path.parents[1]) and path.stat().st_uid == os.getuid():
+        if Path(tempfile.gettempdir()) in path.parents and path.stat().st_uid == os.getuid():
             path.chmod(0o755)
     for path in tmp_path.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
