@@ -8,7 +8,7 @@ SHELL := /bin/sh
 UV := $(shell command -v uv 2>/dev/null || printf .uv/bin/uv)
 RUN := $(UV) run --no-sync
 # How many processes run the tests. Each starts servers of its own; tests/spread.py says which tests stay together.
-PROCESSES ?= 1
+PROCESSES ?= 2
 
 # $(call step,what,command): shows what is done and how long it took; the first failure ends everything.
 define step
@@ -55,7 +55,7 @@ imports: setup ## Check the direction of imports
 docs: setup ## Build the documentation's site into site/, strictly
 	$(call step,mkdocs,NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict)
 
-pytest: setup ## Run all tests, on real parts (PROCESSES=2 runs them in two processes)
+pytest: setup ## Run all tests, on real parts (PROCESSES=1 runs them in one process)
 	$(call step,find or bring Temporal,$(RUN) python -m cli.stack.temporal)
 	$(call step,pytest,$(RUN) pytest $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) )$(ARGS))
 

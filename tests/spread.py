@@ -1,4 +1,4 @@
-"""A pytest plugin: how tests are spread where several processes run them (`pytest -n 2`, or `make test PROCESSES=2`).
+"""A pytest plugin: how tests are spread where several processes run them (`pytest -n 2`, or as `make test` does).
 
 Each process starts the servers that its tests ask for. The tests of a folder that shares servers stay together, so that these are
 started once; elsewhere the tests of a file do. What takes longest begins first, so that no process is left alone with it.
