@@ -27,10 +27,8 @@ async def limit(
 async def pass_hours(tenant: Tenant, hours: int) -> None:
     """Moves every bucket that many hours into the past, as if time had passed."""
     async with tenant.database.superuser.acquire() as connection, connection.transaction():
-        await connection.fetch(
-            "SELECT 1 FROM caps WHERE tenant_id = $1 AND rolling_hours IS NOT NULL ORDER BY cap_id FOR NO KEY UPDATE",
-            tenant.tenant_id,
-        )
+        # the whole table: to lock the rows that are seen lets a bucket begin that is not, and which then stays where it is
+        await connection.execute("LOCK TABLE caps IN EXCLUSIVE MODE")
         rows = await connection.fetch(
             "SELECT cap_id FROM caps WHERE tenant_id = $1 AND rolling_hours IS NOT NULL ORDER BY starts_at",
             tenant.tenant_id,
