@@ -50,14 +50,14 @@ def read_action(action: object) -> Action:
         return Action(_name_of(value), value["args"], hashlib.sha256(canonical).digest(), True, {})
     try:
         value, canonical = action.value, action.canonical  # type: ignore[attr-defined]  # whatever is none is malformed
-        whole = orjson.dumps(value, option=_STRICT) == canonical and hashlib.sha256(canonical).digest() == action.digest  # type: ignore[attr-defined]
-        name, external = action.name, action.external  # type: ignore[attr-defined]
+        name, external, digest = action.name, action.external, action.digest  # type: ignore[attr-defined]  # as above
+        whole = orjson.dumps(value, option=_STRICT) == canonical and hashlib.sha256(canonical).digest() == digest
         yields, parameters = getattr(action, "yields", {}), getattr(action, "parameters", None)
     except (AttributeError, TypeError):
         raise Malformed("this is no canonical action") from None
     if not whole or _name_of(value) != name:
         raise Malformed("the action was altered after it got its canonical form")
-    return Action(name, value["args"], action.digest, external is not False, yields, parameters)  # type: ignore[attr-defined]
+    return Action(name, value["args"], digest, external is not False, yields, parameters)
 
 
 def _name_of(value: object) -> str:

@@ -173,6 +173,6 @@ def facts_from_json(value: object) -> Facts:
     if unknown := members.keys() - _READERS.keys():
         raise FactsMalformed(f"facts have no {', '.join(sorted(unknown))}")
     try:
-        return Facts(**{name: _READERS[name](member) for name, member in members.items()})  # type: ignore[arg-type]
+        return Facts(**{name: _READERS[name](member) for name, member in members.items()})  # type: ignore[arg-type]  # by name
     except (TypeError, AttributeError, OriginInvalid) as error:
         raise FactsMalformed(f"facts have a member of another form: {error}") from None

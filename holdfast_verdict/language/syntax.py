@@ -84,7 +84,7 @@ class Members:
     at: Span
 
 
-Matchers = Union[Members, Call, Name]  # noqa: UP007
+Matchers = Union[Members, Call, Name]  # noqa: UP007 (as `Value`)
 
 
 # --- conditions
@@ -203,7 +203,7 @@ class TimeIn:
     at: Span
 
 
-Condition = Union[  # noqa: UP007
+Condition = Union[  # noqa: UP007 (as `Value`)
     Joined, Negated, Comparison, Membership, State, Between, Quantified, Provenance, RunHas, Released, TimeIn
 ]
 
@@ -406,7 +406,7 @@ class Invariant:
     at: Span
 
 
-Statement = Union[Permit, Forbid, Limit, GateStatement, LabelStatement, Invariant, AtMost, Total]  # noqa: UP007
+Statement = Union[Permit, Forbid, Limit, GateStatement, LabelStatement, Invariant, AtMost, Total]  # noqa: UP007 (as `Value`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +455,7 @@ class ActionStatement:
     at: Span
 
 
-Item = Union[Role, SetStatement, ActionStatement, Statement]  # noqa: UP007
+Item = Union[Role, SetStatement, ActionStatement, Statement]  # noqa: UP007 (as `Value`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,8 @@ class Index:
             parts: Whether also as a part of longer words and names; otherwise the first owner of a whole one is enough.
         """
         found = Found()
-        inner = words[1:-1] if parts and len(words) > 2 and not all(map(self.has, (words[0], words[-1]))) else words  # noqa: PLR2004
+        middle = words[1:-1]
+        inner = middle if parts and middle and not all(map(self.has, (words[0], words[-1]))) else words
         for block in self._holding(inner):
             if block.owner in found.whole:
                 continue

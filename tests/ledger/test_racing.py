@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -46,10 +47,10 @@ async def test_what_is_returned_is_granted_again_and_never_twice(tenant: Tenant)
     actual = {}
     granted = 0
 
-    async def work(run: object) -> None:
+    async def work(run: UUID) -> None:
         nonlocal granted
         for step in range(4):
-            decision = await tenant.reserve(run, step, amounts={"nano_usd": 20, "slots": 1, "calls": 1})  # type: ignore[arg-type]
+            decision = await tenant.reserve(run, step, amounts={"nano_usd": 20, "slots": 1, "calls": 1})
             if decision.hold_id is None:
                 continue
             granted += 1

@@ -109,8 +109,8 @@ def tried(name: str, arguments: Any) -> Any:
         action = CATALOGUE.action(name, arguments)
     except ActionRefused as refusal:
         assert refusal.code in CODES.keys() | {"action.unknown"}  # noqa: PT017 (what is raised is what is tested)
-        assert refusal.remedy  # noqa: PT017
-        assert str(refusal).isprintable()  # noqa: PT017
+        assert refusal.remedy  # noqa: PT017 (as above)
+        assert str(refusal).isprintable()  # noqa: PT017 (as above)
         return None
     assert CATALOGUE.action(name, action.arguments()) == action
     assert action.canonical == rfc8785.dumps(json.loads(action.canonical))

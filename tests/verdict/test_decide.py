@@ -139,7 +139,8 @@ def _truncations(value: JsonValue) -> list[JsonValue]:
 
 def test_no_truncated_action_is_allowed() -> None:
     assert decide(PINNED, MAIL).verdict == "allow"
-    truncated = [less for less in _truncations(MAIL) if less != {**MAIL, "args": {**MAIL["args"], "to": ["@acme.com"]}}]  # type: ignore[dict-item]
+    without_mailbox = {**MAIL, "args": {**MAIL["args"], "to": ["@acme.com"]}}  # type: ignore[dict-item]  # its "args" is an object
+    truncated = [less for less in _truncations(MAIL) if less != without_mailbox]
     assert len(truncated) > 10
     for action in truncated:
         verdict = decide(PINNED, action)  # type: ignore[arg-type]  # the attack

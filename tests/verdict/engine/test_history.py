@@ -42,7 +42,7 @@ def requires(**members: object) -> Policy:
         rule("permit"),
         rule("forbid", when=["not", ["happened", "w"]], code="policy.invariant"),
         watches=[
-            watch(actions="tell", event="succeeded", keep="last", window_ms=HOUR, doubt=False, **members)  # type: ignore[arg-type]
+            watch(actions="tell", event="succeeded", keep="last", window_ms=HOUR, doubt=False, **members)  # type: ignore[arg-type]  # of `watch`
         ],
     )
 
@@ -51,7 +51,7 @@ def after(event: str = "succeeded", *, doubt: bool = True, **members: object) ->
     return policy(
         rule("permit"),
         rule("forbid", when=["happened", "w"], code="policy.invariant"),
-        watches=[watch(actions="read", event=event, keep="last", doubt=doubt, **members)],  # type: ignore[arg-type]
+        watches=[watch(actions="read", event=event, keep="last", doubt=doubt, **members)],  # type: ignore[arg-type]  # of `watch`
     )
 
 
@@ -205,7 +205,7 @@ def sums(most: int, **members: object) -> Policy:
     return policy(
         rule("permit"),
         rule("forbid", when=["not", ["sum<=", "w", AMOUNT, most]], code="policy.invariant"),
-        watches=[watch(keep="sum", of=AMOUNT, window_ms=HOUR, **members)],  # type: ignore[arg-type]
+        watches=[watch(keep="sum", of=AMOUNT, window_ms=HOUR, **members)],  # type: ignore[arg-type]  # of `watch`
     )
 
 
