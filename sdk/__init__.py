@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk.approvals import Approval, ApprovalLink, ApprovalToken, Signer
+    from sdk.approvals import Approval, ApprovalLink, ApprovalToken, Release, Signer
     from sdk.client import Holdfast
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
     from sdk.policies import Policies, PolicyActivation, PolicyText, PolicyVersion, ShadowReport
@@ -75,6 +75,7 @@ __all__ = [
     "PolicyText",
     "PolicyVersion",
     "Project",
+    "Release",
     "Role",
     "Run",
     "RunInput",

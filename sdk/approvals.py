@@ -96,8 +96,22 @@ class Signer:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of what a run had read under a label when it was made; rules say which of the roles count."""
+
+    release_id: str
+    run_id: str
+    label: str
+    released_by: str
+    roles: list[str]
+    reason: str
+    decision_id: str
+    created_at: datetime
+
+
 class ApprovalCalls:
-    """What the client can do with approvals."""
+    """What the client can do with approvals, and with releases of labels."""
 
     _transport: Transport
 
@@ -178,3 +192,12 @@ class ApprovalCalls:
     def revoke_signer(self, name: str) -> None:
         """Revokes a signer at once."""
         self._transport.request("DELETE", f"/v1/signers/{name}")
+
+    def release(self, run_id: str, label: str, *, reason: str) -> Release:
+        """Releases what a run has read so far under a label, for rules that say `released by role(…)`."""
+        path, body = f"/v1/runs/{run_id}/releases", {"label": label, "reason": reason}
+        return read_answer(Release, self._transport.request("POST", path, body=body, repeatable=False))
+
+    def releases(self, run_id: str) -> list[Release]:
+        """Returns the newest releases of a run."""
+        return self._list(Release, f"/v1/runs/{run_id}/releases", {}, 200)

@@ -47,6 +47,13 @@ CODES: Final = (
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(
+        "label.released",
+        (Place.DECISION,),
+        "Somebody has released what a run had read under a label.",
+        NOTHING,
+        verdict="allow",
+    ),
+    Code(
         "hold.resolved",
         (Place.DECISION,),
         "A person said what became of an action whose outcome was unknown.",

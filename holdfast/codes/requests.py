@@ -108,6 +108,13 @@ CODES: Final = (
         verdict="deny",
     ),
     Code(
+        "release.not_eligible",
+        (Place.API,),
+        "Who releases what a run has read has started it.",
+        "Let somebody else of the role that the rule names release it.",
+        status=403,
+    ),
+    Code(
         "approval.decided",
         (Place.API, Place.RESULT),
         "Somebody has decided otherwise before.",

@@ -95,6 +95,7 @@ def evaluate(
             now_ms=int(run.now.timestamp() * 1000),
             zones=local_times(policy.zones, run.now) if policy.zones else {},
             labels=past.labels,
+            released=past.releases,
             sources=past.sources,
             history=past.history,
             usage=past.usage,

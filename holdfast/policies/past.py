@@ -22,10 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
 from holdfast.policies.deeds import Deed, events_of, is_in, used_of
+from holdfast.policies.releases import released
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.context import Context
-from holdfast_verdict.engine.facts import Facts, HistoryFacts
+from holdfast_verdict.engine.facts import Facts, HistoryFacts, Release
 from holdfast_verdict.engine.history import History
 from holdfast_verdict.engine.labels import Yields, yields_of
 from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of, speaks_of
@@ -82,6 +83,7 @@ class Asks:
         wide: Watches of the history of more than the run that are asked, by id.
         counted: Whether the action counts for decisions of other runs.
         labels: Whether the run's labels are asked.
+        releases: Whether it is asked who has released a label.
         sources: Whether it is asked where values come from.
         limits: The limits that speak of it.
     """
@@ -90,6 +92,7 @@ class Asks:
     wide: frozenset[str]
     counted: bool
     labels: bool
+    releases: bool
     sources: bool
     limits: tuple[CompiledRule, ...]
 
@@ -101,7 +104,9 @@ class Asks:
     @property
     def anything(self) -> bool:
         """Whether anything is asked."""
-        return bool(self.own or self.wide or self.counted or self.labels or self.sources or self.limits)
+        return bool(
+            self.own or self.wide or self.counted or self.labels or self.releases or self.sources or self.limits
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class Past:
     Attributes:
         history: What the watches say.
         labels: The labels of what the run has read.
+        releases: Releases of everything that it has read under their label.
         sources: What it was told and has read.
         usage: What is used of limits, by the leg's key.
         head: Version of the tenant's history, if it has a part in the decision.
@@ -118,6 +124,7 @@ class Past:
 
     history: HistoryFacts | None = None
     labels: frozenset[str] | None = None
+    releases: tuple[Release, ...] = ()
     sources: Sources | None = None
     usage: dict[str, int] | None = None
     head: int | None = None
@@ -153,7 +160,7 @@ def asks_of(run: RunFacts, asked: CanonicalAction) -> Asks:
 
 def _asks_of(policy: Policy, plan: Plan | None, name: str, *, external: bool) -> Asks:
     if plan is None:
-        return Asks(False, frozenset(), False, False, False, ())
+        return Asks(False, frozenset(), False, False, False, False, ())
     rules = (*plan.forbids, *plan.permits, *plan.limits, *plan.gates)
     nodes = [node for rule in rules for node in _nodes(rule.rule.when)]
     operators = {node[0] for node in nodes}
@@ -164,7 +171,13 @@ def _asks_of(policy: Policy, plan: Plan | None, name: str, *, external: bool) ->
         watch.scope != "run" and speaks_of(watch.actions, name, external=external) for watch in policy.watches
     )
     return Asks(
-        bool(watches - wide), wide, counted, "run_has" in operators, not operators.isdisjoint(_SOURCES), plan.limits
+        own=bool(watches - wide),
+        wide=wide,
+        counted=counted,
+        labels="run_has" in operators,
+        releases="released" in operators,
+        sources=not operators.isdisjoint(_SOURCES),
+        limits=plan.limits,
     )
 
 
@@ -201,6 +214,7 @@ async def read_past(
     return Past(
         _history(run, asked, asks, own, others, step) if asks.own or asks.wide else None,
         labels if asks.labels else None,
+        await released(connection, run.tenant_id, run.run_id, _readers(run, mine)) if asks.releases else (),
         sources,
         _usage(run, asks, own, others) if asks.limits else None,
         version,
@@ -286,7 +300,7 @@ def _yields(run: RunFacts, deeds: Iterable[Deed]) -> dict[str, Yields]:
     program = program_of(run.policy.policy)
     found: dict[str, dict[str, set[str]]] = {}
     for deed in deeds:
-        if deed.is_void and not deed.answered and not deed.went_out:
+        if not _has_read(deed):
             continue
         fields = found.setdefault(deed.name, {})
         for path, labels in _yields_of(run, program, deed):
@@ -295,6 +309,22 @@ def _yields(run: RunFacts, deeds: Iterable[Deed]) -> dict[str, Yields]:
         name: tuple((path, tuple(sorted(labels))) for path, labels in sorted(fields.items()))
         for name, fields in found.items()
     }
+
+
+def _readers(run: RunFacts, deeds: Iterable[Deed]) -> dict[str, list[Deed]]:
+    """Returns, by label, the actions by which something was or may be read under it."""
+    program = program_of(run.policy.policy)
+    found: dict[str, list[Deed]] = {}
+    for deed in deeds:
+        if _has_read(deed):
+            for label in {label for _, labels in _yields_of(run, program, deed) for label in labels}:
+                found.setdefault(label, []).append(deed)
+    return found
+
+
+def _has_read(deed: Deed) -> bool:
+    """Whether something was read, or may be."""
+    return not deed.is_void or deed.answered or deed.went_out
 
 
 def _yields_of(run: RunFacts, program: Program, deed: Deed) -> Yields:

@@ -32,6 +32,7 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "delegate_approval": {"to": "somebody"},
     "withdraw_approval": {},
     "add_signer": {"name": "ours", "public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="},
+    "make_release": {"label": "secret", "reason": "because"},
     "resolve_hold": {"happened": False, "reason": "because"},
     "lift_stop": {"reason": "because"},
 }
@@ -110,6 +111,7 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         "approval_delegations",
         "approval_links",
         "signers",
+        "releases",
         "holds",
         "api_keys",
         "timeline_events",

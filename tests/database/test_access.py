@@ -120,6 +120,7 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO approval_delegations VALUES ($1, $2, 1, $3, 'x', $3, 'x', '{}', '')", (approval, user)),
         ("INSERT INTO approval_links VALUES ($1, sha256($2), $3, $4, now(), now())", (mine.bytes, approval, user)),
         ("INSERT INTO signers VALUES ($1, $2, 'x', sha256('x'), '', 'x')", (new_id(),)),
+        ("INSERT INTO releases VALUES ($1, $2, $3, 'secret', 'x', '{}', 'x', $2, '{}')", (new_id(), run)),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
     ):  # fmt: skip
         await tenant.database.execute(statement, mine, *arguments)
