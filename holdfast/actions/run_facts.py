@@ -33,8 +33,8 @@ _LOCATE = text("SELECT locate_run(:run_id)")
 
 _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
-           r.agent_name, r.agent_version, r.role_name, r.role_version, r.status, r.tools, r.ended_at, r.deadline_at, r.history_version,
-           r.timeline_seq, r.budget_hold_id, clock_timestamp() AS now,
+           r.agent_name, r.agent_version, r.role_name, r.role_version, r.user_roles, r.status, r.tools, r.ended_at, r.deadline_at,
+           r.history_version, r.timeline_seq, r.budget_hold_id, clock_timestamp() AS now,
            (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
     FROM runs r
     JOIN tenants t ON t.tenant_id = r.tenant_id
@@ -83,6 +83,7 @@ class RunFacts:
     user: str
     agent_name: str
     role: str
+    user_roles: tuple[str, ...] | None
     status: str
     ended: bool
     deadline_at: datetime
@@ -96,9 +97,11 @@ class RunFacts:
     policy: RunPolicy
 
     @property
-    def principal(self) -> dict[str, str]:
-        """Who acts, by name, as rules see it."""
+    def principal(self) -> dict[str, object]:
+        """Who acts, by name, as rules see it; with the roles of the key that started the run, where they were kept."""
+        roles: dict[str, object] = {} if self.user_roles is None else {"roles": list(self.user_roles)}
         return {
+            **roles,
             "tenant": self.tenant,
             "project": self.project,
             "user": self.user,
@@ -162,6 +165,7 @@ class RunReader:
             user=row.user_name,
             agent_name=row.agent_name,
             role=row.role_name,
+            user_roles=None if row.user_roles is None else tuple(row.user_roles),
             status=row.status,
             ended=row.ended_at is not None,
             deadline_at=row.deadline_at,

@@ -282,7 +282,7 @@ def _usage(run: RunFacts, asks: Asks, own: Sequence[Deed], others: Sequence[Deed
         limit = compiled.rule.limit
         assert limit is not None  # it is one
         scope = run.principal.get(limit.per)
-        if scope is None:
+        if not isinstance(scope, str):
             continue
         deeds = own if limit.per == "run" else others
         counted = [deed for deed in deeds if is_in(deed, limit, run)]

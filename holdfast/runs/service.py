@@ -47,9 +47,9 @@ INPUTS_MAX = 5_000
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
-                      parent_run_id, follows_latest, deadline_at)
+                      user_roles, parent_run_id, follows_latest, deadline_at)
     VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
-            CAST(:tools AS jsonb), :parent_run_id, :follows_latest,
+            CAST(:tools AS jsonb), :user_roles, :parent_run_id, :follows_latest,
             least(now() + CAST(:deadline_s AS bigint) * interval '1 second',
                   (SELECT p.deadline_at FROM runs p WHERE p.tenant_id = :tenant_id AND p.run_id = :parent_run_id)))
     RETURNING created_at, deadline_at, policy_id, follows_latest
@@ -409,6 +409,7 @@ async def _admit(
                 "role_name": prepared.role.name,
                 "role_version": prepared.role.version,
                 "tools": orjson.dumps(pins(prepared.tools)).decode(),
+                "user_roles": sorted(principal.roles),
                 "deadline_s": prepared.deadline_s,
                 "parent_run_id": request.parent_run_id,
                 "follows_latest": request.follows_latest,

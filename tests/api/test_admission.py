@@ -252,3 +252,10 @@ async def test_an_agents_key_sees_only_its_users_runs(tenant: Tenant) -> None:
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("GET", "/wait")):
         problem(await machine.request(method, f"/v1/runs/{foreign}{path}"), 404, "resource.not_found")
     problem(await machine.get("/v1/decisions"), 403, "auth.not_permitted")
+
+
+async def test_a_run_keeps_the_roles_of_the_key_that_started_it(world: World, tenant: Tenant) -> None:
+    trainee = await tenant.as_user("tina", "agent", "trainee")
+    run = (await trainee.post("/v1/runs", json={"agent": "desk", "input": "hello"})).json()["run_id"]
+    [row] = await world.fetch("SELECT user_roles FROM runs WHERE run_id = $1", run)
+    assert row["user_roles"] == ["agent", "trainee"]

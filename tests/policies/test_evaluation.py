@@ -24,7 +24,7 @@ from holdfast_verdict.record import policy_part_a
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)  # a Monday, eleven o'clock in Berlin
 
 
-def run(source: str) -> RunFacts:
+def run(source: str, user_roles: tuple[str, ...] | None = None) -> RunFacts:
     """Returns a run that is decided by a policy."""
     policy = compile_policy(source)
     return RunFacts(
@@ -37,6 +37,7 @@ def run(source: str) -> RunFacts:
         user="ann",
         agent_name="helper",
         role="clerk",
+        user_roles=user_roles,
         status="running",
         ended=False,
         deadline_at=NOW,
@@ -128,6 +129,19 @@ def test_time_is_the_runs_and_a_zone_that_nobody_knows_permits_nothing() -> None
         assert evaluate(run(source), call("mail.send")).verdict.allowed is allowed
     source = 'role clerk { permit mail.send where time in "Nowhere/Atlantis" between 00:00 and 24:00 }'
     assert evaluate(run(source), call("mail.send")).verdict.code == "facts.missing"
+
+
+@pytest.mark.parametrize(
+    ("roles", "verdict"), [(("agent", "trainee"), "deny"), (("agent",), "allow"), ((), "allow"), (None, "deny")]
+)
+def test_the_roles_of_who_started_the_run_count_and_unknown_ones_allow_nothing(
+    roles: tuple[str, ...] | None, verdict: str
+) -> None:
+    source = 'role clerk { permit tools }\nforbid mail.send when principal.roles contains "trainee"'
+    told = evaluate(run(source, roles), call("mail.send"))
+    assert told.verdict.verdict == verdict
+    assert evaluate(run(source, roles), call("b")).verdict.allowed, "only of mail it is asked"
+    assert (roles is not None) is ('"roles":' in orjson.dumps(record_of(told)).decode())
 
 
 def test_what_a_tool_says_of_its_boundary_counts() -> None:
