@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 import structlog
 import uvloop
@@ -15,6 +16,8 @@ import uvloop
 from holdfast.errors import HoldfastError
 
 log = structlog.get_logger("process")
+
+_OBJECTS_A_COLLECTION: Final = 20_000
 
 
 class Part(Protocol):
@@ -41,6 +44,17 @@ async def stop_signal() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def spare_collector() -> None:
+    """Has the garbage collector pass over what a process begins with, and look less often at the rest.
+
+    Modules and their classes are never garbage, and nearly all that a request makes is gone with its last reference. As Python has it,
+    a governor under load spends a ninth of its processor time on looking for cycles that are not there.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_A_COLLECTION)
+
+
 async def run_until_stopped(*parts: Part) -> int:
     """Runs parts until a signal to stop, or until one of them ends; all have ended then.
 
@@ -49,6 +63,7 @@ async def run_until_stopped(*parts: Part) -> int:
     Returns:
         The process's exit code: 0 if a signal asked for the end.
     """
+    spare_collector()
     stopping = asyncio.create_task(stop_signal())
     tasks = [asyncio.create_task(part.run()) for part in parts]
     await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)

@@ -29,6 +29,7 @@ from holdfast.database.engine import create_engine
 from holdfast.ledger.executions import Executions
 from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import Decision, FactsChanged, OutcomeView, Reservation
+from workers.process import spare_collector
 
 Side = Literal["ours", "naive"]
 What = Literal["reserve", "settle", "pairs", "whole"]
@@ -235,6 +236,7 @@ async def _main() -> None:
         answers.write(orjson.dumps(value) + b"\n")
         answers.flush()
 
+    spare_collector()  # as every worker does
     job = Job(**orjson.loads(await line()))
     parts, workers = await _prepare(job)
     rounds = _Rounds(parts, workers)

@@ -29,7 +29,8 @@ QUEUE_MAX: Final = 10_000
 LANES: Final = 2
 _TRIES_MAX: Final = 3
 _PARTS: Final = 3
-_PART_MIN: Final = 32
+_PART_MIN: Final = 64
+"""Of fewer than these, all go at once: a batch costs as much as some twenty members before it does anything for one of them."""
 _AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 # SQLAlchemy only connects here: its errors are of servers that start or stop, and of a pool that has no connection left
 _NOT_NOW: Final = (TimeoutError, SQLAlchemyError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)
