@@ -71,6 +71,7 @@ async def record_candidate(
     *,
     estimate: Estimate | None,
     refusal: Refusal | None,
+    waits: bool,
 ) -> None:
     """Asks the candidate, and keeps its verdict beside the one that holds, which is made and stays as it is.
 
@@ -83,10 +84,13 @@ async def record_candidate(
         decision: What came of it.
         estimate: What the action may cost at worst.
         refusal: What stands against it whatever a policy says.
+        waits: Whether whoever asks can wait for a consent.
     """
     if candidate is None or decision.decision_id != reservation.decision_id:
         return
-    would = evaluate(candidate.run, action, estimate=estimate, refusal=refusal, past=candidate.past).verdict
+    would = evaluate(
+        candidate.run, action, estimate=estimate, refusal=refusal, past=candidate.past, waits=waits
+    ).verdict
     was = reservation.evaluated
     looked = ShadowVerdict(
         decision_id=decision.decision_id,

@@ -37,23 +37,30 @@ def used_at_most(elapsed_s: float, memory_bytes: int) -> dict[str, JsonValue]:
     return {"cpu_ms": elapsed_ms + _STARTUP_CPU_MS, "wall_ms": elapsed_ms, "memory_bytes": memory_bytes}
 
 
-def outcome_of(result: Result, files: Sequence[Mapping[str, JsonValue]], refused: Mapping[str, str]) -> OutcomeView:
+def outcome_of(
+    result: Result,
+    files: Sequence[Mapping[str, JsonValue]],
+    refused: Mapping[str, str],
+    called: Mapping[str, JsonValue],
+) -> OutcomeView:
     """Returns the outcome of a job that has ended, by itself or not.
 
     Args:
         result: What came of it.
         files: Its files that were kept: name, size, digest.
         refused: Its files that were not, with why.
+        called: What it has called, by tool: how many calls were done, refused or not answered.
     """
     ok = result.exit_status == 0 and result.killed is None
     code = "" if ok else FAILED if result.killed is None else KILLED
     stored: dict[str, JsonValue] = {
-        "content": _content(result, files, refused),
+        "content": _content(result, files, refused, called),
         "exit_status": result.exit_status,
         "killed": "" if result.killed is None else result.killed.sentence,
         "used": used_of(result),
         "files": [dict(file) for file in files],
         "refused": dict(refused),
+        "called": dict(called),
         "receipt": receipt_json(result.receipt),
     }
     return _view(code, "known", stored)
@@ -89,7 +96,12 @@ def _view(code: str, cost: str, stored: Mapping[str, JsonValue], *, retryable: b
     )
 
 
-def _content(result: Result, files: Sequence[Mapping[str, JsonValue]], refused: Mapping[str, str]) -> str:
+def _content(
+    result: Result,
+    files: Sequence[Mapping[str, JsonValue]],
+    refused: Mapping[str, str],
+    called: Mapping[str, JsonValue],
+) -> str:
     used = f"{ceil(result.wall_ms)} ms, {ceil(result.cpu_ms)} ms of CPU, {-(-result.memory_peak_bytes // _MIB)} MiB"
     lines = [f"exit status {result.exit_status} ({used})"]
     if result.killed is not None:
@@ -100,6 +112,12 @@ def _content(result: Result, files: Sequence[Mapping[str, JsonValue]], refused: 
     for name, output in (("stdout", result.stdout), ("stderr", result.stderr)):
         if output:
             lines.append(f"{name}:\n{_cut(printable(output)).rstrip()}")
+    # also of code that was ended early: whoever runs it again has to know what it has done already
+    for tool, counts in called.items():
+        assert isinstance(counts, Mapping)  # see `outcome_of`
+        lines.append(f"called {tool}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
+    if result.cut_off:
+        lines.append(f"its connection to the run was closed: {result.cut_off}")
     lines += [f"file {file['name']} ({file['size_bytes']} bytes)" for file in files]
     lines += [f"not kept: {name} ({why})" for name, why in refused.items()]
     return "\n".join(lines)

@@ -9,9 +9,11 @@ from typing import Final, cast
 from uuid import UUID
 
 from temporalio import activity
+from temporalio.client import Client
 
 from activities import code_answer, execution
 from activities.code_host import CodeHost
+from activities.code_requests import CodeRequests
 from activities.execution import Execution
 from activities.live_output import LiveOutput
 from holdfast.artefacts.objects import ArtefactLost, ObjectFolder
@@ -36,10 +38,16 @@ class CodeExec:
         host: Where code runs.
         objects: Where files come from and go to, or None.
         publisher: Gets what the code prints, as it prints.
+        client: The way to the run, of which code may ask for calls of its tools.
+        requests_max: How many requests one job may make.
     """
 
-    def __init__(self, host: CodeHost, objects: ObjectFolder | None, publisher: Publisher) -> None:
+    def __init__(
+        self, host: CodeHost, objects: ObjectFolder | None, publisher: Publisher, client: Client, requests_max: int
+    ) -> None:
         self._host = host
+        self._client = client
+        self._requests_max = requests_max
         self._objects = objects
         self._publisher = publisher
 
@@ -88,8 +96,16 @@ class CodeExec:
             CancelledError: It was cancelled, and its outcome is stored.
         """
         began = time.monotonic()
+        requests = CodeRequests(
+            self._client,
+            self._publisher,
+            current.permit,
+            current.lease,
+            requests_max=self._requests_max,
+            timeout_ms=job.limits.wall_ms,
+        )
         async with LiveOutput(self._publisher, current.permit) as live:
-            running = asyncio.create_task(sandbox.submit(job, on_output=live.take))
+            running = asyncio.create_task(sandbox.submit(job, act=requests.act, on_output=live.take))
             try:
                 result = await asyncio.shield(running)
             except asyncio.CancelledError:
@@ -103,17 +119,17 @@ class CodeExec:
                 await self._host.forget(sandbox)
                 used = code_answer.used_at_most(time.monotonic() - began, job.limits.memory_bytes)
                 return code_answer.stopped(error.code, error.message, used, sandbox.receipt)
-        return await asyncio.to_thread(self._keep, UUID(current.permit.tenant_id), result)
+        return await asyncio.to_thread(self._keep, UUID(current.permit.tenant_id), result, requests.called)
 
     def _ended_early(self, running: asyncio.Task[Result], began: float, sandbox: Sandbox, job: Job) -> OutcomeView:
         """The run was cancelled, or its process stops: the job was ended, and what it can have used is paid (LAW 4)."""
         code = ExecutorStopped.code if execution.handed_back() else "run.cancelled"
         if not running.cancelled() and running.exception() is None:
-            return code_answer.outcome_of(running.result(), [], {})  # it ended just then
+            return code_answer.outcome_of(running.result(), [], {}, {})  # it ended just then
         used = code_answer.used_at_most(time.monotonic() - began, job.limits.memory_bytes)
         return code_answer.stopped(code, "the code was ended before it was done", used, sandbox.receipt)
 
-    def _keep(self, tenant_id: UUID, result: Result) -> OutcomeView:
+    def _keep(self, tenant_id: UUID, result: Result, called: Mapping[str, JsonValue]) -> OutcomeView:
         """Puts a job's files into object storage, before the outcome that names them is stored."""
         kept: list[Mapping[str, JsonValue]] = []
         refused = dict(result.refused)
@@ -128,4 +144,4 @@ class CodeExec:
                 refused[file.name] = error.strerror or "it cannot be kept"
                 continue
             kept.append({"name": file.name, "size_bytes": file.size_bytes, "sha256": sha256})
-        return code_answer.outcome_of(result, kept, refused)
+        return code_answer.outcome_of(result, kept, refused, called)

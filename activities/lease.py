@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from holdfast.errors import LeaseLost, Unavailable
+from holdfast.errors import HoldConflict, LeaseLost, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.ledger.executions import Executions
 from holdfast.ledger.types import OutcomeView
@@ -114,6 +114,26 @@ class Lease:
     async def vote(self) -> tuple[str, str]:
         """See `holdfast.ledger.executions.Executions.vote`."""
         return await self._ask(lambda: self._executions.vote(self._hold_id, self._token))
+
+    async def ask(self, number: int, kind: str, name: str, arguments: bytes, told: str) -> int:
+        """Writes down what the code that runs under this lease asks for; returns the event that says it, or 0.
+
+        Raises:
+            LeaseLost: It runs no longer, by PostgreSQL's clock.
+            HoldConflict: Something else was asked under that number.
+        """
+        status, seq = await self._ask(
+            lambda: self._executions.ask(self._hold_id, self._token, number, kind, name, arguments, told)
+        )
+        if status == "conflict":
+            raise HoldConflict(f"request {number} was another one before")
+        if status != "asked":
+            raise LeaseLost("the lease is lost: the run is not asked")
+        return seq
+
+    async def read_answer(self, number: int) -> tuple[bool, str, str] | None:
+        """See `holdfast.ledger.executions.Executions.read_answer`."""
+        return await self._ask(lambda: self._executions.read_answer(self._hold_id, self._token, number))
 
     async def _store(self, outcome: OutcomeView) -> None:
         await failpoint("outcome.before", self._kind)

@@ -116,6 +116,7 @@ class Reserve:
             decision,
             estimate=worst.estimate,
             refusal=worst.refusal,
+            waits=not request.action.code_hold_id,
         )
         await self._governor.poke(tenant_id, run_id, decision.timeline_seq)
         return self._reply(asked, request, decision)
@@ -145,7 +146,9 @@ class Reserve:
             except (ActionUnbuildable, TranscriptBroken, ValueError) as error:
                 action = _unbuildable(request.action, str(error))
             past = NOTHING_ASKED
-            proposed = bytes.fromhex(request.action.assistant) if action.kind == "tool.call" else None
+            # what code passes on may be anything that it was given, or made of it: nobody can tell where it comes from (LAW 7)
+            told = action.kind == "tool.call" and not request.action.code_hold_id
+            proposed = bytes.fromhex(request.action.assistant) if told else None
             if action.known and not action.malformed:
                 past = await read_past(connection, run, canonical(action), step=request.step, head=proposed)
             candidate = await read_candidate(connection, run, action, request, proposed)
@@ -155,7 +158,13 @@ class Reserve:
     def _reservation(self, asked: _Asked, request: ReserveRequest, worst: _Worst) -> Reservation:
         run, action = asked.run, asked.action
         evaluation = evaluate(
-            run, action, estimate=worst.estimate, approvals=asked.approvals, refusal=worst.refusal, past=asked.past
+            run,
+            action,
+            estimate=worst.estimate,
+            approvals=asked.approvals,
+            refusal=worst.refusal,
+            past=asked.past,
+            waits=not request.action.code_hold_id,
         )
         verdict = evaluation.verdict
         lease_ms = self._governor.lease_ms(action.kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -57,6 +58,10 @@ class Settle:
                     f"run {run_id} has no hold {request.hold_id}", type=NotFound.code, non_retryable=True
                 )
             answer = answer_of(hold, call_id)
+            if request.action.code_hold_id:
+                answer = replace(
+                    answer, content=None
+                )  # code asked for it: no transcript entry proposed it, so none answers it
             try:
                 state = await self._move(hold, request, answer)
             except FactsChanged:
@@ -75,7 +80,7 @@ class Settle:
         """Returns the hold, and under which id the model proposed the call."""
         async with transaction(self._governor.engine, tenant_id) as connection:
             hold = await read_hold(connection, tenant_id, UUID(request.hold_id))
-            if request.action.kind == "llm.call":
+            if request.action.kind == "llm.call" or request.action.code_hold_id:
                 return hold, ""
             entry = await read_one(connection, tenant_id, run_id, bytes.fromhex(request.action.assistant))
         return hold, proposed_call(entry, request.action.call_index)[0]

@@ -144,6 +144,26 @@ class HoldConflict(HoldfastError):
     status = 409
 
 
+class CallRefused(HoldfastError):
+    """The run has refused a call that code asked for; its code is the decision's, or that of the tool's failure."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # one class for the codes of all decisions and tools
+
+
+class CallsExhausted(HoldfastError):
+    """Code has asked its run for as much as a job may."""
+
+    code = "code.calls_exhausted"
+
+
+class CallUnanswered(HoldfastError):
+    """Nobody answers code any more: its run has ended, or its own time is over. What it asked for may have been done."""
+
+    code = "code.call_unanswered"
+
+
 class RunUnknown(HoldfastError):
     """A workflow runs that no admitted run stands behind (LAW 7)."""
 

@@ -209,6 +209,12 @@ class ExecutorSettings(CommonSettings):
     code_slots: int = Field(
         default=4, ge=0, description="runs of code of one executor at a time; 0 leaves them to sandbox hosts"
     )
+    code_requests_max: int = Field(
+        default=200,
+        ge=0,
+        le=1_000,
+        description="calls, emits and citations that one run of code may ask its run for; 0 allows none",
+    )
     sandbox_profile: Literal["full", "unprivileged"] = Field(
         default="full",
         description="`full` runs code behind every layer or not at all; `unprivileged` allows that jobs have no account and no "

@@ -57,7 +57,7 @@ def build_code_worker(
 ) -> Worker:
     """Builds the worker that runs code."""
     objects = None if settings.objects_folder is None else ObjectFolder(settings.objects_folder)
-    body = CodeExec(host, objects, publisher).execute_code
+    body = CodeExec(host, objects, publisher, client, settings.code_requests_max).execute_code
     return build_worker(client, broker, settings, names.CODE_QUEUE, body, max(settings.code_slots, 1))
 
 

@@ -10,6 +10,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.answer_code import CodeAnswers
 from activities.governor import Governor
 from activities.reserve import Reserve
 from activities.run_state import RunState
@@ -47,6 +48,7 @@ def build_worker(client: Client, governor: Governor, shutdown_grace_ms: int) -> 
             state.verify_approval,
             state.mark_run,
             state.finish_run,
+            CodeAnswers(governor).answer_code,
         ],
         interceptors=workflow_code.interceptors(),
         # the gate's activities are local only: nothing may be dispatched to them through a task queue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from holdfast.contracts import names
-    from holdfast.contracts.gate import ActionRef, NewHead, ProposedCall, WriteRefusal
+    from holdfast.contracts.gate import ActionRef, CodeCall, NewHead, ProposedCall, WriteRefusal
     from holdfast.contracts.run import (
         AdoptInputs,
         ApprovalSignal,
@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         RunResult,
         StartRun,
     )
+    from workflows.code_calls import CodeCalls
     from workflows.governed_action import ActionResult, GovernedAction, Wakeups, call_local, cancel_requested, pause_for
 
 _STATUS = SearchAttributeKey.for_keyword(names.SEARCH_ATTRIBUTES["status"])
@@ -64,6 +65,7 @@ class AgentRun:
         self._answered = False
         self._paused = False
         self._paused_by = 0
+        self._code_calls = CodeCalls(self._perform_call, self._next_step, self._refusal_of_calls)
 
     @workflow.signal(name=names.SIGNAL_INPUT)
     def on_input(self, signal: InputSignal) -> None:
@@ -88,6 +90,16 @@ class AgentRun:
     def on_resolution(self, signal: ResolutionSignal) -> None:
         """Somebody may have settled an unknown outcome: whether they did, the hold says."""
         self._wakeups.resolutions.add(signal.hold_id)
+
+    @workflow.update(name=names.UPDATE_CODE_CALL)
+    async def on_code_call(self, call: CodeCall) -> bool:
+        """Running code asks for a call of a tool: whether it does, its request says. Says whether it is answered."""
+        return await self._code_calls.ask(call)
+
+    @on_code_call.validator
+    def check_code_call(self, call: CodeCall) -> None:
+        """Refuses what no running code asks for, without a trace in the history."""
+        self._code_calls.refuse_stranger(call)
 
     @workflow.run
     async def run(self, start: RawValue) -> RunResult:
@@ -203,11 +215,29 @@ class AgentRun:
         self._inputs_adopted = adopted_to
         return self._head != before
 
-    async def _perform(self, action: ActionRef) -> ActionResult:
+    def _next_step(self) -> int:
         self._step += 1
-        return await GovernedAction(
-            self._context, self._wakeups, self._step, action, self._stand_still_before_a_try
+        return self._step
+
+    async def _perform(self, action: ActionRef) -> ActionResult:
+        step = self._next_step()
+        serve = self._code_calls.serve if action.kind == "code.exec" else None
+        result = await GovernedAction(
+            self._context, self._wakeups, step, action, self._stand_still_before_a_try, serve=serve
         ).perform()
+        self._code_calls.forget(step)
+        return result
+
+    async def _perform_call(self, step: int, action: ActionRef, gone: Callable[[], bool]) -> ActionResult:
+        return await GovernedAction(
+            self._context, self._wakeups, step, action, self._stand_still_before_a_try, gone=gone
+        ).perform()
+
+    def _refusal_of_calls(self) -> str:
+        """Says why code may not call anything more; a run's last step stays for the model to say what came of it all."""
+        if self._steered_at > self._inputs_adopted:
+            return "run.steered"
+        return "run.max_steps" if self._step + 1 >= self._context.max_steps else ""
 
     async def _act(self, assistant: str, calls: Sequence[ProposedCall]) -> _End | None:
         """Takes the model's proposed calls in order; a steer makes it drop the rest."""

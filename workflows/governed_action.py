@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -62,12 +62,14 @@ class ActionResult:
         code: Why not.
         decision_id: The decision that denied it.
         settled: For `done` and `failed`, the settlement of the last try.
+        hold_id: For these, its hold.
     """
 
     state: Literal["done", "denied", "failed", "stopped"]
     code: str = ""
     decision_id: str = ""
     settled: SettleReply | None = None
+    hold_id: str = ""
 
 
 def cancel_requested() -> bool:
@@ -121,8 +123,24 @@ async def pause_for(seconds: float, until: Callable[[], bool] = lambda: False) -
         return
 
 
+Serve = Callable[
+    [int, str, workflow.ActivityHandle[Any]], Awaitable[None]
+]  # Any: what an execution returns says nothing
+"""Does what an action asks of the run while it executes, until it has ended: its step, its hold, its execution."""
+
+
 class GovernedAction:
-    """Takes one action of a run through the gate."""
+    """Takes one action of a run through the gate.
+
+    Args:
+        context: What is known of the run.
+        wakeups: What signals have brought.
+        step: Number of the action.
+        action: The action.
+        stand_still: Waits while the run is paused.
+        serve: Serves the action while it executes, if it asks for anything.
+        gone: Whether nobody waits for the action any more: then nothing new begins.
+    """
 
     def __init__(
         self,
@@ -131,12 +149,17 @@ class GovernedAction:
         step: int,
         action: ActionRef,
         stand_still: Callable[[], Awaitable[None]],
+        *,
+        serve: Serve | None = None,
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:
         self._context = context
         self._wakeups = wakeups
         self._step = step
         self._action = action
         self._stand_still = stand_still
+        self._serve = serve
+        self._gone = gone
         self._approval_id = ""
 
     def _out_of_time(self) -> bool:
@@ -144,6 +167,9 @@ class GovernedAction:
 
     def _stopped(self) -> bool:
         return cancel_requested() or self._out_of_time()
+
+    def _may_not_begin(self) -> bool:
+        return self._stopped() or self._gone()
 
     def _remaining_s(self) -> float:
         return max(self._context.deadline_ms / 1000 - workflow.now().timestamp(), 0.001)
@@ -153,7 +179,7 @@ class GovernedAction:
         try_number, failures = 0, 0
         while True:
             await self._stand_still()
-            if self._stopped():
+            if self._may_not_begin():
                 break
             try_number += 1
             reply = await self._reserve(try_number)
@@ -171,18 +197,19 @@ class GovernedAction:
                     continue
                 return ActionResult("denied", code, reply.decision_id)
             refusal = ""
-            # cancelled or timed out while it was decided: settling voids the hold, for nothing has begun
-            if reply.verdict == "allow" and not self._stopped():
-                refusal = await self._execute(try_number, reply.permit)
+            # cancelled, timed out or given up while it was decided: settling voids the hold, for nothing has begun
+            if reply.verdict == "allow" and not self._may_not_begin():
+                refusal = await self._execute(try_number, reply.permit, reply.hold_id)
             settled = await self._settle(try_number, reply.hold_id)
             if settled.ok:
-                return ActionResult("done", settled=settled)
+                return ActionResult("done", settled=settled, hold_id=reply.hold_id)
             if refusal == ExecutorStopped.code and settled.retryable:
                 continue  # handed back by an executor that stops: no failure of the action, and others are there for it
             failures += 1
             if not settled.retryable or refusal in _LASTING or failures >= self._context.max_tries:
                 never_ran = refusal and settled.state == "voided"
-                return ActionResult("failed", refusal if never_ran else settled.error_code, settled=settled)
+                failed = refusal if never_ran else settled.error_code
+                return ActionResult("failed", failed, settled=settled, hold_id=reply.hold_id)
             await self._back_off(failures, settled.retry_after_ms)
         return ActionResult("stopped")
 
@@ -225,7 +252,7 @@ class GovernedAction:
             ):
                 return
 
-    async def _execute(self, try_number: int, permit: str) -> str:
+    async def _execute(self, try_number: int, permit: str, hold_id: str) -> str:
         """Runs the executing activity, once (rule 2). What came of it stands in PostgreSQL, not in its result.
 
         Returns:
@@ -253,6 +280,8 @@ class GovernedAction:
             summary=f"step {self._step} try {try_number}: {self._action.label}",
         )
         try:
+            if self._serve is not None:
+                await self._serve(self._step, hold_id, handle)
             await handle
         except ActivityError as error:
             refused = error.cause.type if isinstance(error.cause, ApplicationError) else None

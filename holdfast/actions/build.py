@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast import transcript
+from holdfast.actions import code_request
 from holdfast.actions.code_run import code_action
 from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
@@ -87,12 +88,14 @@ def model_action(request: ModelRequest, head: bytes) -> Action:
 
 
 async def proposed_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef, step: int) -> Action:
-    """Builds the `tool.call` or `code.exec` that a transcript entry proposes.
+    """Builds the `tool.call` or `code.exec` that a transcript entry proposes, or that running code asks for.
 
     Raises:
         ActionUnbuildable: The reference points at nothing.
         TranscriptBroken: The transcript does not hash to the reference's head.
     """
+    if reference.code_hold_id:
+        return await _called_action(connection, run, reference)
     entry = await read_one(connection, run.tenant_id, run.run_id, bytes.fromhex(reference.assistant))
     calls = entry.get("tool_calls")
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
@@ -104,6 +107,16 @@ async def proposed_action(connection: AsyncConnection, run: RunFacts, reference:
     if tool == CODE_EXEC:
         return await code_action(connection, run, step, call["arguments"], _text_digest(raw))
     return tool_action(run.agent, run.tools, tool, call["arguments"], raw)
+
+
+async def _called_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
+    """Builds the `tool.call` that running code asks for."""
+    hold_id = UUID(reference.code_hold_id)
+    request = await code_request.read(connection, run.tenant_id, run.run_id, hold_id, reference.code_request)
+    if request is None or reference.kind != "tool.call":
+        raise ActionUnbuildable(f"no running code of hold {hold_id} makes a request {reference.code_request}")
+    raw = request.raw_arguments.decode()
+    return tool_action(run.agent, run.tools, request.tool, request.arguments, raw)
 
 
 def _text_digest(text: str) -> str:

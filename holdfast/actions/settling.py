@@ -31,7 +31,7 @@ _TOOL_NAME_LENGTH_MAX = 128
 _CONFIRMED = "a person looked and confirmed that this happened; its answer is lost"
 _NEVER_KNOWN = "nobody found out in time whether this happened"
 _UNREADABLE = "outcome.unreadable"
-_CODE_SHOWN = ("exit_status", "killed", "used", "files", "refused", "receipt")
+_CODE_SHOWN = ("exit_status", "killed", "used", "files", "refused", "called", "receipt")
 """What the timeline shows of a run of code beside what it printed."""
 
 
@@ -188,6 +188,15 @@ def answer_of(hold: HoldView, call_id: str) -> Answer:
         content=tool_result(call_id, hold.tool, ok=outcome.ok, content=content),
         shown={"tool": hold.tool, "ok": outcome.ok, "content": content[:TIMELINE_TEXT_LENGTH_MAX], **more},
     )
+
+
+def words_of(hold: HoldView) -> str:
+    """Returns what is told of a call's outcome, whole."""
+    content = answer_of(hold, "").content
+    if content is not None:
+        return str(orjson.loads(content)["content"])
+    value = {} if hold.outcome is None else _value(hold.outcome) or {}
+    return str(value.get("content", ""))
 
 
 def _without_outcome(hold: HoldView, call_id: str) -> Answer:

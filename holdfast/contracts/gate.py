@@ -16,6 +16,8 @@ class ActionRef(Message):
         assistant: For the others, the transcript entry in which the model proposed it.
         call_index: For the others, which of that entry's calls.
         label: Name for people: the model's route or the tool's name.
+        code_hold_id: For a call that code makes while it runs, the hold of that `code.exec`; no transcript entry proposes it.
+        code_request: Which request of that code it is.
     """
 
     kind: Literal["llm.call", "tool.call", "code.exec"]
@@ -23,6 +25,8 @@ class ActionRef(Message):
     assistant: str = ""
     call_index: int = 0
     label: str = ""
+    code_hold_id: str = ""
+    code_request: int = 0
 
 
 class ReserveRequest(Message):
@@ -134,6 +138,36 @@ class WriteRefusal(Message):
     assistant: str
     call_index: int
     code: str
+    decision_id: str = ""
+
+
+class CodeCall(Message):
+    """Says that running code asks for a call of a tool; what it asks for stands in PostgreSQL, and nothing here is believed.
+
+    Attributes:
+        hold_id: The hold of the `code.exec` whose code asks.
+        number: Which of its requests.
+    """
+
+    hold_id: str
+    number: int
+
+
+class AnswerCode(Message):
+    """Asks to write down what running code is told.
+
+    Attributes:
+        call: The request.
+        called_step: The step that the call was, or 0 if it was none.
+        called_hold_id: The hold of the call, if it was made.
+        code: Why it was not, or why it failed.
+        decision_id: The decision whose sentence is to be quoted, or empty.
+    """
+
+    call: CodeCall
+    called_step: int = 0
+    called_hold_id: str = ""
+    code: str = ""
     decision_id: str = ""
 
 

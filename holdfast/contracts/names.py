@@ -18,8 +18,9 @@ WRITE_REFUSAL = "write_refusal"
 VERIFY_APPROVAL = "verify_approval"
 MARK_RUN = "mark_run"
 FINISH_RUN = "finish_run"
+ANSWER_CODE = "answer_code"
 LOCAL_ACTIVITIES = frozenset(
-    {LOAD_RUN, ADOPT_INPUTS, RESERVE, SETTLE, WRITE_REFUSAL, VERIFY_APPROVAL, MARK_RUN, FINISH_RUN}
+    {LOAD_RUN, ADOPT_INPUTS, RESERVE, SETTLE, WRITE_REFUSAL, VERIFY_APPROVAL, MARK_RUN, FINISH_RUN, ANSWER_CODE}
 )
 
 # Executing activities: they take a permit, and nothing else names what they do (LAW 1).
@@ -38,6 +39,7 @@ REDEEM_WAIT_MS = 30_000
 SIGNAL_INPUT = "input"
 SIGNAL_APPROVAL = "approval"
 SIGNAL_RESOLUTION = "resolution"
+UPDATE_CODE_CALL = "code_call"
 
 SEARCH_ATTRIBUTES = {
     "tenant": "HoldfastTenant",

@@ -1,7 +1,7 @@
 """What an executor may ask of PostgreSQL, with the lease that it was given.
 
-To go outside once, and to store what came of it; and, for an agent that consents, to read or vote on the approval that its own
-action names.
+To go outside once, and to store what came of it; for an agent that consents, to read or vote on the approval that its own action
+names; for code that runs, to write down what it asks its run for, and to read the answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from holdfast.ledger.types import OutcomeView
 _BEGIN = "SELECT ord, remaining_ms FROM begin_outward_all($1::uuid[], $2::bytea[])"
 _READ_APPROVAL = text("SELECT read_approval_by_hold(:hold_id, :lease_token)::text")
 _VOTE = text("SELECT status, state FROM vote_by_hold(:hold_id, :lease_token)")
+_ASK = text(
+    "SELECT status, seq FROM ask_by_hold(:hold_id, :lease_token, :number, :kind, :name, :arguments, CAST(:told AS jsonb))"
+)
+_READ_ANSWER = text("SELECT ok, code, answer FROM answer_by_hold(:hold_id, :lease_token, :number)")
 _STORE = "SELECT ord, stored FROM store_outcome_all($1::outcome_member[])"
 
 
@@ -74,6 +78,26 @@ class Executions:
         async with tenantless(self._engine) as connection:
             row = (await connection.execute(_VOTE, parameters)).one()
         return row.status, row.state
+
+    async def ask(
+        self, hold_id: UUID, lease_token: bytes, number: int, kind: str, name: str, arguments: bytes, told: str
+    ) -> tuple[str, int]:
+        """Writes down what running code asks its run for; the same again is the same request.
+
+        Returns:
+            `asked`, `conflict` if something else was asked under that number, or `lease_lost`; and the event that says it, or 0.
+        """
+        parameters = {"hold_id": hold_id, "lease_token": lease_token, "number": number, "kind": kind, "name": name}
+        async with tenantless(self._engine) as connection:
+            row = (await connection.execute(_ASK, {**parameters, "arguments": arguments, "told": told})).one()
+        return row.status, row.seq
+
+    async def read_answer(self, hold_id: UUID, lease_token: bytes, number: int) -> tuple[bool, str, str] | None:
+        """Returns what running code is told: whether it was done, the code of why not, and the words; None if there is no answer."""
+        parameters = {"hold_id": hold_id, "lease_token": lease_token, "number": number}
+        async with tenantless(self._engine) as connection:
+            row = (await connection.execute(_READ_ANSWER, parameters)).one_or_none()
+        return None if row is None else (row.ok, row.code, row.answer.decode())
 
     async def store(self, hold_id: UUID, lease_token: bytes, outcome: OutcomeView) -> bool:
         """Stores an outcome under its hold; says whether it stands there now."""

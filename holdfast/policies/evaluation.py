@@ -17,6 +17,8 @@ from holdfast_verdict.engine.facts import Approval, Estimate, Facts
 from holdfast_verdict.engine.verdict import Verdict
 
 _FREE: Final = Estimate(0, 0)
+GATE_IN_CODE: Final = "approval.not_in_code"
+_ASK_ITSELF: Final = "the model has to propose this call itself"
 NEEDS_MAX: Final = 12
 """Needs of one gate; PostgreSQL looks at every set of them (`gate_met`)."""
 
@@ -70,6 +72,7 @@ def evaluate(
     approvals: Sequence[Approval] = (),
     refusal: Refusal | None = None,
     past: Past = NOTHING_ASKED,
+    waits: bool = True,
 ) -> Evaluation:
     """Decides on an action by the run's policy; total, like the engine.
 
@@ -80,6 +83,7 @@ def evaluate(
         approvals: Approvals that were asked for it.
         refusal: What stands against it whatever the policy says.
         past: What was read of the run's past.
+        waits: Whether whoever asks can wait for days; where not, what needs a consent is refused, and nobody is asked for it.
     """
     asked = canonical(action)
     if not action.known:
@@ -104,6 +108,10 @@ def evaluate(
         )
         verdict = decide(policy, asked, facts)
         refusal = refusal or _unheld(verdict, past)
+        if refusal is None and verdict.gates and not waits:
+            refusal = Refusal(
+                GATE_IN_CODE, f"{asked.name} needs a consent here, and code cannot wait for one: {_ASK_ITSELF}"
+            )
     else:
         verdict = Verdict("deny", "action.malformed", "")
     if refusal is not None:
