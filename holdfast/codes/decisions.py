@@ -199,6 +199,11 @@ CODES: Final = (
         "The approval that the step cites is not decided yet.",
         "Decide on it; the run asks again by itself.",
     ),
+    denied(
+        "approval.not_in_code",
+        "Code asked for a call that a gate stands before; code cannot wait for a consent, so nobody was asked.",
+        "Let the model propose this call itself: then it waits for the consent. The model reads the code and can do so.",
+    ),
     denied("approval.denied", "The approver refused.", "Nothing: the model reads the refusal. A new run asks anew."),
     Code(
         "approval.expired",

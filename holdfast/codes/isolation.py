@@ -56,6 +56,16 @@ CODES: Final = (
         "The code was ended because it used more than it may, or did what none may; what it used up to then is paid.",
         "Read its sentence. More time and memory are arguments of `code.exec`, within what the policy allows.",
     ),
+    result(
+        "code.calls_exhausted",
+        "Code has asked its run for as much as a job may, or its run's history has no room for more; nothing was done.",
+        "Do more with each call, or raise `HOLDFAST_CODE_REQUESTS_MAX` of the executors.",
+    ),
+    result(
+        "code.call_unanswered",
+        "Code asked its run for a call, and its own time was over, or its run had ended, before there was an answer.",
+        "Look at the timeline: `code.called` and `hold.settled` say whether the call was made. Give the code more `timeout_ms`.",
+    ),
     Code(
         "artefact.lost",
         (Place.API, Place.RESULT),

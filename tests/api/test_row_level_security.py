@@ -83,6 +83,8 @@ async def test_the_executor_has_no_table(tenant: Tenant, postgres_urls: Mapping[
         " AND has_function_privilege(current_user, p.oid, 'EXECUTE') ORDER BY 1"
     )
     assert [row[0] for row in callable_functions] == [
+        "answer_by_hold",
+        "ask_by_hold",
         "begin_outward",
         "begin_outward_all",
         "end_attempt",

@@ -56,13 +56,16 @@ CROSSING = {
     "escalate_approval": {"sweeper"},
     "vote_by_hold": {"executor"},
     "read_approval_by_hold": {"executor"},
+    "ask_by_hold": {"executor"},
+    "answer_by_hold": {"executor"},
     "refuse_unmet": set(),
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
 INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet", "escalates_at",
          "gate_met", "gate_of", "leg_head", "lock_approval", "lock_caps", "lock_carriers", "may_settle", "meets_need", "new_id",
-         "newest_buckets", "reached_threshold", "related_runs", "require_tenants", "roll_window", "standing_delegations",
+         "newest_buckets", "reached_threshold", "related_runs", "require_tenants", "roll_window", "running_code",
+         "standing_delegations",
          "standing_votes", "supersede_decisions", "take_approval", "tell_approval", "window_end", "window_start",
          "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
@@ -103,6 +106,7 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO policy_activations VALUES ($1, 1, 'active', 'activate', $2, 'x')", (policy,)),
         ("INSERT INTO shadow_verdicts VALUES ($1, $2, $3, $4, 1, 1, 'x', 'x', $3, 'x', 'x', 'x', 'x', 'x', 'x')", (mine, policy, run)),
         ("INSERT INTO history_heads VALUES ($1, 1)", ()),
+        ("INSERT INTO code_requests VALUES ($1, $2, 1, $3, 1, 'tool', 'mail.send', '{}')", (hold.hold_id, run)),
         ("INSERT INTO stops VALUES ($1, $2, 'tool', 'mail.send', 'x', 'x')", (new_id(),)),
         ("INSERT INTO webhooks VALUES ($1, $2, 'https://x.example', '{run.ended}', '', 'x')", (hook := new_id(),)),
         ("INSERT INTO webhook_deliveries VALUES ($1, $2, $3, 'run.ended')", (new_id(), hook)),

@@ -123,6 +123,8 @@ def test_the_events_that_are_listed_are_those_that_are_written() -> None:
             r"tell_approval\((.*?)jsonb_build_object", script.read_text(encoding="utf-8"), re.DOTALL
         ):
             written |= set(re.findall(r"'(approval\.[a-z_]+)'", told))
+    for script in (ROOT / "holdfast" / "database" / "migrations").rglob("*.py"):
+        written |= set(re.findall(r"'((?:code\.[a-z]+ed|citation\.[a-z]+))'", script.read_text(encoding="utf-8")))
     assert written <= listed
     written |= {f"run.{status}" for status in get_args(MarkRun.model_fields["status"].annotation)}
     written |= {f"{channel}.delta" for channel in get_args(Channel)}

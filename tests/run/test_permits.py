@@ -230,6 +230,8 @@ async def test_an_executor_has_nothing_to_act_with(rig: Rig, tenant: Tenant) -> 
            AND has_function_privilege('holdfast_executor', p.oid, 'EXECUTE') ORDER BY 1"""
     )
     assert [row["proname"] for row in functions] == [
+        "answer_by_hold",
+        "ask_by_hold",
         "begin_outward",
         "begin_outward_all",
         "end_attempt",
