@@ -44,3 +44,24 @@ class JobInvalid(HoldfastError):
 
     code = "isolation.job_invalid"
     status = 422
+
+
+class RuntimeMissing(HoldfastError):
+    """A job asks for a language, a runtime or packages that this host does not have."""
+
+    code = "isolation.runtime_missing"
+    status = 503
+
+
+class LockInvalid(HoldfastError):
+    """A lock is not a list of exact versions with digests."""
+
+    code = "environment.lock_invalid"
+    status = 422
+
+
+class EnvironmentFailed(HoldfastError):
+    """An environment for jobs could not be made; nothing of it is left."""
+
+    code = "environment.failed"
+    status = 502

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from sandbox.layers import Receipt
 
@@ -52,11 +52,14 @@ class Job:
     """One job.
 
     Attributes:
-        code: Python.
+        code: A program in its language.
         arguments: What `sys.argv` has after the first.
         files: Input files by their name within the job's folder: bytes, or where to read them.
         limits: What it may use at most.
         name: What tracebacks call the code.
+        language: What it is written in.
+        runtime: For Python: `plain`, or `data` with numpy, pandas and matplotlib.
+        packages: For Python: the digest of the lock whose packages it may import.
     """
 
     code: str
@@ -64,6 +67,9 @@ class Job:
     files: Mapping[str, bytes | Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     name: str = "job.py"
+    language: Literal["python", "shell", "node"] = "python"
+    runtime: Literal["plain", "data"] = "plain"
+    packages: str = ""
 
 
 class Because(StrEnum):

@@ -90,6 +90,7 @@ class Receipt:
         layers: The layers that held when they were attacked at start, and that this job entered.
         missing: The layers it ran without.
         weaker: What that means, in sentences.
+        runtime: What its code ran in.
     """
 
     backend: str
@@ -97,3 +98,4 @@ class Receipt:
     layers: tuple[str, ...]
     missing: tuple[str, ...]
     weaker: tuple[str, ...]
+    runtime: str = "plain"

@@ -5,37 +5,38 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from sandbox.environments import DATA, Environments, own_python
 from sandbox.errors import JobInvalid, LayerMissing, SandboxLost
-from sandbox.frames import Request
-from sandbox.job import Because, Job, Limits, Result
+from sandbox.job import Job, Limits, Result
+from sandbox.lane import Lane
 from sandbox.layers import WEAKER, Layer, Receipt
-from sandbox.native import canary, kernel
+from sandbox.native import kernel
 from sandbox.native.cgroups import Cgroups, open_cgroups
 from sandbox.native.files import Collector, check_name, is_full, lay
 from sandbox.native.host import ZygoteProcess
-from sandbox.native.pool import Pool
 from sandbox.native.watch import OnOutput, Watched, read_report
 from sandbox.native.worker import Worker, send
 from sandbox.outcome import outcome
+from sandbox.runtime import PACKAGES, PLAIN, Runtime, node, select, shell
 from sandbox.session import Record, Session
 from sandbox.supervisor import Act, Bounds, Supervisor
 
 _UIDS_FIRST: Final = 200_000
 _UIDS_EACH: Final = 1_000
+_LANES_MAX: Final = 8
 _RANGES: Final = 60
 _LOCKS: Final = Path("/run/lock")
-_OWN_PYTHON: Final = str(
-    Path(sys.executable).resolve()
-)  # not that of a virtual environment, whose packages are not the jobs' business
 _CODE_BYTES_MAX: Final = 4 * 2**20
+_PACKAGE_LANES_MAX: Final = 4
+_SUFFIXES: Final = {"shell": ".sh", "node": ".cjs"}
 _UNPRIVILEGED_MAY_LACK: Final = frozenset({Layer.OWN_UID, Layer.CGROUP})
 
 
@@ -52,6 +53,7 @@ class Settings:
         idle_min: How many processes are ready at least.
         idle_max: How many are at most, when many jobs come.
         python: The interpreter that jobs run in; this one's if it is not given.
+        environments: Folder of the environments whose packages jobs may import; an account's own folder if it is not given.
     """
 
     profile: Literal["full", "unprivileged"] = "full"
@@ -62,23 +64,37 @@ class Settings:
     idle_min: int = 2
     idle_max: int = 16
     python: str = ""
+    environments: Path | None = None
 
 
 class Sandbox:
     """Runs jobs. Use it as an asynchronous context, or `start` and `close` it."""
 
-    def __init__(self, settings: Settings | None = None, *, off: frozenset[Layer] = frozenset()) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        off: frozenset[Layer] = frozenset(),
+        within: Literal["", "shell", "node"] = "",
+    ) -> None:
         """Makes a sandbox that is not started.
 
         Args:
             settings: How jobs are run.
             off: Layers to leave out, which only tests of the canary have a use for: without `allow_missing` it refuses to start.
+            within: The language in whose place Python runs, which only attacks on that place have a use for.
         """
         self.settings = settings or Settings()
         self._off = off
         self._missing: frozenset[Layer] = frozenset()
-        self._zygote: ZygoteProcess | None = None
-        self._pool: Pool | None = None
+        self._within = within
+        self._allowed: frozenset[Layer] = frozenset()
+        self._environments = Environments(self.settings.environments)
+        self._first: Lane | None = None
+        self._lanes: dict[str, Lane] = {}
+        self._opening = asyncio.Lock()
+        self._slots = deque(range(_UIDS_EACH - _LANES_MAX))
+        self._canaries = 0
         self._cgroups: Cgroups | None = None
         self._lock = -1
         self._uid_base = 0
@@ -96,20 +112,24 @@ class Sandbox:
     @property
     def receipt(self) -> Receipt:
         """In which layers jobs run."""
+        return self._receipt(self._first.runtime if self._first is not None else PLAIN)
+
+    def _receipt(self, runtime: Runtime) -> Receipt:
         missing = [layer for layer in Layer if layer in self._missing]
         weaker = tuple(WEAKER.get(layer, f"The layer {layer} is missing.") for layer in missing)
         layers = tuple(layer.value for layer in Layer if layer not in self._missing)
-        return Receipt("native", self.settings.profile, layers, tuple(layer.value for layer in missing), weaker)
+        names = tuple(layer.value for layer in missing)
+        return Receipt("native", self.settings.profile, layers, names, weaker, runtime.name)
 
     @property
     def zygote_pid(self) -> int:
         """The pid of the process that jobs fork from."""
-        return self._zygote.pid if self._zygote is not None else 0
+        return self._first.zygote.pid if self._first is not None else 0
 
     @property
     def idle(self) -> int:
         """How many processes are ready."""
-        return self._pool.idle if self._pool is not None else 0
+        return self._first.pool.idle if self._first is not None else 0
 
     async def start(self) -> None:
         """Starts the zygote, has the canary attack every layer, and makes processes ready.
@@ -127,36 +147,94 @@ class Sandbox:
     async def _start(self) -> None:
         if not kernel.NUMBERS:
             raise LayerMissing(Layer.SECCOMP, 0, f"the system calls of {kernel.MACHINE} are not known")
-        settings, privileged = self.settings, os.geteuid() == 0
-        allowed = settings.allow_missing | (
+        settings = self.settings
+        self._allowed = settings.allow_missing | (
             _UNPRIVILEGED_MAY_LACK if settings.profile == "unprivileged" else frozenset()
         )
         self._missing = self._off
-        if not privileged:
-            self._lack(Layer.OWN_UID, allowed, 0, "an ordinary account has no uids to give")
+        if os.geteuid() != 0:
+            self._lack(Layer.OWN_UID, 0, "an ordinary account has no uids to give")
         else:
             self._claim_uids()
         if Layer.CGROUP not in self._missing:
             try:
                 self._cgroups = open_cgroups()
             except OSError as error:
-                self._lack(Layer.CGROUP, allowed, error.errno or 0, f"{error.strerror}: {error.filename}")
-        self._zygote = ZygoteProcess(
-            python=settings.python or _OWN_PYTHON,
-            privileged=privileged,
+                self._lack(Layer.CGROUP, error.errno or 0, f"{error.strerror}: {error.filename}")
+        self._first = await self._open(self._runtime(Job("")))
+
+    def _runtime(self, job: Job) -> Runtime:
+        if self._within and job.language == "python":
+            return shell() if self._within == "shell" else node()
+        return select(job, self._environments)
+
+    async def _lane(self, job: Job) -> Lane:
+        """Returns where a job runs; the first of its kind has it set up, and its layers attacked.
+
+        Raises:
+            RuntimeMissing: If what it asks for is not there.
+            LayerMissing: If a layer does not hold there (LAW 7).
+            SandboxLost: If the sandbox is not started, or its zygote ended.
+        """
+        if self._first is None:
+            raise SandboxLost("the sandbox is not started", remedy="Call `start`, or use it as a context.")
+        runtime = await asyncio.to_thread(self._runtime, job) if job != _plain(job) else self._runtime(job)
+        lane = self._lanes.get(runtime.name)
+        if lane is not None and (lane is self._first or not lane.zygote.lost):
+            return lane
+        async with self._opening:
+            lane = self._lanes.get(runtime.name)
+            if lane is not None and not lane.zygote.lost:
+                return lane
+            if lane is not None:
+                del self._lanes[runtime.name]
+                await lane.close()
+            await self._make_room(runtime)
+            return await self._open(runtime)
+
+    async def _make_room(self, runtime: Runtime) -> None:
+        """Closes the environment that was opened first of those without a job, where many are open."""
+        if not runtime.name.startswith(PACKAGES):
+            return
+        opened = [lane for lane in self._lanes.values() if lane.runtime.name.startswith(PACKAGES)]
+        for lane in opened[: max(0, len(opened) + 1 - _PACKAGE_LANES_MAX)]:
+            if lane.running == 0:
+                del self._lanes[lane.runtime.name]
+                await lane.close()
+
+    async def _open(self, runtime: Runtime) -> Lane:
+        settings, usual = self.settings, runtime.name in (PLAIN.name, DATA) or bool(self._within)
+        zygote = ZygoteProcess(
+            python=settings.python or own_python(),
+            privileged=os.geteuid() == 0,
             without=self._missing,
             uid_base=self._uid_base,
             cgroups=self._cgroups,
+            runtime=runtime.settings(),
         )
-        await self._zygote.start()
-        await self._attack(allowed)
-        slots = settings.running_max + settings.idle_max + 1
-        self._pool = Pool(self._zygote, settings.limits, slots, settings.idle_min, settings.idle_max)
-        await self._attack_from_outside(allowed)
-        await self._pool.fill()
+        idle = (
+            (settings.idle_min, settings.idle_max) if usual else (min(1, settings.idle_min), min(4, settings.idle_max))
+        )
+        lane = Lane(runtime, zygote, self._slots, settings.limits, *idle)
+        try:
+            if runtime.lock:
+                lane.kept.enter_context(self._environments.used(runtime.lock))
 
-    def _lack(self, layer: Layer, allowed: frozenset[Layer], errno: int, what: str) -> None:
-        if layer not in allowed:
+            async def attack(job: Job, act: Act | None) -> Result:
+                return await self._submit(lane, job, act)
+
+            slot = _UIDS_EACH - 1 - self._canaries % _LANES_MAX
+            self._canaries += 1
+            limited = self._cgroups is not None
+            await lane.start(attack, self._lack, self._missing & self._allowed, limited=limited, slot=slot)
+        except BaseException:
+            await asyncio.shield(lane.close())
+            raise
+        self._lanes[runtime.name] = lane
+        return lane
+
+    def _lack(self, layer: Layer, errno: int, what: str) -> None:
+        if layer not in self._allowed:
             raise LayerMissing(layer, errno, what)
         self._missing |= {layer}
 
@@ -174,48 +252,6 @@ class Sandbox:
             return
         raise LayerMissing(Layer.OWN_UID, 0, f"{_RANGES} sandboxes run on this host, and each range of uids is taken")
 
-    async def _attack(self, allowed: frozenset[Layer]) -> None:
-        """Has a process attack every layer from inside, at the moment when only that layer stands in its way."""
-        assert self._zygote is not None
-        skipped = {layer.value for layer in self._missing & allowed}
-        with canary.laid_out(limited=self._cgroups is not None, without_attack=frozenset(skipped)) as facts:
-            worker = await self._zygote.make(_UIDS_EACH - 1, canary.LIMITS, facts, canary.seed)
-            achieved = worker.achieved
-            await self._zygote.end(worker)
-        for layer in Layer:
-            if layer in achieved:
-                self._lack(layer, allowed, 0, achieved[layer])
-
-    async def _attack_from_outside(self, allowed: frozenset[Layer]) -> None:
-        """Has jobs try what this side of the sandbox stops: a forbidden call, a flood, and staying."""
-        keyctl = canary.FORBIDDEN.format(number=kernel.NUMBERS["keyctl"])
-        for layer, code, limits, because in (
-            (Layer.SECCOMP, keyctl, Limits(wall_ms=20_000), Because.FORBIDDEN_CALL),
-            (Layer.OUTPUT, canary.FLOOD, Limits(wall_ms=20_000, output_bytes=4_096, cpu_s=2), Because.OUTPUT),
-            (Layer.WALL_CLOCK, canary.SLEEP, Limits(wall_ms=50), Because.TIME),
-        ):
-            if layer in self._missing & allowed:
-                continue
-            async with asyncio.timeout(15):
-                result = await self.submit(Job(code, limits=limits))
-            if result.killed is None or result.killed.because != because:
-                self._lack(layer, allowed, 0, f"a job that should have been stopped ended with {result.exit_status}")
-        await self._attack_supervisor(allowed)
-
-    async def _attack_supervisor(self, allowed: frozenset[Layer]) -> None:
-        """Has a job ask in the name of another run."""
-        if Layer.SUPERVISOR in self._missing & allowed:
-            return
-        asked = []
-
-        async def act(request: Request) -> None:
-            asked.append(request)
-
-        async with asyncio.timeout(15):
-            result = await self.submit(Job(canary.FORGED, limits=Limits(wall_ms=10_000)), act=act)
-        if asked or not result.cut_off:
-            self._lack(Layer.SUPERVISOR, allowed, 0, "a request in the name of another run was taken")
-
     async def submit(
         self, job: Job, *, act: Act | None = None, on_output: OnOutput | None = None, outputs: Path | None = None
     ) -> Result:
@@ -229,25 +265,40 @@ class Sandbox:
 
         Raises:
             JobInvalid: If the job cannot be run as it is.
+            RuntimeMissing: If the language, runtime or packages that it asks for are not here.
             SandboxLost: If the zygote ended; the job with it.
             Exception: What `act` failed with, other than by refusing; the job is ended.
         """
         _check(job)
-        if self._zygote is None or self._pool is None:
-            raise SandboxLost("the sandbox is not started", remedy="Call `start`, or use it as a context.")
-        async with self._running:
-            worker, warm = await self._pool.take(job.limits)
+        lane = await self._lane(job)
+        return await self._submit(lane, job, act, on_output, outputs)
+
+    async def _submit(
+        self,
+        lane: Lane,
+        job: Job,
+        act: Act | None = None,
+        on_output: OnOutput | None = None,
+        outputs: Path | None = None,
+    ) -> Result:
+        command: Sequence[str] = ()
+        if job.language != "python":
+            command, act = lane.runtime.start(job), None  # only Python has the module that asks
+            job = replace(job, name=f"{Path(job.name).stem}{_SUFFIXES[job.language]}")
+        async with self._running, lane.busy():
+            worker, warm = await lane.pool.take(job.limits)
             try:
                 laid = self._lay(worker, job)
                 supervisor = self._supervise(worker, act) if act is not None else None
-                watched = await self._run(worker, job, on_output, supervisor)
+                watched = await self._run(lane, worker, job, on_output, supervisor, command)
                 collector = Collector(job.limits, laid, outputs)
                 collector.collect(worker.folder)
                 full = is_full(worker.folder)
                 report = read_report(worker)
             finally:
-                use = await asyncio.shield(self._pool.give_back(worker))
-        result = outcome(job.limits, watched, use, report, collector, self.receipt, warm=warm, full=full)
+                use = await asyncio.shield(lane.pool.give_back(worker))
+        receipt = self._receipt(lane.runtime)
+        result = outcome(job.limits, watched, use, report, collector, receipt, warm=warm, full=full)
         return result if supervisor is None else replace(result, calls=supervisor.calls, cut_off=supervisor.cut_off)
 
     @asynccontextmanager
@@ -258,6 +309,8 @@ class Sandbox:
         files: Mapping[str, bytes | Path] | None = None,
         act: Act | None = None,
         record: Record | None = None,
+        runtime: Literal["plain", "data"] = "plain",
+        packages: str = "",
     ) -> AsyncIterator[Session]:
         """Keeps an interpreter for as long as the context lasts, which runs one cell after another.
 
@@ -268,28 +321,31 @@ class Sandbox:
             files: Input files.
             act: Called with each request that its cells make; without it they have no way to make one.
             record: Of an earlier session, to whose state it is brought first.
+            runtime: As for a job.
+            packages: As for a job.
 
         Raises:
             JobInvalid: If it cannot be run as it is.
+            RuntimeMissing: If the runtime or the packages are not here.
             SandboxLost: If the zygote ended.
             SessionLost: If it cannot be brought to the state of the record.
         """
-        job = Job("", limits=limits or self.settings.limits, files=files or {}, name="session")
+        limits, files = limits or self.settings.limits, files or {}
+        job = Job("", limits=limits, files=files, name="session", runtime=runtime, packages=packages)
         _check(job)
-        if self._zygote is None or self._pool is None:
-            raise SandboxLost("the sandbox is not started", remedy="Call `start`, or use it as a context.")
-        async with self._running:
-            worker, _ = await self._pool.take(job.limits)
+        lane = await self._lane(job)
+        async with self._running, lane.busy():
+            worker, _ = await lane.pool.take(job.limits)
             supervisor, cancelled = None, False
             try:
                 laid = self._lay(worker, job)
-                message = self._zygote.message(worker, job) | {"kept": True}
+                message = lane.zygote.message(worker, job) | {"kept": True}
                 if act is not None:
                     supervisor = self._supervise(worker, act)
                     message["token"] = supervisor.token
                     supervisor.begin()
                 await send(worker, message)
-                session = Session(worker, job.limits, laid, self.receipt, supervisor, self._missing)
+                session = Session(worker, job.limits, laid, self._receipt(lane.runtime), supervisor, self._missing)
                 if record is not None:
                     await session.restore(record)
                 yield session
@@ -302,7 +358,7 @@ class Sandbox:
                     if supervisor is not None:
                         await asyncio.shield(supervisor.end(cancel=cancelled))
                 finally:
-                    await asyncio.shield(self._pool.give_back(worker))
+                    await asyncio.shield(lane.pool.give_back(worker))
 
     def _lay(self, worker: Worker, job: Job) -> dict[str, str]:
         """Lays a job's files into its folder; returns their digests."""
@@ -315,12 +371,17 @@ class Sandbox:
         return Supervisor(link, act, worker.kill, self.settings.bounds, checked=Layer.SUPERVISOR not in self._missing)
 
     async def _run(
-        self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None
+        self,
+        lane: Lane,
+        worker: Worker,
+        job: Job,
+        on_output: OnOutput | None,
+        supervisor: Supervisor | None,
+        command: Sequence[str],
     ) -> Watched:
         """Runs a job, and sees to it that what its owner does for it comes to its end."""
-        assert self._zygote is not None
         try:
-            watched = await self._zygote.run(worker, job, on_output, supervisor)
+            watched = await lane.zygote.run(worker, job, on_output, supervisor, command)
         except BaseException:
             if supervisor is not None:
                 await asyncio.shield(supervisor.end(cancel=True))
@@ -331,14 +392,9 @@ class Sandbox:
 
     async def close(self) -> None:
         """Ends every job and removes all that was made on the host."""
-        steps: list[Callable[[], Awaitable[None]]] = []
-        if self._pool is not None:
-            steps.append(self._pool.close)
-        if self._zygote is not None:
-            steps.append(self._zygote.close)
-        self._pool = self._zygote = None
-        for step in steps:
-            await step()
+        lanes, self._lanes, self._first = list(self._lanes.values()), {}, None
+        for lane in lanes:
+            await lane.close()
         if self._cgroups is not None:
             self._cgroups.close()
             self._cgroups = None
@@ -356,3 +412,19 @@ def _check(job: Job) -> None:
             raise JobInvalid(f"the limit {name} must be more than nothing")
     for name in job.files:
         check_name(name)
+    if job.language not in ("python", *_SUFFIXES) or job.runtime not in (PLAIN.name, DATA):
+        raise JobInvalid(f"no language {job.language[:40]!r} with a runtime {job.runtime[:40]!r} is known")
+    if (job.language != "python" or job.packages) and job.runtime != PLAIN.name:
+        raise JobInvalid("a runtime is Python's, and has no other packages than its own")
+    if job.language != "python":
+        if job.packages:
+            raise JobInvalid("packages are Python's")
+        if len(check_name(job.name)) != 1:
+            raise JobInvalid(f"the name {job.name[:80]!r} is not one of a file")
+        if any("\0" in argument for argument in job.arguments):
+            raise JobInvalid("arguments may have no NUL")
+
+
+def _plain(job: Job) -> Job:
+    """The same job without anything that would have to be looked for on the host."""
+    return replace(job, language="python", runtime="plain", packages="")

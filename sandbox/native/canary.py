@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +57,9 @@ def _cgroup_path(limited: bool) -> str:
 
 
 @contextmanager
-def laid_out(*, limited: bool, without_attack: frozenset[str]) -> Iterator[Mapping[str, object]]:
+def laid_out(
+    *, limited: bool, without_attack: frozenset[str], environment: Iterable[str]
+) -> Iterator[Mapping[str, object]]:
     """Lays out what the canary tries to reach, and tells what it needs to know of it."""
     with ExitStack() as stack:
         port = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -78,6 +80,7 @@ def laid_out(*, limited: bool, without_attack: frozenset[str]) -> Iterator[Mappi
             "pid": os.getpid(),
             "nodename": os.uname().nodename,
             "cgroup": _cgroup_path(limited),
+            "environment": sorted(environment),
             "without_attack": sorted(without_attack),
             **asdict(LIMITS),
         }

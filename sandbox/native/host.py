@@ -37,13 +37,21 @@ class ZygoteProcess:
     """The zygote of one sandbox."""
 
     def __init__(
-        self, *, python: str, privileged: bool, without: frozenset[Layer], uid_base: int, cgroups: Cgroups | None
+        self,
+        *,
+        python: str,
+        privileged: bool,
+        without: frozenset[Layer],
+        uid_base: int,
+        cgroups: Cgroups | None,
+        runtime: Mapping[str, object],
     ) -> None:
         self._settings = {
             "privileged": privileged,
             "without": sorted(without),
             "source": _SOURCE,
             "parent": os.getpid(),
+            "runtime": dict(runtime),
         }
         self._python = python
         self.without = without
@@ -271,19 +279,26 @@ class ZygoteProcess:
             raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
 
     @staticmethod
-    def message(worker: Worker, job: Job) -> dict[str, object]:
-        """Returns what a process is told of its job."""
+    def message(worker: Worker, job: Job, command: Sequence[str] = ()) -> dict[str, object]:
+        """Returns what a process is told of its job; with a command it becomes that program."""
         message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
+        if command:
+            message["command"] = list(command)
         if job.limits != worker.limits:
             message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
         return message
 
     async def run(
-        self, worker: Worker, job: Job, on_output: OnOutput | None, supervisor: Supervisor | None = None
+        self,
+        worker: Worker,
+        job: Job,
+        on_output: OnOutput | None,
+        supervisor: Supervisor | None = None,
+        command: Sequence[str] = (),
     ) -> Watched:
         """Gives a process its job, and watches it to its end."""
         watch = Watch(worker, job.limits, on_output, self.without)
-        message = self.message(worker, job)
+        message = self.message(worker, job, command)
         if supervisor is not None:
             message["token"] = supervisor.token
             supervisor.begin()

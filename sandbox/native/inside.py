@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 
 from sandbox.layers import Layer
 from sandbox.native import kernel, probes, runner, seccomp
-from sandbox.native.root import DOOR, GUEST, library_paths
+from sandbox.native.root import DOOR, GUEST, PROGRAMS, SITE, library_paths, loaders
 
 INNER_ID: Final = 1000
 CONTROL: Final = 3
@@ -131,9 +131,14 @@ def _receive() -> dict[str, object]:
     return found
 
 
-def _rules() -> dict[str, int]:
-    read = kernel.LANDLOCK_READ | kernel.LANDLOCK_LIST | kernel.LANDLOCK_EXECUTE
+def _rules(runtime: Mapping[str, object]) -> dict[str, int]:
+    read = kernel.LANDLOCK_READ | kernel.LANDLOCK_LIST
     rules = dict.fromkeys(library_paths(), read)
+    if runtime["site"]:
+        rules[SITE] = read
+    if runtime["programs"]:
+        # nothing else can be started: not what a job writes, nor what lies among the libraries
+        rules |= {PROGRAMS: read | kernel.LANDLOCK_EXECUTE, **dict.fromkeys(loaders(), read | kernel.LANDLOCK_EXECUTE)}
     rules |= {"/etc": kernel.LANDLOCK_READ, GUEST: kernel.LANDLOCK_READ}
     rules |= {"/job/work": kernel.LANDLOCK_PLAIN, "/job/tmp": kernel.LANDLOCK_PLAIN}
     rules |= {"/dev/null": kernel.LANDLOCK_READ | kernel.LANDLOCK_WRITE}
@@ -158,6 +163,7 @@ def _walk(
     without = frozenset(order["without"])  # type: ignore[call-overload]  # a list of names
     facts = order.get("canary")
     canary = isinstance(facts, dict)
+    runtime: Mapping[str, object] = order["runtime"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
 
     def attacked(attacks: Mapping[Layer, probes.Attack]) -> None:
         if isinstance(facts, dict):
@@ -184,6 +190,7 @@ def _walk(
     if Layer.ENVIRONMENT not in without:
         os.environ.clear()
     os.environ.update(_ENVIRONMENT)
+    os.environ.update(runtime["environment"])  # type: ignore[call-overload]  # a mapping; so the sandbox writes it
     os.umask(0o077)
     attacked(probes.AFTER_NAMESPACES)
     if Layer.RLIMITS not in without:
@@ -192,17 +199,17 @@ def _walk(
     attacked(probes.AFTER_RLIMITS)
     with _entering(Layer.SUPERVISOR):
         link = _connect()
-    return address, link, _lock(without, attacked)
+    return address, link, _lock(without, runtime, attacked)
 
 
-def _lock(without: frozenset[str], attacked) -> int:  # type: ignore[no-untyped-def]  # `attacked` of `_walk`, whose type is of its own making
+def _lock(without: frozenset[str], runtime: Mapping[str, object], attacked) -> int:  # type: ignore[no-untyped-def]  # `attacked` of `_walk`, whose type is of its own making
     """The last layers, which nothing can take off again; returns the filter's listener, or -1."""
     if Layer.NO_NEW_PRIVILEGES not in without:
         with _entering(Layer.NO_NEW_PRIVILEGES):
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if Layer.LANDLOCK not in without:
         with _entering(Layer.LANDLOCK):
-            kernel.landlock(_rules())
+            kernel.landlock(_rules(runtime))
     if Layer.CAPABILITIES not in without:
         with _entering(Layer.CAPABILITIES):
             kernel.drop_capabilities()
@@ -213,7 +220,7 @@ def _lock(without: frozenset[str], attacked) -> int:  # type: ignore[no-untyped-
         attacked(probes.AT_LAST)
         return -1
     with _entering(Layer.SECCOMP):
-        listener = seccomp.install(seccomp.PROGRAM)
+        listener = seccomp.install(seccomp.STARTING if runtime["programs"] else seccomp.PROGRAM)
     attacked(probes.AT_LAST)
     return listener
 
@@ -246,4 +253,6 @@ def run(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int]) -> N
     if job.get("kept"):
         runner.keep(job, address, link, _receive, _send)
     os.close(CONTROL)
+    if job.get("command"):
+        runner.become(job, link)
     runner.execute(job, address, link)

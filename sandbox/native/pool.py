@@ -19,10 +19,10 @@ _SHRINK_AFTER_S: Final = 10.0
 class Pool:
     """Keeps processes ready for jobs with the usual limits, and makes others on the spot."""
 
-    def __init__(self, zygote: ZygoteProcess, limits: Limits, slots: int, idle_min: int, idle_max: int) -> None:
+    def __init__(self, zygote: ZygoteProcess, limits: Limits, slots: deque[int], idle_min: int, idle_max: int) -> None:
         self._zygote = zygote
         self._limits = limits
-        self._slots = deque(range(slots))
+        self._slots = slots
         self._idle: deque[Worker] = deque()
         self._least, self._most = idle_min, idle_max
         self._wanted = idle_min

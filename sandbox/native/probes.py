@@ -191,8 +191,8 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-def _environment(_: Facts) -> str:
-    foreign = set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG", "TZ", "LC_CTYPE"}
+def _environment(facts: Facts) -> str:
+    foreign = set(os.environ) - {"HOME", "TMPDIR", "PATH", "LANG", "TZ", "LC_CTYPE", *facts["environment"]}  # type: ignore[misc]  # a list of names
     return f"it has the variables {', '.join(sorted(foreign))}" if foreign else ""
 
 

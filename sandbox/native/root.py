@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,12 @@ def library_paths() -> list[str]:
     return sorted(path for path in found if not any(path.startswith(other + "/") for other in found))
 
 
+def loaders() -> list[str]:
+    """Returns the program that the kernel starts to load a dynamic one, by its real path."""
+    names = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1")
+    return [os.path.realpath(name) for name in names if Path(name).exists()]
+
+
 def _bind(source: str, target: str, flags: int) -> None:
     kernel.mount(source, target, None, kernel.MS_BIND)
     kept = os.statvfs(target).f_flag
@@ -48,12 +55,20 @@ GUEST: Final = "/holdfast"
 """Where a job finds the module by which it asks its run."""
 
 
-def build(root: str, guest: bytes) -> None:
+SITE: Final = "/packages"
+"""Where a job finds the packages of its runtime."""
+PROGRAMS: Final = "/usr/bin"
+"""Where a job finds the programs of its runtime, and no others."""
+_COPIED_MAX: Final = 4 * 2**20
+
+
+def build(root: str, guest: bytes, site: str, programs: Mapping[str, str]) -> None:
     """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads."""
-    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
+    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=64m,nr_inodes=1000,mode=0755")
     for name in ("etc", "dev", "job"):
         Path(root, name).mkdir(mode=0o755)
     lay_guest(root, guest)
+    lay_runtime(root, site, programs)
     for path in library_paths():
         target = root + path
         if Path(path).is_dir():
@@ -87,7 +102,26 @@ def lay_guest(root: str, guest: bytes) -> None:
     (folder / "holdfast_guest.py").write_bytes(guest)
 
 
-def build_whole(root: str, guest: bytes) -> None:
+def lay_runtime(root: str, site: str, programs: Mapping[str, str]) -> None:
+    """Shows packages and programs, which no job can change. Small programs are copied, without any bits that give rights."""
+    if site:
+        Path(root + SITE).mkdir(mode=0o755)
+        _bind(site, root + SITE, kernel.MS_RDONLY | _PLAIN)
+    if not programs:
+        return
+    Path(root + PROGRAMS).mkdir(parents=True, mode=0o755)
+    Path(root, "bin").symlink_to("usr/bin")
+    for name, source in programs.items():
+        target = Path(root + PROGRAMS, name)
+        if Path(source).stat().st_size <= _COPIED_MAX:
+            target.write_bytes(Path(source).read_bytes())
+            target.chmod(0o755)
+        else:
+            target.touch()
+            _bind(source, str(target), kernel.MS_RDONLY | _PLAIN)
+
+
+def build_whole(root: str, guest: bytes, site: str, _: Mapping[str, str]) -> None:
     """Shows the whole host in place of a small root: what it is to lack that layer."""
     kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
     for entry in Path("/").iterdir():
@@ -99,6 +133,8 @@ def build_whole(root: str, guest: bytes) -> None:
             kernel.mount(str(entry), str(target), None, kernel.MS_BIND | kernel.MS_REC)
     Path(root, "job").mkdir(exist_ok=True)
     lay_guest(root, guest)
+    if site:
+        lay_runtime(root, site, {})
 
 
 def enter(root: str, *, read_only: bool) -> None:

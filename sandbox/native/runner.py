@@ -9,6 +9,7 @@ import gc
 import json
 import linecache
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -121,6 +122,27 @@ def keep(
         if os.getpid() != own:
             os._exit(status)  # it was forked in the cell, and came to its end
         send({"done": status})
+
+
+def become(job: Mapping[str, object], link: int) -> NoReturn:
+    """Becomes the program that runs the code: a shell or Node, in the same layers. It has no way to its run."""
+    os.close(link)
+    command, arguments = job["command"], job["arguments"]
+    assert isinstance(command, list)  # so the sandbox writes it
+    assert isinstance(arguments, list)  # as above
+    path = f"/job/tmp/{job['name']}"
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what it ignores stays ignored
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(fd, "w", encoding="utf-8", errors="surrogatepass") as file:  # noqa: PTH123 (a descriptor)
+            file.write(str(job["code"]))
+        for descriptor in (1, 2):
+            os.set_inheritable(descriptor, True)
+        os.execv(command[0], [*command, path, *map(str, arguments)])  # noqa: S606 (this is what the sandbox is for)
+    except (OSError, ValueError) as error:
+        os.write(2, f"the program could not be started: {error}\n".encode())
+    os._exit(127)
 
 
 def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:

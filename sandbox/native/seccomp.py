@@ -46,7 +46,7 @@ _REFUSED: Final[Mapping[int, str]] = {
         """,
     errno.ENOSYS: """
         clone3 openat2 pidfd_open copy_file_range splice tee vmsplice sendmmsg recvmmsg shmget shmat shmctl shmdt semget semop
-        semctl semtimedop msgget msgsnd msgrcv msgctl mq_open mq_unlink mincore capget get_mempolicy sched_getattr ioprio_get
+        semctl semtimedop msgget msgsnd msgrcv msgctl mq_open mq_unlink mincore capget get_mempolicy mbind sched_getattr ioprio_get
         process_madvise
         """,
     errno.ENOTSUP: """
@@ -54,6 +54,8 @@ _REFUSED: Final[Mapping[int, str]] = {
         fremovexattr
         """,
 }
+_STARTING_REFUSED: Final = "io_uring_setup pkey_alloc"  # what Node tries and can do without
+_ARCH_SET_FS: Final = 0x1002
 _CLONE_BAD: Final = 0x7E028080  # new namespaces of any kind (time's too), and CLONE_PARENT
 _PRCTL_ALLOWED: Final = (3, 15, 16, 23, 39, 0x53564D41)  # read dumpable, names, bounding set, no-new-privs; name memory
 _IOCTL_ALLOWED: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -93,9 +95,12 @@ def _none_of_bits(index: int, bits: int, otherwise: int) -> bytes:
     )
 
 
-def _conditional() -> dict[str, bytes]:
+def _conditional(*, starting: bool) -> dict[str, bytes]:
     refuse = _ERRNO | errno.EPERM
-    return {
+    more = (
+        {"arch_prctl": _one_of(0, (_ARCH_SET_FS,))} if starting else {}
+    )  # how a program that begins finds its thread's data
+    return more | {
         "clone": _none_of_bits(0, _CLONE_BAD, _NOTIFY),
         "prctl": _one_of(0, _PRCTL_ALLOWED),
         "ioctl": _one_of(1, _IOCTL_ALLOWED),
@@ -108,8 +113,14 @@ def _conditional() -> dict[str, bytes]:
     }
 
 
-def program(machine: str, numbers: Mapping[str, int]) -> bytes:
-    """Returns the filter's instructions: architecture, then conditional calls, then ranges of numbers with one answer each."""
+def program(machine: str, numbers: Mapping[str, int], *, starting: bool = False) -> bytes:
+    """Returns the filter's instructions: architecture, then conditional calls, then ranges of numbers with one answer each.
+
+    Args:
+        machine: The architecture.
+        numbers: Its calls.
+        starting: Whether programs may be started: those that Landlock names, for the job's folder has none.
+    """
     out = [
         _step(_LOAD, _ARCHITECTURE_AT),
         _step(_EQUAL, _ARCHITECTURE[machine], 1, 0),
@@ -118,12 +129,15 @@ def program(machine: str, numbers: Mapping[str, int]) -> bytes:
     ]
     if machine == "x86_64":
         out += [_step(_GREATER, _X32 - 1, 0, 1), _step(_RETURN, _KILL)]
-    for name, body in _conditional().items():
+    for name, body in _conditional(starting=starting).items():
         if name in numbers:
             out += [_step(_EQUAL, numbers[name], 0, len(body) // 8), body]
     answers = {numbers[name]: _ALLOW for name in _ALLOWED.split() if name in numbers}
     for number, names in _REFUSED.items():
         answers |= {numbers[name]: _ERRNO | number for name in names.split() if name in numbers}
+    if starting:
+        answers |= {numbers[name]: _ERRNO | errno.ENOSYS for name in _STARTING_REFUSED.split() if name in numbers}
+        answers[numbers["execve"]] = _ALLOW
     last = max(answers)
     start = 0
     for number in range(1, last + 2):
@@ -162,6 +176,8 @@ def forbidden_call(listener: int) -> str | None:
 
 PROGRAM: Final = program(kernel.MACHINE, kernel.NUMBERS) if kernel.NUMBERS else b""
 """The filter for this machine, put together once, in the zygote."""
+STARTING: Final = program(kernel.MACHINE, kernel.NUMBERS, starting=True) if kernel.NUMBERS else b""
+"""The same for a shell or Node: a job's process becomes that program."""
 
 
 def close_listener(listener: int) -> None:

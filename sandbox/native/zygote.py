@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ random re secrets shutil signal statistics string struct subprocess tempfile tex
 urllib.parse uuid warnings zlib
 """
 _MESSAGE_MAX: Final = 65_536
+_THREADS_END_S: Final = 10.0
 
 
 class Zygote:
@@ -39,6 +41,7 @@ class Zygote:
         self.orders = orders
         self.privileged = bool(settings["privileged"])
         self.without = frozenset(map(str, settings["without"]))  # type: ignore[call-overload]  # a list of names
+        self.runtime: Mapping[str, object] = settings["runtime"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
         self.jobs: dict[int, str] = {}
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.base_bytes = 0
@@ -53,8 +56,40 @@ class Zygote:
             os.setgroups([])
         self._try(Layer.MOUNT, kernel.call, "unshare", kernel.NEW_NAMESPACE["mount"])
         self._try(Layer.MOUNT, kernel.mount, "none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        self._try(Layer.ROOT, root.build if Layer.ROOT not in self.without else root.build_whole, folder, guest)
+        build = root.build if Layer.ROOT not in self.without else root.build_whole
+        self._try(Layer.ROOT, build, folder, guest, self.runtime["site"], self.runtime["programs"])
         self._try(Layer.ROOT, lambda: root.enter(folder, read_only=Layer.READ_ONLY not in self.without))
+
+    def warm_up(self) -> None:
+        """Imports the runtime's modules, in the zygote's own place: they see nothing of the host, and can change nothing that stays."""
+        if self.runtime["site"]:
+            sys.path.append(root.SITE)
+        imports = self.runtime["imports"]
+        if not imports:
+            return
+        environment: Mapping[str, str] = self.runtime["environment"]  # type: ignore[assignment]  # as above
+        os.environ.update(environment, TMPDIR=f"{root.JOB}/tmp", HOME=f"{root.JOB}/work")  # noqa: S108 (of its own root)
+        os.close(root.mount_job(2**26, 1_000, os.getuid(), os.getgid(), sized=True))
+        try:
+            for name in imports:  # type: ignore[attr-defined]  # a list of names
+                importlib.import_module(name)
+        finally:
+            kernel.unmount(root.JOB)
+            os.environ.clear()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join(_THREADS_END_S)
+        # INVARIANT: who forks has one thread; what another held at that moment would be locked for ever
+        if self._threads() != 1:
+            raise RuntimeError(f"the imports of the runtime {self.runtime['name']} have left a thread")
+
+    def _threads(self) -> int:
+        fd = os.open("self/status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
+        try:
+            lines = os.read(fd, 65_536).decode().splitlines()
+        finally:
+            os.close(fd)
+        return next(int(line.split()[1]) for line in lines if line.startswith("Threads:"))
 
     @staticmethod
     def _try(layer: Layer, step, *arguments) -> None:  # type: ignore[no-untyped-def]  # any step with its arguments
@@ -138,7 +173,9 @@ class Zygote:
         try:
             pid, pidfd = kernel.clone(flags)
             if pid == 0:
-                inside.run(ends, {**order, "uid": uid, "without": sorted(self.without)}, limits)
+                inside.run(
+                    ends, {**order, "uid": uid, "without": sorted(self.without), "runtime": self.runtime}, limits
+                )
             self.jobs[pid] = name
             if Layer.USER not in self.without:
                 self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
@@ -197,8 +234,14 @@ def main(descriptor: int, text: str) -> None:
         # the credentials changed, which forgot it; whoever started this may be gone meanwhile, then the socket says so
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _import_guest(guest)
+    try:
+        zygote.warm_up()
+    except Exception as error:  # noqa: BLE001 (whatever a package raises is told: without it the runtime is none)
+        _say_failed(orders, Layer.ROOT, 0, f"the runtime {zygote.runtime['name']}: {type(error).__name__}: {error}")
+        return
     fd = os.open("self/statm", os.O_RDONLY, dir_fd=zygote.proc)
     zygote.base_bytes = int(os.read(fd, 100).split()[0]) * os.sysconf("SC_PAGE_SIZE") + 32 * 2**20
+    zygote.base_bytes += int(str(zygote.runtime["address_bytes"]))
     os.close(fd)
     gc.collect()
     gc.disable()
