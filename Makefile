@@ -22,6 +22,7 @@ help: ## Show what can be made
 
 setup: .uv.ready ## Install everything into .venv
 	$(call step,install the locked dependencies,$(UV) sync --locked --all-extras --compile-bytecode)
+	$(call step,build the packages that code in the sandbox may import,$(RUN) holdfast sandbox build data)
 
 .PHONY: .uv.ready
 .uv.ready:

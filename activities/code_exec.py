@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Final, Literal, cast
 from uuid import UUID
 
 from temporalio import activity
@@ -23,7 +23,7 @@ from holdfast.errors import ExecutorStopped, HoldfastError, LeaseLost
 from holdfast.ledger.types import OutcomeView
 from holdfast.timeline.stream import Publisher
 from holdfast_verdict.canonical import JsonValue
-from sandbox.errors import JobInvalid, SandboxLost
+from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing, SandboxLost
 from sandbox.job import Job, Limits, Result
 from sandbox.service import Sandbox
 
@@ -87,7 +87,16 @@ class CodeExec:
         limits = Limits(
             wall_ms=timeout_ms, cpu_s=-(-timeout_ms // 1_000), memory_bytes=cast(int, args["memory_mb"]) * _MIB
         )
-        return Job(str(args["code"]), files=files, limits=limits, name="code.py")
+        # an action of before these arguments were there has none of them
+        return Job(
+            str(args["code"]),
+            files=files,
+            limits=limits,
+            name="code.py",
+            language=cast('Literal["python", "shell", "node"]', args["language"]),
+            runtime=cast('Literal["plain", "data"]', args.get("runtime", "plain")),
+            packages=str(args.get("packages", "")),
+        )
 
     async def _run(self, current: Execution, sandbox: Sandbox, job: Job) -> OutcomeView:
         """Runs a job to its end, or ends it with its run; returns what came of it either way.
@@ -113,8 +122,9 @@ class CodeExec:
                 await asyncio.wait([running])
                 await current.lease.store(self._ended_early(running, began, sandbox, job))
                 raise
-            except JobInvalid as error:
-                return code_answer.nothing(error.code, error.message)
+            except (JobInvalid, LayerMissing, RuntimeMissing) as error:
+                remedy = f". {error.remedy}" if error.remedy else ""
+                return code_answer.nothing(error.code, f"{error.message}{remedy}")
             except SandboxLost as error:
                 await self._host.forget(sandbox)
                 used = code_answer.used_at_most(time.monotonic() - began, job.limits.memory_bytes)

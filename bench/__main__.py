@@ -56,6 +56,7 @@ def main(
         str,
         typer.Option(help="agentdojo: workspace, banking, slack or travel; escape: a folder"),
     ] = "",
+    language: Annotated[str, typer.Option(help="escape: shell or node, in whose place the attempts run")] = "",
     policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
     suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
     attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",
@@ -68,7 +69,7 @@ def main(
     own: Mapping[str, Mapping[str, object]] = {
         "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
         "matrix": {"cell": cell, "kept": kept},
-        "escape": {"suite": suite},
+        "escape": {"suite": suite, "language": language},
         "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
     }
     for other, values in own.items():

@@ -11,6 +11,7 @@ from cli import (
     caps,
     codes,
     decisions,
+    environments,
     estimate,
     holds,
     inputs,
@@ -75,6 +76,7 @@ for noun in (
     doctor,
     backup,
     deployment,
+    environments,
     codes,
 ):
     noun.register(app)

@@ -220,6 +220,10 @@ class ExecutorSettings(CommonSettings):
         description="`full` runs code behind every layer or not at all; `unprivileged` allows that jobs have no account and no "
         "cgroup of their own",
     )
+    environments_folder: Path | None = Field(
+        default=None,
+        description="packages that code may import, as `holdfast sandbox build` makes them; else the account's own folder",
+    )
     objects_folder: Path | None = Field(default=None, description="object storage: where the files of runs are kept")
     preloaded_providers: Annotated[str, AfterValidator(_provider_names)] = Field(
         default="",

@@ -19,7 +19,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -290,8 +290,3 @@ def _open_to_read(folder: Path) -> None:
             path = Path(at, name)
             if not path.is_symlink():
                 path.chmod(0o644)
-
-
-def languages(found: Mapping[str, str]) -> str:
-    """Says in words which languages besides Python there are."""
-    return ", ".join(f"{name} {'is' if path else 'is not'} installed" for name, path in found.items())

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
 from sandbox.environments import DATA, Environments, data_lock, digest_of
@@ -110,7 +109,6 @@ def node() -> Runtime:
         "node",
         programs={"node": found},
         command=("/usr/bin/node",),
-        environment={"UV_USE_IO_URING": "0"},
         address_bytes=_NODE_ADDRESSES,
     )
 
@@ -149,6 +147,6 @@ def select(job: Job, environments: Environments) -> Runtime:
     return PLAIN
 
 
-def installed() -> Mapping[str, str]:
-    """Says of each language but Python which program it has here; nothing where it is missing."""
-    return {"shell": _find("dash"), "node": _find("node"), "awk": str(Path(_find("awk")).name)}
+def installed() -> Mapping[str, bool]:
+    """Says of each language but Python whether it is here."""
+    return {"shell": bool(_find("dash")), "node": bool(_find("node"))}

@@ -49,7 +49,13 @@ def build_workers(
 
 def code_host(settings: ExecutorSettings) -> CodeHost:
     """Returns the sandbox of this process, not started."""
-    return CodeHost(Settings(profile=settings.sandbox_profile, running_max=max(settings.code_slots, 1)))
+    return CodeHost(
+        Settings(
+            profile=settings.sandbox_profile,
+            running_max=max(settings.code_slots, 1),
+            environments=settings.environments_folder,
+        )
+    )
 
 
 def build_code_worker(

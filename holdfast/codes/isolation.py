@@ -30,6 +30,28 @@ CODES: Final = (
         status=422,
     ),
     Code(
+        "isolation.runtime_missing",
+        (Place.RESULT,),
+        "Code asks for a language, a runtime or packages that the host which runs code does not have; nothing was run.",
+        "The sentence says which. `holdfast sandbox build data` makes the runtime with numpy, pandas and matplotlib, `holdfast sandbox "
+        "build LOCK` an environment by a lock; `holdfast doctor` shows what is there.",
+        status=503,
+    ),
+    Code(
+        "environment.lock_invalid",
+        (Place.COMMAND,),
+        "A lock of packages is not a list of exact versions with the SHA-256 digests of their files.",
+        "Write it with `uv pip compile --generate-hashes`; it names no index, no address, no folder and no option.",
+        status=422,
+    ),
+    Code(
+        "environment.failed",
+        (Place.COMMAND,),
+        "Packages for code in the sandbox could not be put together; nothing of them is left.",
+        "The sentence has uv's own words. Only wheels with the digests of the lock are taken, from the index that uv's settings name.",
+        status=502,
+    ),
+    Code(
         "session.lost",
         (Place.RESULT,),
         "The interpreter of a session is gone, and with it everything that its cells had made.",

@@ -29,9 +29,18 @@ class CodeExec(Arguments):
     code: Annotated[str, AfterValidator(normalise_text)] = Field(
         min_length=1,
         max_length=CODE_LENGTH_MAX,
-        description="a Python program. What it prints is the answer; files that it writes into its folder become files of the run",
+        description="a program. What it prints is the answer; files that it writes into its folder become files of the run",
     )
-    language: Literal["python"] = Field(default="python", description="what it is written in")
+    language: Literal["python", "shell", "node"] = Field(default="python", description="what it is written in")
+    runtime: Literal["plain", "data"] = Field(
+        default="plain",
+        description="for Python: `plain` has the standard library, `data` also numpy, pandas and matplotlib",
+    )
+    packages: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="for Python: digest of a lock whose packages are built; usually empty",
+    )
     files: list[FileName] = Field(
         default=[], max_length=FILES_MAX, description="files of the run that shall lie in its folder, by name"
     )
@@ -44,10 +53,18 @@ class CodeExec(Arguments):
             raise ValueError("`files` names a file twice")
         return self
 
+    @model_validator(mode="after")
+    def _one_runtime(self) -> Self:
+        if (self.language != "python" or self.packages) and self.runtime != "plain":
+            raise ValueError("`runtime` is for Python, and has no other packages than its own")
+        if self.language != "python" and self.packages:
+            raise ValueError("`packages` are for Python")
+        return self
+
 
 CODE_TOOL: Final = ToolDefinition(
     name=CODE_EXEC,
-    description="Runs a Python program (standard library) in a sandbox without a network. It sees only the files it is given.",
+    description="Runs a Python, shell or Node program in a sandbox without a network. It sees only the files it is given.",
     arguments=CodeExec,
     external=False,
     idempotent=True,

@@ -93,6 +93,7 @@ COMMANDS = [
     ["agents"],
     ["roles"],
     ["tools"],
+    *(["sandbox", name] for name in ("build", "list", "remove")),
 ]
 
 
