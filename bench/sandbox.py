@@ -16,6 +16,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 from bench.leaks import burden
 from bench.neighbours import slowdown
 from bench.report import Figure, Report
+from sandbox.environments import Environments, data_lock
 from sandbox.frames import Request
 from sandbox.job import Job
 from sandbox.service import Sandbox, Settings
@@ -23,6 +24,8 @@ from sandbox.service import Sandbox, Settings
 _ROOT: Final = Path(__file__).resolve().parents[1]
 _PYTHON: Final = str(Path(sys.executable).resolve())
 _FIRST_LINE: Final = "import time; print(time.monotonic_ns())"
+_JOB: Final = Job(_FIRST_LINE)
+_DATA: Final = Job(f"import pandas; {_FIRST_LINE}", runtime="data")
 _CALLS: Final = """
 import statistics, time
 from holdfast_guest import tool
@@ -80,9 +83,9 @@ async def _call_us(sandbox: Sandbox, count: int) -> float:
     return float((await sandbox.submit(Job(_CALLS.format(count=count)), act=_answer)).stdout)
 
 
-async def _first_line_ms(sandbox: Sandbox) -> tuple[float, bool]:
+async def _first_line_ms(sandbox: Sandbox, job: Job = _JOB) -> tuple[float, bool]:
     began = time.monotonic_ns()
-    result = await sandbox.submit(Job(_FIRST_LINE), act=_answer)
+    result = await sandbox.submit(job, act=_answer)
     return (int(result.stdout) - began) / _NS_PER_MS, result.warm
 
 
@@ -96,6 +99,20 @@ async def _warm_ms(sandbox: Sandbox, count: int) -> list[float]:
         if warm:
             times.append(took)
     return times
+
+
+async def _data_over_plain(count: int) -> tuple[float, float]:
+    """Returns the median of jobs with pandas that find a process ready, and how many times that of plain ones it is, in turns."""
+    data, plain = list[float](), list[float]()
+    async with Sandbox(Settings(idle_min=1, idle_max=1)) as sandbox:
+        await sandbox.submit(_DATA)
+        while len(data) < count or len(plain) < count:
+            for job, times in ((_DATA, data), (_JOB, plain)):
+                await asyncio.sleep(0.1)  # until one is ready again; what is not warm does not count
+                took, warm = await _first_line_ms(sandbox, job)
+                if warm:
+                    times.append(took)
+    return statistics.median(data), statistics.median(data) / statistics.median(plain)
 
 
 async def _cold_ms(count: int) -> list[float]:
@@ -152,6 +169,12 @@ async def measure(*, quick: bool = False) -> Report:
     figures["jobs_per_s"] = Figure(rate, "1/s", (">=", 100))
     figures["memory_per_idle_mb"] = Figure(memory, "MB")
     figures["supervisor_call_p50_us"] = Figure(call, "us")
+    if Environments().find(data_lock()) is None:
+        report.notes.append("the runtime data is not built (`make setup`), so it is not measured")
+    else:
+        data, ratio = await _data_over_plain(count)
+        figures["data_warm_p50_ms"] = Figure(data, "ms")
+        figures["data_over_plain_warm"] = Figure(ratio, "x", ("<=", 5))
     jobs, at_once = (100, 20) if quick else (10_000, 200)
     left = await burden(jobs, at_once)
     figures["left_on_host"] = Figure(sum(map(abs, left.left.values())), "things", ("<=", 0))

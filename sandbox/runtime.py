@@ -19,7 +19,7 @@ _PYTHON_ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-_DATA_IMPORTS: Final = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib.backends.backend_agg")
+_DATA_IMPORTS: Final = tuple("numpy pandas matplotlib matplotlib.pyplot matplotlib.backends.backend_agg".split())
 _TOOLS: Final = """
 awk base64 basename cat chroot cksum comm cp csplit cut date dd diff dirname du echo env expand expr factor false find fmt fold grep
 head id join ls md5sum mkdir mktemp mv nl nproc numfmt od paste pr printenv printf ptx pwd readlink realpath rm rmdir sed seq sha1sum

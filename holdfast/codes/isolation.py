@@ -33,8 +33,8 @@ CODES: Final = (
         "isolation.runtime_missing",
         (Place.RESULT,),
         "Code asks for a language, a runtime or packages that the host which runs code does not have; nothing was run.",
-        "The sentence says which. `holdfast sandbox build data` makes the runtime with numpy, pandas and matplotlib, `holdfast sandbox "
-        "build LOCK` an environment by a lock; `holdfast doctor` shows what is there.",
+        "The sentence says which. `holdfast sandbox build` makes the runtime `data` with numpy, pandas and matplotlib, or an "
+        "environment by a lock; `holdfast doctor` shows what is there.",
         status=503,
     ),
     Code(
