@@ -19,7 +19,7 @@ _PYTHON_ENVIRONMENT: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
-_DATA_IMPORTS: Final = tuple("numpy pandas matplotlib matplotlib.pyplot matplotlib.backends.backend_agg".split())
+_DATA_IMPORTS: Final = "numpy pandas matplotlib matplotlib.pyplot matplotlib.backends.backend_agg"
 _TOOLS: Final = """
 awk base64 basename cat chroot cksum comm cp csplit cut date dd diff dirname du echo env expand expr factor false find fmt fold grep
 head id join ls md5sum mkdir mktemp mv nl nproc numfmt od paste pr printenv printf ptx pwd readlink realpath rm rmdir sed seq sha1sum
@@ -43,7 +43,7 @@ class Runtime:
         name: Its name, as receipts have it.
         language: What its jobs are written in.
         site: Folder of the host with its packages.
-        imports: Modules that are imported before jobs fork, in the zygote's own place and not on the host.
+        imports: Names of modules with spaces between: imported before jobs fork, in the zygote's own place and not on the host.
         environment: Variables that its jobs have besides the usual ones.
         programs: Files of the host by the name that they have in the jobs' `/usr/bin`.
         command: Program that the job's process becomes; empty for Python, which it is.
@@ -54,7 +54,7 @@ class Runtime:
     name: str
     language: str = "python"
     site: str = ""
-    imports: tuple[str, ...] = ()
+    imports: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()

@@ -64,14 +64,14 @@ class Zygote:
         """Imports the runtime's modules, in the zygote's own place: they see nothing of the host, and can change nothing that stays."""
         if self.runtime["site"]:
             sys.path.append(root.SITE)
-        imports = self.runtime["imports"]
+        imports = str(self.runtime["imports"]).split()
         if not imports:
             return
         environment: Mapping[str, str] = self.runtime["environment"]  # type: ignore[assignment]  # as above
         os.environ.update(environment, TMPDIR=f"{root.JOB}/tmp", HOME=f"{root.JOB}/work")  # noqa: S108 (of its own root)
         os.close(root.mount_job(2**26, 1_000, os.getuid(), os.getgid(), sized=True))
         try:
-            for name in imports:  # type: ignore[attr-defined]  # a list of names
+            for name in imports:
                 importlib.import_module(name)
         finally:
             kernel.unmount(root.JOB)
