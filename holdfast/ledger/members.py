@@ -145,18 +145,14 @@ def _reserve_row(
         request.requester_id if request else None,
         request.expires_at if request else None,
         jsonb(reply),
-        *_event_columns(events),
+        _event_rows(events),
         list(named_caps),
     )
 
 
-def _event_columns(events: Sequence[Event]) -> tuple[list[UUID], list[str], list[str], list[str]]:
-    return (
-        [new_id() for _ in events],
-        [event.channel for event in events],
-        [event.type for event in events],
-        [jsonb(event.data) for event in events],
-    )
+def _event_rows(events: Sequence[Event]) -> list[tuple[UUID, str, str, str]]:
+    """Returns events, each with an id of its own, in the order of `ledger_event`."""
+    return [(new_id(), event.channel, event.type, jsonb(event.data)) for event in events]
 
 
 def _expected_events(reservation: Reservation) -> list[Event]:
@@ -249,7 +245,6 @@ def decided_before(answer: ReserveAnswer) -> Decision:
 
 def settle_row(settlement: Settlement) -> tuple[object, ...]:
     """Returns a settlement in the order of `settle_member`."""
-    entries = settlement.entries
     return (
         settlement.tenant_id,
         settlement.hold_id,
@@ -261,10 +256,11 @@ def settle_row(settlement: Settlement) -> tuple[object, ...]:
         list(settlement.actual.values()),
         settlement.actor,
         settlement.reason,
-        *_event_columns(settlement.events),
-        [entry.parent_id for entry in entries],
-        [chain(entry.parent_id or b"", entry.content) for entry in entries],
-        [entry.content for entry in entries],
+        _event_rows(settlement.events),
+        [
+            (entry.parent_id, chain(entry.parent_id or b"", entry.content), entry.content)
+            for entry in settlement.entries
+        ],
         settlement.returns_budget,
     )
 

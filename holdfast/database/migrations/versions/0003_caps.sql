@@ -84,6 +84,10 @@ BEGIN
 END $$;
 
 CREATE TYPE ledger_scope AS (tenant_id uuid, kind text, scope_id text);
+-- What a member tells the timeline, and what it appends to the transcript. Rows, not a column each: a client takes longer to look at four
+-- arrays of one element than to write all that is in them.
+CREATE TYPE ledger_event AS (event_id uuid, channel text, type text, data text);
+CREATE TYPE ledger_entry AS (parent_id bytea, entry_id bytea, content bytea);
 
 -- What stands in a decision record between a leg's amount and what is reserved; only a rolling window has something carried
 CREATE FUNCTION leg_head(p_cap_id uuid, p_rolling_hours smallint, p_carried bigint, p_committed bigint, p_debt bigint, p_unlimited boolean, p_limit bigint)

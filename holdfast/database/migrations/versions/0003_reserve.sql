@@ -5,7 +5,7 @@ CREATE TYPE reserve_member AS (
     digest bytea, action bytea, part_a bytea, part_a_hash bytea, verdict text, code text, history_version bigint, role_version integer,
     amounts bigint[], scopes integer[], funded boolean, estimate text, lease_ms bigint, hold_ms bigint,
     consumes uuid, approval_id uuid, binding bytea, approval_rule text, approver_role text, requester_id uuid,
-    approval_expires_at timestamptz, reply text, event_ids uuid[], channels text[], types text[], data text[], named_caps uuid[]
+    approval_expires_at timestamptz, reply text, events ledger_event[], named_caps uuid[]
 );
 
 -- status: decided; again = this key was decided before, with the same arguments; changed = what the evaluator read is no longer so;
@@ -211,7 +211,7 @@ BEGIN
         part_b := convert_to('{"decision_id":"' || m.decision_id || '","hold_id":' || CASE verdict WHEN 'allow' THEN '"' || m.hold_id || '"' ELSE 'null' END
             || ',"legs":[' || legs_text || '],"reason_codes":[' || to_json(code) || '],"time_ms":' || at_ms || ',"v":' || '1,"verdict":"'
             || verdict || '"}', 'UTF8');
-        events := CASE WHEN message IS NULL THEN cardinality(m.event_ids) ELSE 1 END;
+        events := CASE WHEN message IS NULL THEN cardinality(m.events) ELSE 1 END;
         r_history[r] := r_history[r] + 1;
         r_seq[r] := r_seq[r] + events;
         r_decided[r] := r_decided[r] + 1;
@@ -273,7 +273,7 @@ BEGIN
         CASE WHEN t.message_now IS NULL THEN e.data::jsonb ELSE e.data::jsonb || jsonb_build_object('verdict', t.decided,
             'code', o_code[t.ordinality], 'message', t.message_now, 'hold_id', NULL, 'held_nano_usd', 0)
             || CASE WHEN t.alarms THEN '{"rule": ""}'::jsonb ELSE '{}'::jsonb END END
-    FROM mem AS t, unnest(t.event_ids, t.channels, t.types, t.data) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
+    FROM mem AS t, unnest(t.events) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
     WHERE e.ord <= o_events[t.ordinality];
     UPDATE runs r SET history_version = r.history_version + w.decided, timeline_seq = r.timeline_seq + w.events,
         status = CASE WHEN r.ended_at IS NULL AND r.status IN ('running', 'waiting') THEN w.status ELSE r.status END

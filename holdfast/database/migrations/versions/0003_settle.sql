@@ -2,8 +2,7 @@
 
 CREATE TYPE settle_member AS (
     tenant_id uuid, hold_id uuid, seen_state text, seen_outcome boolean, seen_outward boolean, to_state text, units text[], amounts bigint[],
-    actor text, reason text, event_ids uuid[], channels text[], types text[], data text[], parents bytea[], entry_ids bytea[],
-    contents bytea[], returns_budget boolean
+    actor text, reason text, events ledger_event[], entries ledger_entry[], returns_budget boolean
 );
 
 -- status: settled; changed = the hold is not as the caller saw it; conflict = it may not go that way; no_entry = the transcript has
@@ -104,7 +103,7 @@ BEGIN
             o_state[h.ord] := h.state;
             CONTINUE;
         END IF;
-        IF cardinality(m.entry_ids) > 0 AND NOT write_entries(h.tenant_id, h.run_id, m.parents, m.entry_ids, m.contents) THEN
+        IF cardinality(m.entries) > 0 AND NOT write_entries(h.tenant_id, h.run_id, m.entries) THEN
             o_status[h.ord] := 'no_entry';
             CONTINUE;
         END IF;
@@ -114,8 +113,8 @@ BEGIN
         o_hold_kind[h.ord] := h.kind; o_tool[h.ord] := h.tool; o_model[h.ord] := h.model;
         r_simulated[r] := r_simulated[r] OR h.simulated;
         o_before[h.ord] := r_seq[r];
-        r_events[r] := r_events[r] + cardinality(m.event_ids);
-        r_seq[r] := r_seq[r] + cardinality(m.event_ids);
+        r_events[r] := r_events[r] + cardinality(m.events);
+        r_seq[r] := r_seq[r] + cardinality(m.events);
         o_seq[h.ord] := r_seq[r];
         CONTINUE WHEN m.to_state = 'unknown';
         o_kind[h.ord] := CASE m.to_state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' ELSE 'expire' END;
@@ -214,7 +213,7 @@ BEGIN
     INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
     SELECT t.tenant_id, r_id[o_run[t.ordinality]], o_before[t.ordinality] + e.ord, e.event_id, e.channel, e.type, e.data::jsonb
     FROM unnest(p_members) WITH ORDINALITY AS t,
-        unnest(t.event_ids, t.channels, t.types, t.data) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
+        unnest(t.events) WITH ORDINALITY AS e (event_id, channel, type, data, ord)
     WHERE o_status[t.ordinality] = 'settled';
     IF told > 0 THEN
         INSERT INTO timeline_events (tenant_id, run_id, seq, event_id, channel, type, data)
@@ -267,19 +266,19 @@ BEGIN
 END $$;
 
 -- Appends transcript entries, each after its parent; false if there is no such parent. Written before, they are written no more (LAW 9).
-CREATE FUNCTION write_entries(p_tenant_id uuid, p_run_id uuid, p_parents bytea[], p_entry_ids bytea[], p_contents bytea[]) RETURNS boolean
+CREATE FUNCTION write_entries(p_tenant_id uuid, p_run_id uuid, p_entries ledger_entry[]) RETURNS boolean
 LANGUAGE plpgsql AS $$
-DECLARE place integer;
+DECLARE place integer; e ledger_entry;
 BEGIN
-    FOR e IN 1 .. coalesce(cardinality(p_entry_ids), 0) LOOP
+    FOREACH e IN ARRAY p_entries LOOP
         place := 1;
-        IF p_parents[e] IS NOT NULL THEN
+        IF e.parent_id IS NOT NULL THEN
             SELECT depth + 1 INTO place FROM transcript_entries
-            WHERE tenant_id = p_tenant_id AND run_id = p_run_id AND entry_id = p_parents[e];
+            WHERE tenant_id = p_tenant_id AND run_id = p_run_id AND entry_id = e.parent_id;
             IF NOT FOUND THEN RETURN false; END IF;
         END IF;
         INSERT INTO transcript_entries (tenant_id, run_id, entry_id, parent_id, depth, content)
-        VALUES (p_tenant_id, p_run_id, p_entry_ids[e], p_parents[e], place, p_contents[e]) ON CONFLICT DO NOTHING;
+        VALUES (p_tenant_id, p_run_id, e.entry_id, e.parent_id, place, e.content) ON CONFLICT DO NOTHING;
     END LOOP;
     RETURN true;
 END $$;
@@ -363,8 +362,9 @@ BEGIN
     SELECT coalesce(sum(c.committed + c.debt), 0) INTO spent FROM caps c
     WHERE c.tenant_id = p_tenant_id AND c.scope_kind = 'run' AND c.scope_id = p_run_id::text AND c.unit = 'nano_usd' AND c.window_kind = 'total';
     SELECT * INTO answer FROM ledger_settle(ARRAY[ROW(p_tenant_id, budget.hold_id, 'held', false, false, 'committed', '{nano_usd}',
-        ARRAY[spent], 'run', 'the run has ended: its budget is settled at what it spent', ARRAY[new_id()], '{budget}', '{budget.returned}',
-        ARRAY[jsonb_build_object('hold_id', budget.hold_id, 'spent_nano_usd', spent)::text], '{}', '{}', '{}', false)::settle_member]);
+        ARRAY[spent], 'run', 'the run has ended: its budget is settled at what it spent',
+        ARRAY[ROW(new_id(), 'budget', 'budget.returned', jsonb_build_object('hold_id', budget.hold_id, 'spent_nano_usd', spent)::text)::ledger_event],
+        '{}', false)::settle_member]);
     RETURN answer.status = 'settled';
 END $$;
 
