@@ -308,10 +308,12 @@ class Tenant:
         fallbacks: Sequence[ModelTarget] = (),
         role_default: int | None = None,
         policy: str = "",
+        agent: str = "",
+        by: Principal | None = None,
         **limits: int,
     ) -> Run:
         """Admits a run; Temporal is not told yet. A policy's text says `ROLE` for the run's role."""
-        name = f"agent-{secrets.token_hex(6)}"
+        name = agent or f"agent-{secrets.token_hex(6)}"
         model = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4o-mini"}[wire]
         definition = AgentDefinition(
             role=name,
@@ -337,7 +339,7 @@ class Tenant:
                 put = await store.put(connection, self.tenant_id, text_, compile_policy(text_), put_by="test")
                 await store.activate(connection, self.tenant_id, put.policy_id, by="test")
         request = RunRequest(agent=name, content=content, guaranteed=guaranteed, deadline_s=deadline_s)
-        admitted = await runs.admit(self.rig.engine("api"), self.ada, request)
+        admitted = await runs.admit(self.rig.engine("api"), by or self.ada, request)
         run = Run(self, admitted.run_id)
         self.runs.append(run)
         return run
