@@ -154,10 +154,17 @@ class Environments:
 
     @contextlib.contextmanager
     def _locked(self, digest: str, how: int) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self.folder / f".{_BUILT_FOR}-{digest}.lock", flags, 0o600)
+        if how == fcntl.LOCK_SH:
+            flags = os.O_RDONLY  # who uses it may be another account than who built it
+        else:
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.folder.chmod(0o755)
+            flags = os.O_RDWR | os.O_CREAT
+        fd = os.open(self.folder / f".{_BUILT_FOR}-{digest}.lock", flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
+            if how != fcntl.LOCK_SH:
+                os.fchmod(fd, 0o644)
             fcntl.flock(fd, how)
             yield
         finally:

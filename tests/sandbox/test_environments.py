@@ -178,11 +178,15 @@ def _builder(kept: Path, lock: Path, uv: Path | None = None) -> subprocess.Popen
 def test_two_builds_of_one_lock_make_one_environment(tmp_path: Path, wheel: Wheel) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text(wheel("greeter", "1"))
+    previous = os.umask(0o077)  # whoever builds may keep what it makes to itself; jobs have other accounts
     builders = [_builder(tmp_path / "kept", lock) for _ in range(3)]
+    os.umask(previous)
     said = [builder.communicate(timeout=120)[0].splitlines() for builder in builders]
     assert [builder.returncode for builder in builders] == [0, 0, 0]
     assert sum(len(lines) - 1 for lines in said) == 1  # one built, the others waited and found it
-    assert len(Environments(tmp_path / "kept").list()) == 1
+    [built] = Environments(tmp_path / "kept").list()
+    for path in (built.folder.parent, built.folder, *built.folder.rglob("*"), *built.folder.parent.glob(".*.lock")):
+        assert path.stat().st_mode & (0o055 if path.is_dir() else 0o044) == (0o055 if path.is_dir() else 0o044), path
 
 
 def test_a_build_that_is_killed_leaves_nothing_that_jobs_could_use(tmp_path: Path, wheel: Wheel) -> None:

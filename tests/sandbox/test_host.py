@@ -213,6 +213,8 @@ async def main():
         said["killed"] = forbidden.killed.sentence
         laid = await sandbox.submit(Job("print(open('in').read())", files={"in": b"laid"}))
         said["laid"] = laid.stdout.decode()
+        shell = await sandbox.submit(Job("sort in | head -1; cat /etc/shadow || id -u", language="shell", files={"in": b"b\\na\\n"}))
+        said["shell"] = [shell.stdout.decode(), shell.receipt.runtime]
     said["off"] = {}
     for layer in sys.argv[1:]:
         try:
@@ -282,4 +284,5 @@ def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(tmp_p
     assert "account of the sandbox itself" in said["receipt"][2][0]
     assert said["killed"] == "It made a system call that no job may make: ptrace."
     assert said["laid"] == "laid\n"
+    assert said["shell"] == ["a\n1000\n", "shell"]
     assert said["off"] == {layer: layer for layer in UNPRIVILEGED_LAYERS}
