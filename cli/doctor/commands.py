@@ -79,6 +79,7 @@ def _local(session: Session) -> Iterator[Finding]:
 
     yield from machine.programs()
     yield sandbox.layers()
+    yield sandbox.languages()
     yield from own_servers.named()
     yield from folder.data_folder(session.folder)
     yield from folder.secrets(session.folder)

@@ -1,0 +1,60 @@
+"""Other programs that isolate, where they are installed: which there are, and whether they are new enough. Jobs run in none of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+_BUBBLEWRAP_LEAST: Final = (0, 12)
+"""Older ones can be led out of their mounts (CVE-2026-87766)."""
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
+_ASKED_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Isolator:
+    """One such program.
+
+    Attributes:
+        name: Its name.
+        path: Where it is; empty if it is not installed.
+        version: What it says of itself.
+        usable: Whether it is new enough.
+        words: The same in words.
+    """
+
+    name: str
+    path: str
+    version: str
+    usable: bool
+    words: str
+
+
+def look(name: str, least: tuple[int, int] | None = None) -> Isolator:
+    """Looks for one.
+
+    Args:
+        name: Of the program.
+        least: The oldest version that could be used.
+    """
+    path = shutil.which(name)
+    if path is None:
+        return Isolator(name, "", "", False, f"{name} is not installed")
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_ASKED_S, check=False)  # noqa: S603 (found on PATH)
+        said = (done.stdout or done.stderr).strip().partition("\n")[0][:80]
+    except (OSError, subprocess.SubprocessError) as error:
+        return Isolator(name, path, "", False, f"{name} does not say its version: {error}")
+    version = _VERSION.search(said)
+    if least is not None and (version is None or (int(version[1]), int(version[2])) < least):
+        wanted = ".".join(map(str, least))
+        return Isolator(name, path, said, False, f"{said or name} is older than {wanted}")
+    return Isolator(name, path, said, True, f"{said or name} is installed")
+
+
+def found() -> list[Isolator]:
+    """Returns what there is."""
+    return [look("bwrap", _BUBBLEWRAP_LEAST), look("runsc")]
