@@ -134,6 +134,13 @@ class Verdict:
 
         return read_to_json(self.read)
 
+    def trace_json(self) -> list[JsonValue]:
+        """Returns the trace as it stands in a record."""
+        return [
+            [looked.effect, looked.rule_id, looked.outcome, looked.condition, list(looked.missing)]
+            for looked in self.trace
+        ]
+
     def to_json(self) -> dict[str, JsonValue]:
         """Returns the verdict as it stands in a record."""
         return {
@@ -141,10 +148,7 @@ class Verdict:
             "code": self.code,
             "message": self.message,
             "rule_id": self.rule_id,
-            "trace": [
-                [looked.effect, looked.rule_id, looked.outcome, looked.condition, list(looked.missing)]
-                for looked in self.trace
-            ],
+            "trace": self.trace_json(),
             "gates": [ask.to_json() for ask in self.gates],
             "legs": [leg.to_json() for leg in self.legs],
             "approvals": list(self.approvals),

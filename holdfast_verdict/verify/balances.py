@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -37,28 +36,27 @@ def _check_limits(one: Decided) -> Iterator[Finding]:
 
 def _check_holds(bundle: Bundle) -> Iterator[Finding]:
     """Each hold is taken once and returned at most once, with its amounts (LAW 4)."""
-    moves: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    holds = {line["hold_id"] for _, line in bundle.holds}
+    moves: dict[str, list[dict[str, Any]]] = {line["hold_id"]: [] for _, line in bundle.holds}
     for number, entry in bundle.journal:
-        if entry["hold_id"] in holds:
-            moves[entry["hold_id"]].append((number, entry))
+        moved = moves.get(entry["hold_id"])
+        if moved is not None:
+            moved.append(entry)
         elif entry["hold_id"] is not None:
             name = f"journal entry {entry['entry_id']}"
             yield Finding(_CODE, name, f"it is about hold {entry['hold_id']}, which is not in the file", number)
     for number, line in bundle.holds:
-        entries = [entry for _, entry in moves[line["hold_id"]]]
-        for wrong in _wrong_moves(line, entries):
+        for wrong in _wrong_moves(line, moves[line["hold_id"]]):
             yield Finding(_CODE, f"hold {line['hold_id']}", wrong, number)
 
 
 def _wrong_moves(line: dict[str, Any], entries: list[dict[str, Any]]) -> Iterator[str]:
     taken = [entry for entry in entries if entry["kind"] == "reserve"]
     returned = [entry for entry in entries if entry["kind"] != "reserve"]
-    amounts = {leg["cap_id"]: int(leg["amount"]) for leg in line["legs"]}
+    amounts = {leg["cap_id"]: leg["amount"] for leg in line["legs"]}  # texts: each amount is written in one way only
     if len(taken) != (1 if amounts else 0):
         yield f"the journal has taken it {len(taken)} times"
     for entry in taken:
-        if {leg["cap_id"]: (int(leg["reserved"]), leg["committed"], leg["debt"]) for leg in entry["legs"]} != {
+        if {leg["cap_id"]: (leg["reserved"], leg["committed"], leg["debt"]) for leg in entry["legs"]} != {
             cap_id: (amount, "0", "0") for cap_id, amount in amounts.items()
         }:
             yield f"journal entry {entry['entry_id']} took other amounts than it holds"
@@ -68,10 +66,14 @@ def _wrong_moves(line: dict[str, Any], entries: list[dict[str, Any]]) -> Iterato
     for entry in returned:
         if _SETTLED.get(entry["kind"]) != line["state"]:
             yield f"it is {line['state']}, and journal entry {entry['entry_id']} says {entry['kind']}"
-        if {leg["cap_id"]: -int(leg["reserved"]) for leg in entry["legs"]} != amounts:
+        if {leg["cap_id"]: _negative(leg["reserved"]) for leg in entry["legs"]} != amounts:
             yield f"journal entry {entry['entry_id']} returns other amounts than it held"
         if int(entry["cost_nano_usd"] or 0) != int(line["cost_nano_usd"] or 0):
             yield f"it cost {line['cost_nano_usd']}, and journal entry {entry['entry_id']} says {entry['cost_nano_usd']}"
+
+
+def _negative(amount: str) -> str:
+    return amount[1:] if amount.startswith("-") else amount if amount == "0" else f"-{amount}"
 
 
 def _check_caps(bundle: Bundle) -> Iterator[Finding]:
@@ -80,29 +82,29 @@ def _check_caps(bundle: Bundle) -> Iterator[Finding]:
     running = {cap_id: [int(caps[cap_id][1]["opening"][name]) for name in _NAMES] for cap_id in whole}
     last_id = -1
     for number, entry in bundle.journal:
-        name = f"journal entry {entry['entry_id']}"
+        name = _name(entry)
         if entry["entry_id"] <= last_id:
             yield Finding(_CODE, name, "it does not stand in its order", number)
         last_id = entry["entry_id"]
-        one = bundle.by_hold.get(entry["hold_id"]) if entry["kind"] == "reserve" else None
+        cost = int(entry["cost_nano_usd"] or 0) if entry["kind"] in _SETTLED else None
+        counts = entry["counts"]
+        one = bundle.by_hold.get(entry["hold_id"]) if counts and entry["kind"] == "reserve" else None
         before = {leg.cap_id: leg for leg in one.legs} if one is not None else {}
         for leg in entry["legs"]:
             cap = caps.get(leg["cap_id"])
             if cap is None:
                 yield Finding(_CODE, name, f"it moves cap {leg['cap_id']}, which is not in the file", number)
                 continue
-            yield from _check_cost(name, number, entry, leg, cap[1])
-            if leg["cap_id"] not in whole or not entry["counts"]:
+            if cost is not None and cap[1]["unit"] == "nano_usd":
+                charged = int(leg["committed"]) + int(leg["debt"])
+                if charged != cost:  # what caps of money were charged is what it cost
+                    wrong = f"it cost {entry['cost_nano_usd']}, and cap {leg['cap_id']} was charged {charged}"
+                    yield Finding(_CODE, name, wrong, number)
+            balances = running.get(leg["cap_id"]) if counts else None
+            if balances is None:
                 continue
-            balances = running[leg["cap_id"]]
             if one is not None and (said := before.get(leg["cap_id"])) is not None:
-                yield from _check_read(one, said, balances)
-                if leg["limit"] != (None if said.limit is None else str(said.limit)):
-                    yield at(
-                        one,
-                        _CODE,
-                        f"it read a limit of {said.limit} on cap {said.cap_id}; the journal says {leg['limit']}",
-                    )
+                yield from _check_read(one, said, balances, leg["limit"])
             for place, column in enumerate(_NAMES):
                 balances[place] += int(leg[column])
             if min(balances) < 0:
@@ -115,22 +117,17 @@ def _check_caps(bundle: Bundle) -> Iterator[Finding]:
             yield Finding(_CODE, f"cap {cap_id}", wrong, number)
 
 
-def _check_cost(
-    name: str, number: int, entry: dict[str, Any], leg: dict[str, Any], cap: dict[str, Any]
-) -> Iterator[Finding]:
-    """What caps of money were charged is what it cost."""
-    if entry["kind"] in _SETTLED and cap["unit"] == "nano_usd":
-        charged = int(leg["committed"]) + int(leg["debt"])
-        if charged != int(entry["cost_nano_usd"] or 0):
-            wrong = f"it cost {entry['cost_nano_usd']}, and cap {leg['cap_id']} was charged {charged}"
-            yield Finding(_CODE, name, wrong, number)
+def _name(entry: dict[str, Any]) -> str:
+    return f"journal entry {entry['entry_id']}"
 
 
-def _check_read(one: Decided, said: Leg, balances: list[int]) -> Iterator[Finding]:
-    """What a decision read of a cap is what the journal comes to right before it."""
-    if [said.reserved, said.committed, said.debt] != balances:
+def _check_read(one: Decided, said: Leg, balances: list[int], limit: str | None) -> Iterator[Finding]:
+    """What a decision read of a cap is what the journal comes to right before it, and says of its limit."""
+    if said.reserved != balances[0] or said.committed != balances[1] or said.debt != balances[2]:
         wrong = (
             f"it read cap {said.cap_id} as {said.reserved} reserved, {said.committed} committed, {said.debt} debt; "
             f"the journal before it comes to {balances[0]}, {balances[1]}, {balances[2]}"
         )
         yield at(one, _CODE, wrong)
+    if limit != (None if said.limit is None else str(said.limit)):
+        yield at(one, _CODE, f"it read a limit of {said.limit} on cap {said.cap_id}; the journal says {limit}")

@@ -11,7 +11,7 @@ from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold, Finding
-from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_of, parse, subject_of
+from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_in, parse, subject_of
 from holdfast_verdict.verify.paths import Paths
 from holdfast_verdict.verify.records import Decided, RecordChecker
 
@@ -124,28 +124,29 @@ class LineChecker:
         return chunk
 
     def _check_line(self, number: int, raw: bytes, chunk: Chunk) -> None:
-        subject = f"line {number}"
+        line: Line | None = None
         try:
             line = parse(raw)
-            subject = subject_of(line)
             kind = str(line["type"])
             if kind in SEALED:
                 chunk.digests += hashlib.sha256(raw).digest()
-            self._check_order(kind, chunk)
+            if PLACE[kind] != chunk.last or kind in ALONE:
+                self._check_order(kind, chunk)
             if kind == "record":
-                chunk.decided.append(self._records.check(line)._replace(line=number))
+                chunk.decided.append(self._records.check(line, number))
             elif kind == "proof":
-                chunk.proofs.append(
-                    Proved(str(line["decision_id"]), str(line["record_hash"]), int(str(line["leaf_index"])), number)
-                )
-                self._check_path(line)
+                proved = Proved(line["decision_id"], line["record_hash"], line["leaf_index"], number)  # type: ignore[arg-type]  # `parse` has looked
+                chunk.proofs.append(proved)
+                self._check_path(proved, line["path"])
             else:
                 chunk.others.append((number, line))
         except DoesNotHold as wrong:
+            subject = subject_of(line) if line is not None else f"line {number}"
             chunk.findings.append(Finding(wrong.code, subject, wrong.wrong, number))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # LAW 7: whatever of a record is of no form that anybody foresaw does not hold
             wrong_form = f"something in it is not of its form ({type(error).__name__})"
+            subject = subject_of(line) if line is not None else f"line {number}"
             chunk.findings.append(Finding("audit.record", subject, wrong_form, number))
 
     def _check_order(self, kind: str, chunk: Chunk) -> None:
@@ -156,10 +157,10 @@ class LineChecker:
             chunk.first = place
         chunk.last = place
 
-    def _check_path(self, line: Line) -> None:
-        path = b"".join(hashes_of(line["path"]))
+    def _check_path(self, proved: Proved, path: object) -> None:
+        hashes = hashes_in(path)
         if self._paths is None:
             raise DoesNotHold(
                 "audit.inclusion", "there is no checkpoint that holds, so its place in the log is not proved"
             )
-        self._paths.check(bytes.fromhex(str(line["record_hash"])), int(str(line["leaf_index"])), path)
+        self._paths.check(bytes.fromhex(proved.hash), proved.leaf_index, hashes)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.verify.findings import DoesNotHold
+from holdfast_verdict.verify.forms import (
+    AMOUNT,
+    ANYTHING,
+    COUNT,
+    FLAG,
+    HASH,
+    LONG_TEXT,
+    NUMBER,
+    TEXT,
+    UUID,
+    Form,
+    constant,
+    list_of,
+    matcher,
+    members,
+    or_null,
+)
 
 FORMAT: Final = "holdfast audit bundle"
 VERSION: Final = 1
@@ -28,132 +43,89 @@ ALONE: Final = frozenset({"header", "seal", "checkpoint", "end"})
 PLACE: Final = {name: place for place, name in enumerate(ORDER)}
 
 Line = dict[str, JsonValue]
-_Form = Callable[[object], bool]
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-_HEX32: Final = re.compile(r"[0-9a-f]{64}").fullmatch
-_AMOUNT: Final = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
+_HASH: Final = 32
 
 
-def _text(value: object) -> bool:
-    return type(value) is str
-
-
-def _number(value: object) -> bool:
-    return type(value) is int
-
-
-def _flag(value: object) -> bool:
-    return type(value) is bool
-
-
-def _uuid(value: object) -> bool:
-    return type(value) is str and _UUID(value) is not None
-
-
-def _hash(value: object) -> bool:
-    return type(value) is str and _HEX32(value) is not None
-
-
-def _amount(value: object) -> bool:
-    return type(value) is str and _AMOUNT(value) is not None
-
-
-def _count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _object(value: object) -> bool:
-    return type(value) is dict
-
-
-def _anything(_: object) -> bool:
-    return True
-
-
-def _or_null(form: _Form) -> _Form:
-    return lambda value: value is None or form(value)
-
-
-def _list_of(form: _Form) -> _Form:
-    return lambda value: type(value) is list and all(form(member) for member in value)
-
-
-def _members(**forms: _Form) -> _Form:
-    return lambda value: (
-        type(value) is dict and value.keys() == forms.keys() and all(form(value[name]) for name, form in forms.items())
-    )
-
-
-def hashes_of(value: object) -> list[bytes]:
-    """Reads hashes of 32 bytes each, written behind each other in base64.
+def hashes_in(value: object) -> bytes:
+    """Reads hashes of 32 bytes each, written behind each other in base64, and returns them behind each other.
 
     Raises:
         DoesNotHold: It is not that.
     """
     try:
-        raw = base64.b64decode(value, validate=True) if isinstance(value, str) else b"?"
-    except (binascii.Error, ValueError):
+        raw = binascii.a2b_base64(value) if isinstance(value, str) else b"?"
+    except ValueError:
         raw = b"?"
-    if len(raw) % 32 or base64.b64encode(raw).decode() != value:
+    if len(raw) % _HASH or binascii.b2a_base64(raw, newline=False).decode() != value:
         raise DoesNotHold("audit.bundle", "what should be hashes in base64 is none")
-    return [raw[place : place + 32] for place in range(0, len(raw), 32)]
+    return raw
 
 
-_BALANCES = _members(reserved=_amount, committed=_amount, debt=_amount)
-_OUTCOME = _members(
-    ok=_flag, error_code=_text, cost_class=_text, provider_request_id=_text, simulated=_flag, stored_at_ms=_number, result_sha256=_hash
+def hashes_of(value: object) -> list[bytes]:
+    """Reads hashes as `hashes_in` does, one by one.
+
+    Raises:
+        DoesNotHold: It is not that.
+    """
+    raw = hashes_in(value)
+    return [raw[place : place + _HASH] for place in range(0, len(raw), _HASH)]
+
+
+_BALANCES = members(reserved=AMOUNT, committed=AMOUNT, debt=AMOUNT)
+_OUTCOME = members(
+    ok=FLAG, error_code=TEXT, cost_class=TEXT, provider_request_id=TEXT, simulated=FLAG, stored_at_ms=NUMBER, result_sha256=HASH
 )  # fmt: skip
-_SCOPE = _members(run_id=_or_null(_uuid), from_ms=_or_null(_number), to_ms=_or_null(_number))
-_LEG = _members(cap_id=_uuid, amount=_amount)
-_ENTRY = _members(cap_id=_uuid, reserved=_amount, committed=_amount, debt=_amount, limit=_or_null(_amount))
+_SCOPE = members(run_id=or_null(UUID), from_ms=or_null(NUMBER), to_ms=or_null(NUMBER))
+_LEG = members(cap_id=UUID, amount=AMOUNT)
+_ENTRY = members(cap_id=UUID, reserved=AMOUNT, committed=AMOUNT, debt=AMOUNT, limit=or_null(AMOUNT))
 
-MEMBERS: Final[Mapping[str, Mapping[str, _Form]]] = {
+MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     "header": {
-        "format": _text, "v": _number, "tenant_id": _uuid, "tenant": _text, "scope": _SCOPE, "read_at_ms": _number, "origin": _text,
+        "format": TEXT, "v": NUMBER, "tenant_id": UUID, "tenant": TEXT, "scope": _SCOPE, "read_at_ms": NUMBER, "origin": TEXT,
     },
     "policy": {
-        "policy_hash": _hash, "engine": _text, "role": _text, "version": _number, "form": _anything, "source": _or_null(_text),
-        "beside": _anything,
+        "policy_hash": HASH, "engine": TEXT, "role": TEXT, "version": NUMBER, "form": ANYTHING, "source": or_null(TEXT),
+        "beside": ANYTHING,
     },
     "record": {
-        "decision_id": _uuid, "kind": _text, "run_id": _or_null(_uuid), "approval_id": _or_null(_uuid), "created_at_ms": _number,
-        "superseded_at_ms": _or_null(_number), "message": _text, "part_a": _text, "part_b": _text,
+        "decision_id": UUID, "kind": TEXT, "run_id": or_null(UUID), "approval_id": or_null(UUID), "created_at_ms": NUMBER,
+        "superseded_at_ms": or_null(NUMBER), "message": TEXT, "part_a": LONG_TEXT, "part_b": LONG_TEXT,
     },
     "approval": {
-        "approval_id": _uuid, "run_id": _uuid, "step": _number, "rule": _text, "approver_role": _text, "binding": _hash,
-        "action_digest": _hash, "edited_digest": _or_null(_hash), "requester_id": _uuid, "expires_at_ms": _number,
-        "verdict": _or_null(_text), "decided_by": _or_null(_uuid), "decided_at_ms": _or_null(_number), "consumed_by": _or_null(_uuid),
-        "beside": _anything,
+        "approval_id": UUID, "run_id": UUID, "step": NUMBER, "rule": TEXT, "approver_role": TEXT, "binding": HASH,
+        "action_digest": HASH, "edited_digest": or_null(HASH), "requester_id": UUID, "expires_at_ms": NUMBER,
+        "verdict": or_null(TEXT), "decided_by": or_null(UUID), "decided_at_ms": or_null(NUMBER), "consumed_by": or_null(UUID),
+        "beside": ANYTHING,
     },
     "hold": {
-        "hold_id": _uuid, "decision_id": _uuid, "run_id": _uuid, "step": _number, "try": _number, "kind": _text, "digest": _hash,
-        "idempotent": _flag, "state": _text, "max_cost_nano_usd": _amount, "cost_nano_usd": _or_null(_amount), "legs": _list_of(_LEG),
-        "created_at_ms": _number, "expires_at_ms": _number, "lease_expires_at_ms": _or_null(_number),
-        "outward_at_ms": _or_null(_number),
-        "unknown_at_ms": _or_null(_number), "settled_at_ms": _or_null(_number), "settled_by": _text, "superseded": _flag,
-        "outcome": _or_null(_OUTCOME),
+        "hold_id": UUID, "decision_id": UUID, "run_id": UUID, "step": NUMBER, "try": NUMBER, "kind": TEXT, "digest": HASH,
+        "idempotent": FLAG, "state": TEXT, "max_cost_nano_usd": AMOUNT, "cost_nano_usd": or_null(AMOUNT), "legs": list_of(_LEG),
+        "created_at_ms": NUMBER, "expires_at_ms": NUMBER, "lease_expires_at_ms": or_null(NUMBER),
+        "outward_at_ms": or_null(NUMBER),
+        "unknown_at_ms": or_null(NUMBER), "settled_at_ms": or_null(NUMBER), "settled_by": TEXT, "superseded": FLAG,
+        "outcome": or_null(_OUTCOME),
     },
     "cap": {
-        "cap_id": _uuid, "scope_kind": _text, "scope_id": _text, "unit": _text, "window": _text, "limit": _or_null(_amount),
-        "opening": _or_null(_BALANCES), "closing": _or_null(_BALANCES),
+        "cap_id": UUID, "scope_kind": TEXT, "scope_id": TEXT, "unit": TEXT, "window": TEXT, "limit": or_null(AMOUNT),
+        "opening": or_null(_BALANCES), "closing": or_null(_BALANCES),
     },
     "journal": {
-        "entry_id": _count, "at_ms": _number, "kind": _text, "hold_id": _or_null(_uuid), "run_id": _or_null(_uuid),
-        "legs": _list_of(_ENTRY), "cost_nano_usd": _or_null(_amount), "tokens": _or_null(_amount), "calls": _or_null(_amount),
-        "actor": _text, "reason": _text, "counts": _flag,
+        "entry_id": COUNT, "at_ms": NUMBER, "kind": TEXT, "hold_id": or_null(UUID), "run_id": or_null(UUID),
+        "legs": list_of(_ENTRY), "cost_nano_usd": or_null(AMOUNT), "tokens": or_null(AMOUNT), "calls": or_null(AMOUNT),
+        "actor": TEXT, "reason": TEXT, "counts": FLAG,
     },
-    "seal": {"decision_id": _uuid, "part_a": _text, "part_b": _text},
-    "lines": {"first": _count, "sha256": _text},
-    "proof": {"decision_id": _uuid, "record_hash": _hash, "leaf_index": _count, "path": _text},
-    "consistency": {"from_size": _count, "from_root": _hash, "path": _text},
-    "key": {"vkey": _text},
-    "checkpoint": {"note": _text},
-    "end": {"lines": _count},
+    "seal": {"decision_id": UUID, "part_a": LONG_TEXT, "part_b": LONG_TEXT},
+    "lines": {"first": COUNT, "sha256": TEXT},
+    "proof": {"decision_id": UUID, "record_hash": HASH, "leaf_index": COUNT, "path": TEXT},
+    "consistency": {"from_size": COUNT, "from_root": HASH, "path": TEXT},
+    "key": {"vkey": TEXT},
+    "checkpoint": {"note": TEXT},
+    "end": {"lines": COUNT},
 }  # fmt: skip
 """Members of each type of line beside `type`, and the form of each."""
 
-_KEYS: Final = {name: {"type", *members} for name, members in MEMBERS.items()}
+_KEYS: Final = {name: {"type", *forms} for name, forms in MEMBERS.items()}
+_MATCHERS: Final = {name: matcher(members(type=constant(name), **forms)) for name, forms in MEMBERS.items()}
 
 
 def parse(raw: bytes) -> Line:
@@ -167,14 +139,17 @@ def parse(raw: bytes) -> Line:
     except orjson.JSONDecodeError:
         raise DoesNotHold("audit.bundle", "the line is no JSON") from None
     kind = line.get("type") if type(line) is dict else None
-    members = MEMBERS.get(kind) if isinstance(kind, str) else None
-    if members is None or not isinstance(kind, str):
+    forms = MEMBERS.get(kind) if isinstance(kind, str) else None
+    if forms is None or not isinstance(kind, str):
         raise DoesNotHold("audit.bundle", "the line is of no type that a bundle has")
+    matched = _MATCHERS[kind]
+    if matched is not None and matched(raw) is not None:
+        return line  # type: ignore[no-any-return]  # a dict: `kind` was read from it
     if line.keys() != _KEYS[kind]:
         odd = sorted(line.keys() ^ _KEYS[kind])
         raise DoesNotHold("audit.bundle", f"the line of type {kind} has other members than it should: {', '.join(odd)}")
-    for name, form in members.items():
-        if not form(line[name]):
+    for name, form in forms.items():
+        if not form.holds(line[name]):
             raise DoesNotHold("audit.bundle", f"the member {name} of the line of type {kind} is not of its form")
     if orjson.dumps(line, option=orjson.OPT_SORT_KEYS) != raw:
         raise DoesNotHold("audit.bundle", f"the line of type {kind} is not written in canonical form")

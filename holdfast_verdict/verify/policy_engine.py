@@ -23,6 +23,7 @@ _TOOL: Final = "tool.call"
 # What may stand against an action beside its policy. INVARIANT (LAW 7): each of these denies, and none can allow.
 _BEFORE: Final = frozenset({"action.unknown", "action.malformed"})
 _BESIDE: Final = frozenset({"policy.limit_unsupported", "policy.gates_conflict", "policy.gate_unsupported"})
+_ANY: Final = _BEFORE | _BESIDE
 _OF_MODELS: Final = frozenset({"price.unknown", "content.unsupported"})
 
 
@@ -51,20 +52,23 @@ class CompiledPolicy:
         """Evaluates a record."""
         refusal = part_a["refusal"]
         code = None if refusal is None else refusal["code"]
-        kind = part_a["action"]["kind"]
-        if code is not None and code not in _BEFORE | _BESIDE and not (kind == "llm.call" and code in _OF_MODELS):
+        if (
+            code is not None
+            and code not in _ANY
+            and not (part_a["action"]["kind"] == "llm.call" and code in _OF_MODELS)
+        ):
             raise ValueError(f"the refusal {code} is none that engine policy/1 has for such an action")
         if code in _BEFORE:  # nothing was evaluated
             if part_a["legs"] != []:
                 raise ValueError("it has limits, and was refused before anything was evaluated")
             return Evaluated("deny", code, "", [], [])
         verdict = decide(self._policy, _action(part_a), Facts.from_json(part_a["facts"]))
-        told = verdict.to_json()
-        if orjson.dumps(told["legs"], option=orjson.OPT_SORT_KEYS) != orjson.dumps(
-            part_a["legs"], option=orjson.OPT_SORT_KEYS
+        # as bytes: to Python 1 and true are the same, and to a ledger they are not
+        if (verdict.legs or part_a["legs"] != []) and _written([leg.to_json() for leg in verdict.legs]) != _written(
+            part_a["legs"]
         ):
             raise ValueError("evaluated again it asks for other limits to be held")
-        trace = orjson.loads(orjson.dumps(told["trace"]))
+        trace = verdict.trace_json()
         if code is not None:
             return Evaluated("deny", code, verdict.rule_id, trace, [])
         used = [each for each in part_a["facts"].get("approvals", ()) if each["approval_id"] in verdict.approvals]
@@ -83,6 +87,10 @@ class CompiledPolicy:
                 digest = bytes.fromhex(action_digest)
                 return approval_binding(self._hash, digest, rule_id, rule.gate, expires_at_ms).hex()
         return None
+
+
+def _written(legs: JsonValue) -> bytes:
+    return orjson.dumps(legs, option=orjson.OPT_SORT_KEYS)
 
 
 def _action(part_a: Mapping[str, Any]) -> CanonicalAction:  # Any: as in `evaluate`

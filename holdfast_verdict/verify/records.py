@@ -158,8 +158,12 @@ class RecordChecker:
         self._policies = policies
         self._tells = tells
 
-    def check(self, line: Mapping[str, Any]) -> Decided:  # Any: of the form that `MEMBERS` says
+    def check(self, line: Mapping[str, Any], number: int) -> Decided:  # Any: of the form that `MEMBERS` says
         """Checks a record and returns what the checks across records need of it.
+
+        Args:
+            line: Its line.
+            number: The line's number.
 
         Raises:
             DoesNotHold: Something of it does not hold.
@@ -173,19 +177,21 @@ class RecordChecker:
         code, verdict, hold_id = b["reason_codes"][0], b["verdict"], b["hold_id"] or ""
         if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
             raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
-        decided = Decided(
-            b["decision_id"], record_hash(a_raw, b_raw), line["kind"], verdict, code, b["time_ms"], hold_id, line["message"],
-            line["approval_id"] or "", line["run_id"] or "",
-        )  # fmt: skip
+        hash_ = record_hash(a_raw, b_raw)
         if "engine" in a:
-            return self._action(a, b, decided)
+            return self._action(a, b, line, hash_, number)
         if a.keys() != _EVENT or type(a["facts"]) is not dict or b["legs"] != []:
             raise DoesNotHold("audit.record", "part A has other members than a record has")
         if a["kind"] != line["kind"]:
             raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its record says {a['kind']}")
-        return decided._replace(facts=a["facts"])
+        return Decided(
+            b["decision_id"], hash_, line["kind"], verdict, code, b["time_ms"], hold_id, line["message"], line["approval_id"] or "",
+            line["run_id"] or "", facts=a["facts"], line=number,
+        )  # fmt: skip
 
-    def _action(self, a: dict[str, Any], b: dict[str, Any], decided: Decided) -> Decided:  # Any: as in read_part
+    def _action(
+        self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any], hash_: bytes, number: int
+    ) -> Decided:  # Any: as in read_part
         engine = ENGINES.get(a["engine"]) if type(a["engine"]) is str else None
         if engine is None:
             known = ", ".join(sorted(ENGINES))
@@ -195,10 +201,11 @@ class RecordChecker:
             raise DoesNotHold("audit.record", "part A has other members than a record of its engine has")
         if subject["tenant_id"] != self._tenant_id:
             raise DoesNotHold("audit.record", f"it is a record of the tenant {subject['tenant_id']}")
-        if subject["run_id"] != decided.run_id:
+        run_id = line["run_id"] or ""
+        if subject["run_id"] != run_id:
             raise DoesNotHold("audit.record", f"the line names another run than the record, {subject['run_id']}")
-        if type(action) is not dict or action.get("kind") != decided.kind:
-            raise DoesNotHold("audit.record", f"the line calls it {decided.kind}, and its action is another")
+        if type(action) is not dict or action.get("kind") != line["kind"]:
+            raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its action is another")
         if hashlib.sha256(orjson.dumps(action, option=orjson.OPT_SORT_KEYS)).hexdigest() != a["action_digest"]:
             raise DoesNotHold("audit.record", "its action has another digest than it says")
         policy = self._policies.get(a["policy_hash"])
@@ -207,20 +214,13 @@ class RecordChecker:
                 "audit.policy_hash", f"it was decided by policy {a['policy_hash']}, which is not in the file"
             )
         again = self._evaluate(policy, a, b)
-        return decided._replace(
-            step=subject["step"],
-            try_number=subject["try"],
-            agent=subject["agent"],
-            role=subject["role"],
-            user_id=subject["user_id"],
-            tool=action.get("tool") or "",
-            rule_id=again.rule_id,
-            digest=a["action_digest"],
-            policy_hash=a["policy_hash"],
-            approvals=tuple(Approved.of(each) for each in again.approvals) if decided.verdict == "allow" else (),
-            legs=_legs(b["legs"]),
-            arguments=orjson.dumps(action.get("args")).decode() if self._tells else "",
-        )
+        used = tuple(Approved.of(each) for each in again.approvals) if b["verdict"] == "allow" else ()
+        return Decided(
+            b["decision_id"], hash_, line["kind"], b["verdict"], b["reason_codes"][0], b["time_ms"], b["hold_id"] or "",
+            line["message"], line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
+            subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"], used,
+            _legs(b["legs"]), None, orjson.dumps(action.get("args")).decode() if self._tells else "", number,
+        )  # fmt: skip
 
     def _evaluate(
         self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +23,7 @@ from holdfast_verdict.verify.chunks import Chunk, Context, LineChecker, Proved, 
 from holdfast_verdict.verify.findings import DoesNotHold, Finding
 from holdfast_verdict.verify.lines import ALONE, FORMAT, ORDER, VERSION, Line
 from holdfast_verdict.verify.outcomes import check_outcomes
+from holdfast_verdict.verify.packing import Packed
 from holdfast_verdict.verify.records import Decided
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.seal import check_lines, read_seal
@@ -60,12 +64,27 @@ def verify(request: Request, say: Say | None = None) -> Report:
     Raises:
         OSError: The file cannot be read.
     """
-    with request.path.open("rb") as file:
+    with _uncollected(), request.path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
             return _unreadable("the file is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
             return _Verification(request, source).run(say)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps Python from searching for cycles: all that is read is kept to the end, and none of it forms one."""
+    collected, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not frozen:  # what was read becomes old without being looked through
+            gc.freeze()
+            gc.unfreeze()
+        if collected:
+            gc.enable()
 
 
 def _unreadable(wrong: str) -> Report:
@@ -194,9 +213,11 @@ class _Verification:
             checker = LineChecker(context)
             yield from (checker.check(self._source[start:end]) for start, end in blocks)
             return
-        path = str(self._request.path)
-        with ProcessPoolExecutor(workers, get_context("forkserver"), _begin, (path, context)) as pool:
-            yield from pool.map(_check_block, blocks)
+        # a process that has threads cannot be forked safely; one that has none spares its children the start
+        method = "fork" if threading.active_count() == 1 else "forkserver"
+        begin = (str(self._request.path), context)
+        with ProcessPoolExecutor(workers, get_context(method), _begin, begin) as pool:
+            yield from map(Packed.chunk, pool.map(_check_block, blocks))
 
     def _check_seal(self, header: dict[str, Any], gathered: _Gathered) -> None:  # Any: as in Report
         if not gathered.rows["seal"]:
@@ -327,10 +348,12 @@ _WORKER: list[tuple[mmap.mmap, LineChecker]] = []
 
 
 def _begin(path: str, context: Context) -> None:
+    gc.disable()  # a worker lives for one file
+    _WORKER.clear()
     with Path(path).open("rb") as file:
         _WORKER.append((mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), LineChecker(context)))
 
 
-def _check_block(block: tuple[int, int]) -> Chunk:
+def _check_block(block: tuple[int, int]) -> Packed:
     source, checker = _WORKER[0]
-    return checker.check(source[block[0] : block[1]])
+    return Packed.of(checker.check(source[block[0] : block[1]]))
