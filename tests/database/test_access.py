@@ -31,6 +31,7 @@ CROSSING = {
     "due_starts": {"sweeper"},
     "lock_history": {"governor"},
     "raise_history": {"governor"},
+    "number_history": {"governor"},
     "due_signals": {"sweeper"},
     "open_runs": {"sweeper"},
     "undigested_runs": {"sweeper"},
@@ -106,6 +107,9 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO policy_activations VALUES ($1, 1, 'active', 'activate', $2, 'x')", (policy,)),
         ("INSERT INTO shadow_verdicts VALUES ($1, $2, $3, $4, 1, 1, 'x', 'x', $3, 'x', 'x', 'x', 'x', 'x', 'x')", (mine, policy, run)),
         ("INSERT INTO history_heads VALUES ($1, 1)", ()),
+        ("INSERT INTO history_folds VALUES ($1, 1)", ()),
+        ("INSERT INTO history_marks VALUES ($1, sha256('x'), $2, 1)", (run,)),
+        ("INSERT INTO history_sums VALUES ($1, sha256('x'), 'x', 'x', 0, 0, 1, 0)", ()),
         ("INSERT INTO code_requests VALUES ($1, $2, 1, $3, 1, 'tool', 'mail.send', '{}')", (hold.hold_id, run)),
         ("INSERT INTO stops VALUES ($1, $2, 'tool', 'mail.send', 'x', 'x')", (new_id(),)),
         ("INSERT INTO webhooks VALUES ($1, $2, 'https://x.example', '{run.ended}', '', 'x')", (hook := new_id(),)),
@@ -329,6 +333,7 @@ async def test_no_process_writes_holds_caps_journal_or_rollups_but_by_the_ledger
         "settled_at",
         "settled_by",
         "superseded_at",
+        "history_seq",
     }
     assert await _columns(database, "definer", "decisions") == {"superseded_at"}
 
