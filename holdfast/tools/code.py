@@ -64,7 +64,9 @@ class CodeExec(Arguments):
 
 CODE_TOOL: Final = ToolDefinition(
     name=CODE_EXEC,
-    description="Runs a Python, shell or Node program in a sandbox without a network. It sees only the files it is given.",
+    description="Runs a Python, shell or Node program in a sandbox without a network. It sees only the files it is given. "
+    "Python can call your other tools: from holdfast_guest import tool, Refused; tool(NAME, **ARGUMENTS) returns the answer, or "
+    "raises Refused with code and message.",
     arguments=CodeExec,
     external=False,
     idempotent=True,

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast_verdict.decide import Rule
 from workers import replay
 
-from .harness import PERMIT_ALL, Rig, Run, calls, mail, refund, running_rig, say, task
+from .harness import PERMIT_ALL, Rig, Run, call, calls, mail, refund, running_rig, say, task
 from .test_gate import consent, pending
 
 FOLDER: Final = Path(__file__).with_name("histories")
@@ -92,6 +92,13 @@ async def paused_at_a_gate(rig: Rig) -> Run:
     return run
 
 
+async def called_by_code(rig: Rig) -> Run:
+    text = "from holdfast_guest import tool\nfor n in range(3): tool('mail.list')\n"
+    rules = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
+    step = call("code.exec", code=text, timeout_ms=60_000)
+    return await (await rig.tenant()).start(task(step, say("done")), rules=rules, tools=("code.exec", "mail.list"))
+
+
 SHAPES: Final = (
     plain,
     approval,
@@ -103,6 +110,7 @@ SHAPES: Final = (
     unknown,
     paused,
     paused_at_a_gate,
+    called_by_code,
 )
 
 

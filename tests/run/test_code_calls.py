@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -21,6 +23,7 @@ from holdfast_verdict.decide import Condition, Rule
 
 from .harness import PERMIT_ALL, Record, Rig, Run, Step, Tenant, call, mail, say, task, until
 
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "let-code-call-tools.md"
 TOOLS: Final = ("code.exec", "mail.list", "mail.send", "payments.refund")
 RULES: Final = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
 SEND: Final = """
@@ -338,3 +341,58 @@ async def test_nobody_else_makes_calls_in_the_name_of_code(rig: Rig, tenant: Ten
     await asyncio.wait([forged])
     assert len(await run.holds(tool="mail.send")) == 1
     assert await rig.value("SELECT count(*) FROM code_requests WHERE run_id = $1", run.run_id) == 1
+
+
+async def test_the_code_of_the_page_does_what_the_page_says(rig: Rig, tenant: Tenant) -> None:
+    [text] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    small = Rule("refund", "permit", "tool.call", "payments.refund", (Condition("args.amount_usd_cents", "<=", 5_000),))
+    run = await start(tenant, call("code.exec", code=text, timeout_ms=60_000), rules=(RULES[0], RULES[-1], small))
+    assert await run.ended() == "succeeded"
+    content = (await told(run))["content"]
+    first, third = (rig.refunds(order)[-1]["refund_id"] for order in ("A-1001", "A-1003"))
+    printed = [f"A-1001 refunded {first}", "A-1002 not refunded: policy.not_permitted", f"A-1003 refunded {third}"]
+    assert "\n".join(printed) in content
+    assert [each["data"]["data"]["done"] for each in await run.events("code.emitted")] == [1, 2, 3]
+    assert len(await run.events("citation.added")) == 1
+
+
+@pytest.mark.parametrize("place", ["reserve.after", "settle.before", "settle.after"])
+async def test_a_killed_governor_repeats_no_call(rig: Rig, tenant: Tenant, place: str) -> None:
+    name = f"{place}:tool.call"
+    pid = rig.pid("governor")
+    rig.points.kill(name)
+    run = await start(tenant, code(f"for n in range(3): send(f'{place} {{n}}')"))
+    await rig.until_dead("governor", pid)
+    assert await run.ended() == "succeeded"
+    assert (await told(run))["ok"], await run.story()
+    for number in range(3):
+        assert len(rig.mails(f"{place} {number}")) == 1
+    assert [state for state in await run.states(tool="mail.send") if state != "superseded"] == ["committed"] * 3
+
+
+async def test_a_paused_run_makes_no_call_until_it_goes_on(rig: Rig, tenant: Tenant) -> None:
+    run = await start(tenant, code("emit('ready', 1)\nimport time\ntime.sleep(1)\nsend('paused code')"))
+
+    async def ready() -> bool:
+        return bool(await run.events("code.emitted"))
+
+    await until(ready, what="the beginning of the code")
+    await run.tell("pause")
+    await run.until_status("paused")
+    assert rig.mails("paused code") == []
+    await run.tell("resume")
+    assert await run.ended() == "succeeded"
+    assert len(rig.mails("paused code")) == 1
+
+
+async def test_a_steer_refuses_what_code_has_not_yet_called(rig: Rig, tenant: Tenant) -> None:
+    rig.fault("mail", "gate")
+    text = "for n in range(3):\n  try: send(f'steered code {n}')\n  except Refused as refused: print(n, refused.code)"
+    run = await start(tenant, code(text))
+    await rig.until_held()
+    await run.tell("steer", "stop")
+    rig.world.faults.release()
+    assert await run.ended() == "succeeded"
+    answer = next(entry for entry in await run.transcript() if entry["kind"] == "tool_result")
+    assert "1 run.steered\n2 run.steered" in answer["content"]
+    assert [len(rig.mails(f"steered code {number}")) for number in range(3)] == [1, 0, 0]
