@@ -39,8 +39,14 @@ _RAN: Final = "exit status 0 "
 """How the answer of code begins that has done its work."""
 _REPORT: Final = """\
 import csv
+from holdfast_guest import Refused, cite, tool
 
 today_usd_cents = {today}
+for order in {orders}:
+    try:
+        print(order, tool("orders.lookup", order_id=order, tenant="{tenant}")["status"])
+    except Refused as refused:
+        print(order, "cannot be looked up:", refused.code)
 weeks = [(row["week"], int(row["usd_cents"])) for row in csv.DictReader(open("refunds.csv"))]
 weeks.append(("today", today_usd_cents))
 top = max(cents for _, cents in weeks) or 1
@@ -52,9 +58,10 @@ for place, (week, cents) in enumerate(weeks):
 with open("refunds.svg", "w") as file:
     file.write(f'<svg xmlns="http://www.w3.org/2000/svg" width="{{len(weeks) * 80 + 20}}" height="280">{{"".join(bars)}}</svg>')
 total = sum(cents for _, cents in weeks)
+cite("refunds.csv", rows=len(weeks) - 1)
 print(f"{{len(weeks)}} bars, ${{total // 100}}.{{total % 100:02d}} refunded in all")
 """
-"""The report that it writes: plain Python, for there is nothing else where it runs."""
+"""The report that it writes: plain Python, which looks the refunded orders up itself, each behind the gate like a call of the model."""
 _DEFAULT_TENANT: Final = "acme"
 _QUESTION_ANSWER: Final = (
     "you can return any item within 60 days of delivery, unused or only tried on. You do not have to decide now."
@@ -178,7 +185,10 @@ def _report(desk: _Desk) -> _Work:
     """Code that the desk writes, with what it has refunded today in it, and runs over the refunds of the last weeks."""
     ran = yield _Call(
         "code.exec",
-        {"code": _REPORT.format(today=sum(desk.refunded.values())), "files": [_REPORT_OVER]},
+        {
+            "code": _REPORT.format(today=sum(desk.refunded.values()), orders=list(desk.refunded), tenant=desk.tenant),
+            "files": [_REPORT_OVER],
+        },
         f"Now the report: I write code that draws the refunds of {_REPORT_OVER} and of today.",
     )
     return "- refunds.svg shows the refunds by week" if ran.ok else f"- there is no report: {ran.reason}"
