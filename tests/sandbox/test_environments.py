@@ -134,9 +134,11 @@ def test_a_source_distribution_is_refused_and_its_setup_is_not_run(tmp_path: Pat
 
     source, ran = tmp_path / "evil-1.0", tmp_path / "ran"
     source.mkdir()
-    (source / "setup.py").write_text(
-        f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup(name='evil', version='1.0')\n"
+    # a build that needs nothing from an index, so that only the refusal keeps it from running
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "evil"\nbackend-path = ["."]\n'
     )
+    (source / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
     (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
     with tarfile.open(index / "evil-1.0.tar.gz", "w:gz") as archive:
         archive.add(source, "evil-1.0")
