@@ -97,6 +97,29 @@ async def test_neither_code_nor_what_it_prints_stands_in_history(rig: Rig, tenan
             assert b"wunderlich" not in decoded.data
 
 
+async def test_code_names_its_language_and_what_is_not_there_is_told(tenant: Tenant) -> None:
+    absent = code("print(1)", packages="0" * 64)
+    run = await start(tenant, code("seq 3 | tac", language="shell"), absent)
+    assert await run.ended() == "succeeded"
+    shell, refused = await results(run)
+    assert "3\n2\n1" in shell["content"]
+    assert "no environment is built" in refused["content"]
+    assert "holdfast sandbox build" in refused["content"]
+    first, second = await run.holds("code.exec")
+    assert json.loads(first["action"])["args"]["language"] == "shell"
+    assert (await outcome(run, first))["receipt"]["runtime"] == "shell"
+    assert first["estimate"] == second["estimate"]
+    assert second["cost_nano_usd"] == 0
+
+
+async def test_a_rule_sees_the_language(tenant: Tenant) -> None:
+    python = Rule("python", "permit", "code.exec", conditions=(Condition("args.language", "==", "python"),))
+    run = await start(tenant, code("echo 1", language="shell"), rules=(*PERMIT_ALL, python))
+    assert await run.ended() == "succeeded"
+    assert "policy.not_permitted" in await run.codes()
+    assert await run.holds("code.exec") == []
+
+
 async def test_code_is_denied_to_whom_it_was_not_given(tenant: Tenant) -> None:
     without = await tenant.start(task(code("print(1)"), say("done")), rules=RULES, tools=("mail.list",))
     unpermitted = await start(tenant, code("print(1)"), rules=PERMIT_ALL)
@@ -116,6 +139,7 @@ async def test_code_is_denied_to_whom_it_was_not_given(tenant: Tenant) -> None:
     ("arguments", "says"),
     [
         ({"code": "print(1)", "language": "perl"}, "language"),
+        ({"code": "echo 1", "language": "shell", "runtime": "data"}, "runtime"),
         ({"code": "print(1)", "timeout_ms": 60_001}, "timeout_ms"),
         ({"code": "print(1)", "memory_mb": 100_000}, "memory_mb"),
         ({"code": "print(1)", "files": ["nowhere.csv"]}, "no file 'nowhere.csv'"),
