@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
@@ -19,12 +19,11 @@ from holdfast_verdict.engine.numbers import number_of
 from holdfast_verdict.engine.program import CompiledRule, Program, speaks_of
 from holdfast_verdict.engine.unknown import Unknown
 from holdfast_verdict.engine.usage import in_window
+from holdfast_verdict.rehearse.recorded import outcome_of
 
 if TYPE_CHECKING:
     from holdfast.actions.run_facts import RunFacts
     from holdfast_verdict.policy import Limit
-
-_OWN: Final = ("run", "sweeper")
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,7 @@ class Deed:
     @property
     def outcome(self) -> EventKind | None:
         """What became of it; `None` while nobody knows, which stands against it as if it had succeeded."""
-        if self.is_void:
-            return "failed"
-        if self.state != "committed":
-            return "unknown" if self.state == "unknown" else None
-        if not self.answered:
-            return "succeeded" if self.settled_by not in _OWN else "unknown"  # a person who knows, or the deadline
-        if self.ok:
-            return "succeeded"
-        return "unknown" if self.went_out else "failed"
+        return outcome_of(self.state, self.settled_by, answered=self.answered, ok=self.ok, went_out=self.went_out)
 
     def principal(self, tenant: str) -> dict[str, str]:
         """Who acted, as rules see it."""
