@@ -16,6 +16,7 @@ from temporalio.client import Client
 from holdfast import temporal_logs
 from holdfast.codec import EncryptingCodec, data_converter
 from holdfast.database.engine import create_engine
+from holdfast.policies.rehearsing import Rehearsing
 from holdfast.settings import ApiSettings, read_key_file
 from holdfast.tenancy.failures import FailureLog
 from holdfast.timeline.stream import Publisher, connect_redis
@@ -45,6 +46,7 @@ class Context:
     broker: httpx.AsyncClient
     codec: EncryptingCodec
     failures: FailureLog
+    rehearsing: Rehearsing
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     streams: int = 0
     exports: int = 0
@@ -75,10 +77,12 @@ class Context:
             broker=httpx.AsyncClient(base_url=settings.broker_url, timeout=_BROKER_TIMEOUT_S, trust_env=False),
             codec=EncryptingCodec(codec_key),
             failures=FailureLog(engine),
+            rehearsing=Rehearsing(engine),
         )
 
     async def close(self) -> None:
         """Closes everything."""
+        await self.rehearsing.close()
         await self.failures.flush()
         await self.broker.aclose()
         await self.redis.aclose()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sdk.approvals import Approval, ApprovalLink, ApprovalToken, Release, Signer
     from sdk.client import Holdfast
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
-    from sdk.policies import Policies, PolicyActivation, PolicyText, PolicyVersion, ShadowReport
+    from sdk.policies import Policies, PolicyActivation, PolicyRehearsal, PolicyText, PolicyVersion, ShadowReport
     from sdk.types import (
         Agent,
         Artefact,
@@ -72,6 +72,7 @@ __all__ = [
     "NoAnswer",
     "Policies",
     "PolicyActivation",
+    "PolicyRehearsal",
     "PolicyText",
     "PolicyVersion",
     "Project",

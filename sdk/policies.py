@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sdk.transport import Transport
 from sdk.types import read_answer
 
 ItemT = TypeVar("ItemT")
+_REHEARSALS: Final = "/v1/policies/rehearsals"
 ListOf = Callable[[type[Any], str, Mapping[str, object], int | None], list[Any]]  # Any: the kind says of what
 
 
@@ -80,6 +81,40 @@ class ShadowReport:
     different: int
     since: str | None
     differences: list[dict[str, Any]]  # Any: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRehearsal:
+    """A candidate asked about recorded decisions.
+
+    Attributes:
+        version: Version of the candidate; None for a text that is not stored.
+        since: Decisions from then on.
+        until: Decisions before then.
+        done: Records that were looked at.
+        total: How many there are, once that is known.
+        result: What was found, once it is done.
+        error: Why it failed, if it did.
+    """
+
+    rehearsal_id: str
+    version: int | None
+    policy_hash: str
+    since: datetime
+    until: datetime
+    state: Literal["waiting", "running", "done", "cancelled", "failed"]
+    done: int
+    total: int | None
+    result: dict[str, Any] | None  # Any: JSON
+    error: str
+    asked_by: str
+    created_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.state in ("done", "cancelled", "failed")
 
 
 class Policies:
@@ -153,6 +188,42 @@ class Policies:
         """Returns where the candidate would have decided otherwise; without a version the current one."""
         answer = self._transport.request("GET", "/v1/policies/shadow", query={"version": version})
         return read_answer(ShadowReport, answer)
+
+    def rehearse(
+        self,
+        policy: int | str,
+        *,
+        start: datetime,
+        end: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> PolicyRehearsal:
+        """Asks a candidate about every decision of a time; the answer comes at once, what was found when it is done.
+
+        Args:
+            policy: Version of the candidate, or its text.
+            start: Decisions from then on.
+            end: Decisions before then; without, until now.
+            idempotency_key: The same key asks once.
+
+        Raises:
+            HoldfastApiError: The candidate cannot be used: `problems` names all that is wrong.
+        """
+        body = {**_named(policy), "from": start.isoformat(), "to": None if end is None else end.isoformat()}
+        answer = self._transport.request("POST", _REHEARSALS, body=body, idempotency_key=idempotency_key)
+        return read_answer(PolicyRehearsal, answer)
+
+    def rehearsal(self, rehearsal_id: str) -> PolicyRehearsal:
+        """Returns how far a rehearsal is, and what was found."""
+        return read_answer(PolicyRehearsal, self._transport.request("GET", f"{_REHEARSALS}/{rehearsal_id}"))
+
+    def rehearsals(self, *, count: int | None = None) -> list[PolicyRehearsal]:
+        """Returns rehearsals without what they have found, newest first."""
+        return self._list(PolicyRehearsal, _REHEARSALS, {}, count)
+
+    def cancel_rehearsal(self, rehearsal_id: str) -> PolicyRehearsal:
+        """Cancels a rehearsal; one that has ended stays as it is."""
+        answer = self._transport.request("POST", f"{_REHEARSALS}/{rehearsal_id}/cancel")
+        return read_answer(PolicyRehearsal, answer)
 
     def _used(self, name: str, body: Mapping[str, object], key: str | None) -> PolicyActivation:
         answer = self._transport.request("POST", f"/v1/policies/{name}", body=body, idempotency_key=key)

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.policy import server
+from cli.policy import rehearsing, server
 from cli.session import AsJson
 from cli.terminal import ExitCode, reported, say
 from cli.text import json_line, safe
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
     group.command("test", epilog=_EXIT_CODES)(cases)
     group.command("fmt", epilog=_EXIT_CODES)(fmt)
     server.register(group)
+    rehearsing.register(group)
     app.add_typer(group, name="policy")
 
 

@@ -76,6 +76,12 @@ CODES: Final = (
         422,
     ),
     Code(
+        "policy.rehearsal_failed",
+        (Place.COMMAND,),
+        "A rehearsal has no result: it was cancelled, or broke off.",
+        "Ask for it again; if it says that its process ended, ask for a shorter time.",
+    ),
+    Code(
         "policy.source",
         (Place.API, Place.COMMAND),
         "A policy's text cannot be read: it is no UTF-8, too long, or holds characters that show as something else.",

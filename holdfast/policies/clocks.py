@@ -21,6 +21,11 @@ def local_times(zones: Iterable[str], now: datetime) -> dict[str, LocalTime]:
     return told
 
 
+def local_times_at(zones: Iterable[str], now_ms: int) -> dict[str, LocalTime]:
+    """Returns the same for a time in milliseconds of the epoch."""
+    return local_times(zones, datetime.fromtimestamp(now_ms / 1000, UTC))
+
+
 def clocks(zone: str, now_ms: int) -> LocalTime:
     """Returns what the clocks of a zone say at a time.
 

@@ -37,7 +37,7 @@ def rehearse_bundle(
     Args:
         path: The bundle.
         candidate: The candidate.
-        clocks: What clocks say in a zone.
+        clocks: What clocks say.
         workers: How many processes; 0 = one per core.
         say: Gets the progress.
 

@@ -33,7 +33,7 @@ class Rehearsal:
     Attributes:
         candidate: The candidate's compiled form.
         deciders: Those of the policies that decided.
-        clocks: What clocks say in a zone; a function of a module, as other processes get it.
+        clocks: What clocks say; a function of a module, as other processes get it.
         since_ms: From when on every record of the tenant is given; `None` if those of single runs are.
         workers: How many processes; 0 = one per core.
         nice: By how much they stand back behind others.

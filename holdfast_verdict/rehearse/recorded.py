@@ -62,7 +62,7 @@ class Recorded(NamedTuple):
     part_a: bytes | str
     superseded: bool = False
     became: Became | None = None
-    principal: tuple[tuple[str, str], ...] = ()
+    principal: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
 
 
 class Unreadable(ValueError):  # the rehearsal counts it, and goes on

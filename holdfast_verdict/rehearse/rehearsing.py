@@ -6,7 +6,7 @@ other records, is made of these: what a run did before, if all of it is known. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +23,8 @@ from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Decided, Recor
 from holdfast_verdict.rehearse.same import NOTHING, Same, compare
 from holdfast_verdict.rehearse.tally import Answer, Tally
 
-Clocks = Callable[[str, int], LocalTime]
+Clocks = Callable[[Iterable[str], int], Mapping[str, LocalTime]]
+"""Tells what the clocks of zones say at a time; a zone that it leaves out is unknown."""
 _ALL_RUNS: Final = ""
 """Stands for all runs together, where a candidate looks at what more than one did."""
 
@@ -48,7 +49,7 @@ class Rehearser:
         Args:
             candidate: The policy that is rehearsed.
             deciders: The policies that decided, by hash.
-            clocks: What clocks say in a zone, for candidates that ask.
+            clocks: What clocks say, for candidates that ask.
             since_ms: From when on every record of the tenant is given; `None` if those of single runs are.
         """
         self._policy = candidate
@@ -131,7 +132,7 @@ class Rehearser:
         now_ms = record.at_ms if recorded.now_ms is None else recorded.now_ms
         zones = recorded.zones
         if self._clocks is not None and self._policy.zones:
-            zones = {zone: zones.get(zone) or self._clocks(zone, now_ms) for zone in self._policy.zones}
+            zones = {**self._clocks([zone for zone in self._policy.zones if zone not in zones], now_ms), **zones}
         estimate = recorded.estimate
         if estimate is None or estimate.nano_usd is None or estimate.tokens is None:
             estimate = decided.estimate

@@ -17,6 +17,9 @@ EXAMPLES_MAX: Final = 3
 GROUPS_MAX: Final = 10_000
 """Groups that are told apart; what would make more is counted as of other actions."""
 
+LISTED_MAX: Final = 500
+"""Groups that a report lists: those that concern most decisions."""
+
 VIEWS: Final = ("as_recorded", "as_become")
 CHANGES: Final = ("newly_allowed", "newly_refused", "newly_gated")
 _CHANGE: Final = {"allow": "newly_allowed", "deny": "newly_refused", "needs_approval": "newly_gated"}
@@ -191,12 +194,14 @@ class Tally:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns all of it, what concerns most decisions first."""
-        ordered = sorted(self.groups.items(), key=lambda item: (-max(item[1].as_recorded, item[1].as_become), item[0]))
+        every = sorted(self.groups.items(), key=lambda item: (-max(item[1].as_recorded, item[1].as_become), item[0]))
+        ordered = every[:LISTED_MAX]
         return {
             "decisions": self.decisions,
             "totals": {view: self._totals(view) for view in VIEWS},
             "untaken": self.untaken,
             "skipped": dict(sorted(self.skipped.items())),
+            "left_off": len(every) - len(ordered),
             "changes": [_change(group, count) for group, count in ordered if group.change != "untold"],
             "untold": [_untold(group, count) for group, count in ordered if group.change == "untold"],
         }

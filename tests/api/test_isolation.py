@@ -46,7 +46,7 @@ NAMELESS = {
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
     "check_policy", "compare_policies", "play_cases", "explain_decision", "activate_policy", "roll_back_policy",
-    "shadow_policy",
+    "shadow_policy", "start_rehearsal", "list_rehearsals",
     "get_checkpoint", "list_checkpoints", "get_checkpoint_of_size", "get_consistency", "get_tile", "list_log_keys", "list_witnesses",
     "add_witness", "remove_witness", "add_cosignature",
 }  # fmt: skip
@@ -76,7 +76,11 @@ async def things(tenant: Tenant) -> dict[str, str]:
     stop_id = (await tenant.owner.post("/v1/stops", json=body)).json()["stop_id"]
     hook = {"url": "https://hooks.example.com/x", "events": ["hold.unknown"]}
     webhook_id = (await tenant.owner.post("/v1/webhooks", json=hook)).json()["webhook_id"]
+    rehearsal = {"source": "role helper { permit llm.call }", "from": "2020-01-01T00:00:00Z"}
+    rehearsal_id = (await tenant.owner.post("/v1/policies/rehearsals", json=rehearsal)).json()["rehearsal_id"]
+    await tenant.owner.post(f"/v1/policies/rehearsals/{rehearsal_id}/cancel")  # it shall not go on beside the test
     return {
+        "rehearsal_id": rehearsal_id,
         "webhook_id": webhook_id,
         "run_id": run_id,
         "approval_id": str(decision.approval_id),
@@ -112,6 +116,7 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
         "approval_links",
         "signers",
         "releases",
+        "policy_rehearsals",
         "holds",
         "api_keys",
         "timeline_events",

@@ -82,7 +82,7 @@ COMMANDS = [
     ["webhooks", "test"],
     ["webhooks", "enable"],
     ["webhooks", "remove"],
-    *(["policy", name] for name in ("push", "list", "show", "activate", "rollback", "shadow", "log")),
+    *(["policy", name] for name in ("push", "list", "show", "activate", "rollback", "shadow", "log", "rehearse")),
     ["replay"],
     ["apply"],
     ["log", "rotate-key"],
