@@ -22,10 +22,6 @@ _CLOCKS_MS: Final = 600_000
 _DECIDERS_MAX: Final = 1_000
 
 
-def _ms_of(column: str) -> str:
-    return f"floor(extract(epoch FROM {column}) * 1000)::bigint"
-
-
 # $1 the tenant, $2 ids behind which, $3 up to which, $4 and $5 the time, of which the end is excluded
 _IN_SCOPE: Final = f"""
     d.tenant_id = $1 AND d.decision_id > $2 AND d.decision_id < $3 AND d.created_at >= $4 AND d.created_at < $5
@@ -37,9 +33,9 @@ _PAGE: Final = f"""
         SELECT d.tenant_id, d.decision_id, d.kind, d.run_id, d.created_at, d.verdict, d.part_a, d.superseded_at, d.hold_id
         FROM decisions d WHERE {_IN_SCOPE} ORDER BY d.decision_id LIMIT {PAGE}
     )
-    SELECT d.decision_id, d.kind, d.run_id, {_ms_of("d.created_at")} AS at_ms, d.verdict, d.part_a,
+    SELECT d.decision_id, d.kind, d.run_id, floor(extract(epoch FROM d.created_at) * 1000)::bigint AS at_ms, d.verdict, d.part_a,
         d.superseded_at IS NOT NULL AS superseded, h.state, h.settled_by, h.cost_nano_usd, h.outward_at IS NOT NULL AS went_out,
-        {_ms_of("coalesce(h.settled_at, h.unknown_at, h.created_at)")} AS became_ms,
+        floor(extract(epoch FROM coalesce(h.settled_at, h.unknown_at, h.created_at)) * 1000)::bigint AS became_ms,
         o.hold_id IS NOT NULL AS answered, coalesce(o.ok, false) AS ok,
         h.state IN ('voided', 'expired') AND EXISTS (SELECT 1 FROM holds n WHERE n.tenant_id = h.tenant_id AND n.run_id = h.run_id
             AND n.step = h.step AND n.try > h.try AND n.superseded_at IS NULL) AS retried,

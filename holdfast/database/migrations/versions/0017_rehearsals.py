@@ -1,6 +1,6 @@
 """Rehearsals of candidate policies over recorded decisions: what was asked, how far it is, what was found.
 
-Revision ID: 0012
+Revision ID: 0017
 Revises: 0016
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0012"
+revision = "0017"
 down_revision = "0016"
 
 _STATEMENTS = (
