@@ -186,7 +186,9 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 
 @pytest.mark.parametrize(("method", "path", "name"), [o for o in OPERATIONS if o[2] not in WITHOUT_KEY])
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
-    names = ("run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id")
+    names = (
+        "run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id", "rehearsal_id",
+    )  # fmt: skip
     given = {"name": "desk", "version": 1, "size": 1, "path": "0/000", "step": 0}
     filled = path.format(**given, **{kind: str(new_id()) for kind in names})
     async with world.api.client() as client:

