@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -41,11 +41,12 @@ def test_what_is_forbidden_is_newly_refused_in_both_views_with_its_rule_and_an_e
     tally = stage.rehearse(of(after="forbid send as silent"))
     expected = {("newly_refused", "send", "silent"): 1}
     assert told(tally, "as_recorded") == told(tally) == expected
-    [change] = tally.to_json()["changes"]  # type: ignore[misc,union-attr]  # JSON
-    assert change["was"] == {"verdict": "allow", "code": "policy.permitted", "rule": "desk/send-1"}  # type: ignore[call-overload,index]
-    [example] = change["examples"]  # type: ignore[call-overload,index,misc]
-    assert example["decision_id"] == stage.records[-1].decision_id  # type: ignore[call-overload,index]
-    assert example["arguments"] == "{to: text of 3}"  # type: ignore[call-overload,index]
+    report: Any = tally.to_json()
+    [change] = report["changes"]
+    assert change["was"] == {"verdict": "allow", "code": "policy.permitted", "rule": "desk/send-1"}
+    [example] = change["examples"]
+    assert example["decision_id"] == stage.records[-1].decision_id
+    assert example["arguments"] == "{to: text of 3}"
 
 
 def test_a_refused_action_leaves_no_history_so_what_requires_it_flips() -> None:
@@ -132,13 +133,16 @@ def test_a_limit_of_the_tenant_is_told_from_when_all_is_known() -> None:
     assert told(known) == {("newly_refused", "refund", "purse"): 1}
 
 
+BOSS: Final = 'needs 1 of role("boss"), expires 30m'
+ODD: Final = f"gate odd:\n  send where args.to from untrusted {BOSS}"
+
+
 @pytest.mark.parametrize(
     ("after", "fact"),
     [
         ("forbid send when args.to from untrusted as injected", "sources of args.to"),
-        ('gate big:\n  send needs 1 of role("boss"), expires 30m\ngate odd:\n  send where args.to from untrusted\n'
-         '  needs 1 of role("boss"), expires 30m', ""),
-        ('gate odd:\n  send where args.to from untrusted\n  needs 1 of role("boss"), expires 30m', "sources of args.to"),
+        (f"gate big:\n  send {BOSS}\n{ODD}", ""),
+        (ODD, "sources of args.to"),
         ('forbid send when principal.roles any in ["intern"] as interns', "principal.roles"),
     ],
 )  # fmt: skip
