@@ -28,6 +28,7 @@ from api import (
     estimate,
     events,
     health,
+    histories,
     holds,
     keys,
     log,
@@ -63,6 +64,7 @@ Another tenant's things look as if they were not there. `503` comes with `Retry-
 _NOUNS = (
     runs,
     artefacts,
+    histories,
     estimate,
     events,
     approvals,

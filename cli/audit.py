@@ -1,17 +1,20 @@
-"""`holdfast audit export` and `audit verify`: decisions in a file, and whether they are what they are said to be."""
+"""`holdfast audit`: decisions in a file, whether they are what they are said to be, and whether Temporal's history says the same."""
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from cli.session import AsJson, Session, with_session
-from cli.terminal import EXIT_CODES_HELP, note
+from cli.terminal import EXIT_CODES_HELP, ExitCode, note
 from holdfast.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from sdk import CrossCheck
 
 _PROGRESS_BYTES: Final = 5_000_000
 _TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S"]
@@ -24,6 +27,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command(epilog="Exit codes: 0 all of it holds, 1 something does not, 2 it could not be looked at.")(verify)
     group.command(epilog=EXIT_CODES_HELP)(export)
+    group.command(name="cross-check", epilog=EXIT_CODES_HELP)(cross_check)
     app.add_typer(group, name="audit")
 
 
@@ -87,6 +91,45 @@ def _size(file: Path) -> int:
 
 def _utc(time: datetime | None) -> datetime | None:
     return None if time is None else time.replace(tzinfo=UTC)
+
+
+_SOURCES: Final = {
+    "temporal": "Temporal's own history",
+    "stored": "the history that was kept when the run had ended",
+    "none": "no history",
+}
+
+
+@with_session
+def cross_check(
+    session: Session,
+    *,
+    run: Annotated[str, typer.Option(help="Id of the run.")],
+) -> None:
+    """Holds Temporal's history of a run against the log: exit code 0 if both say the same, 1 with every difference if not."""
+    checked = session.client.cross_check(run)
+    session.show(checked, lambda: _told(checked))
+    if not checked.agrees:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _told(checked: CrossCheck) -> list[str]:
+    counts = (
+        f"{checked.executions} executions of the workflow, {checked.events} events, {checked.activities} activities"
+    )
+    allowed = f"the log allowed {checked.allowed} actions"
+    lines = [f"run {checked.run_id} ({checked.status}): {_SOURCES[checked.source]}, {counts}; {allowed}"]
+    if checked.digest:
+        lines.append(f"the log has the history's digest {checked.digest} in decision {checked.recorded_in}")
+    lines += [f"note: {each}" for each in checked.notes]
+    for one in checked.differences:
+        lines.append(f"DIFFERENCE ({one.code}): {one.sentence}")
+    lines.append(
+        "history and log agree"
+        if checked.agrees
+        else f"history and log do NOT agree: {len(checked.differences)} differences"
+    )
+    return lines
 
 
 def verify(

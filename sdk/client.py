@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from types import MappingProxyType, TracebackType
@@ -24,8 +25,10 @@ from sdk.types import (
     CreatedKey,
     CreatedRun,
     CreatedTenant,
+    CrossCheck,
     Decision,
     DecisionDetail,
+    Difference,
     Estimate,
     Event,
     Hold,
@@ -174,6 +177,17 @@ class Holdfast(ApprovalCalls):
         """Returns the content of a file of a run."""
         path = f"/v1/runs/{run_id}/artefacts/{step}/{quote(name)}"
         with self._transport.stream(path, headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+            return b"" if response is None else response.read()
+
+    def cross_check(self, run_id: str) -> CrossCheck:
+        """Holds Temporal's history of a run, or the one that is kept, against the log."""
+        answer = self._transport.request("GET", f"/v1/runs/{run_id}/cross-check", timeout_s=_EXPORT_SILENCE_S)
+        differences = [read_answer(Difference, one) for one in answer["differences"]]
+        return dataclasses.replace(read_answer(CrossCheck, answer), differences=differences)
+
+    def history(self, run_id: str) -> bytes:
+        """Returns the history of a run as it was kept when the run had ended: compressed, its payloads encrypted."""
+        with self._transport.stream(f"/v1/runs/{run_id}/history", headers={}, silence_s=_EXPORT_SILENCE_S) as response:
             return b"" if response is None else response.read()
 
     def run_inputs(self, run_id: str) -> list[RunInput]:

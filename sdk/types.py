@@ -116,6 +116,51 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """Something in which a run's history and the log do not agree; what it is about no id of is empty."""
+
+    code: str
+    sentence: str
+    activity_id: str
+    hold_id: str
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """What came of holding a run's history against the log.
+
+    Attributes:
+        agrees: Whether both say the same.
+        status: Where the run stands.
+        source: Whose history was read.
+        is_open: Whether the run goes on.
+        activities: Activities that the history has.
+        allowed: Actions that the log allowed.
+        digest: SHA-256 over the history, as the log has it; empty if it has none yet.
+        recorded_in: The decision record that has the digest.
+        children: Runs that this one started, each with a history of its own.
+        differences: Where they do not agree.
+        notes: What else is to be known.
+    """
+
+    run_id: str
+    agrees: bool
+    status: str
+    source: Literal["temporal", "stored", "none"]
+    is_open: bool
+    executions: int
+    events: int
+    activities: int
+    allowed: int
+    digest: str
+    recorded_in: str
+    children: list[str]
+    differences: list[Difference]
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class RunInput:
     """Something a person said to a run."""
 

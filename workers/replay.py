@@ -10,13 +10,12 @@ from google.protobuf.json_format import ParseError
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowHistory
-from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 from holdfast.codec import EncryptingCodec, data_converter
 from holdfast.errors import NotFound, RequestInvalid
-from holdfast.runs.start import RPC_TIMEOUT
-from workers import temporal, workflow_code
+from holdfast.histories import fetching
+from workers import workflow_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,10 @@ async def fetch(client: Client, workflow_id: str) -> list[WorkflowHistory]:
     Raises:
         NotFound: Temporal has no history of it.
     """
-    try:
-        described = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=RPC_TIMEOUT)
-        newest_first = [history async for history in temporal.executions(client, workflow_id, described.run_id)]
-    except RPCError as error:
-        if error.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
-            raise NotFound(f"Temporal has no history of a run {workflow_id}") from None
-        raise
+    newest = await fetching.newest(client, workflow_id)
+    if newest is None:
+        raise NotFound(f"Temporal has no history of a run {workflow_id}")
+    newest_first = [one.history async for one in fetching.executions(client, workflow_id, newest.run_id)]
     return newest_first[::-1]
 
 

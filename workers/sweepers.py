@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -21,15 +20,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.run_state import end_run
 from holdfast.approvals import escalation
 from holdfast.database.engine import tenantless, transaction
-from holdfast.decisions.record import record_event
 from holdfast.errors import Unavailable
+from holdfast.histories import storing
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.ledger.budget import return_budget
 from holdfast.runs import signals
 from holdfast.runs.start import RPC_TIMEOUT, start_run
 from holdfast.settings import GovernorSettings
 from holdfast.timeline.stream import Publisher
-from workers import temporal
 from workers.hold_sweeper import HoldSweeper
 from workers.journal_tender import JournalTender
 from workers.webhook_signer import WebhookSigner
@@ -50,9 +48,6 @@ _DUE_STARTS = text("SELECT * FROM due_starts(:count)")
 _DUE_SIGNALS = text("SELECT * FROM due_signals(:count)")
 _OPEN_RUNS = text("SELECT * FROM open_runs(:count, :after)")
 _UNDIGESTED = text("SELECT * FROM undigested_runs(:count)")
-_SET_DIGEST = text("""
-    UPDATE runs SET history_digest = :digest WHERE tenant_id = :tenant_id AND run_id = :run_id AND history_digest IS NULL RETURNING 1
-""")
 
 _ENDED_AS = {
     WorkflowExecutionStatus.TERMINATED: ("terminated", "workflow.terminated"),
@@ -138,7 +133,7 @@ class Sweepers:
         if look_at_runs:
             seen = await self._each(self._look_at_run, _OPEN_RUNS, count=_BATCH_MAX, after=self._after)
             self._after = seen[-1].run_id if len(seen) == _BATCH_MAX else PLATFORM_TENANT_ID
-            await self._each(self._digest_history, _UNDIGESTED, count=_BATCH_MAX)
+            await self._each(self._keep_history, _UNDIGESTED, count=_BATCH_MAX)
 
     async def _each(
         self, work: Callable[[Row[Any]], Awaitable[None]], due: Any, **parameters: object
@@ -206,46 +201,13 @@ class Sweepers:
             log.warning("run.ended_by_sweeper", status=status, code=code)
             await self._publisher.poke(row.tenant_id, row.run_id, seq)
 
-    async def _digest_history(self, row: Row[Any]) -> None:  # rows of text() carry no types
-        """Puts the digest of a closed run's history into the decision log (rule 8)."""
+    async def _keep_history(self, row: Row[Any]) -> None:  # rows of text() carry no types
+        """Keeps a closed run's history, and puts its digest into the decision log (rule 8)."""
         started = time.monotonic()
-        digest, executions = await history_digest(self._client, str(row.run_id))
-        if digest is None:
+        sealed = await storing.seal(self._client, row.run_id)
+        if sealed is None:
             return
         async with transaction(self._engine, row.tenant_id) as connection:
-            parameters = {"tenant_id": row.tenant_id, "run_id": row.run_id, "digest": digest}
-            if await connection.scalar(_SET_DIGEST, parameters):
-                await record_event(
-                    connection,
-                    row.tenant_id,
-                    kind="run.history",
-                    verdict="allow",
-                    code="run.history_digest",
-                    message="the workflow's history as it was when the run had ended",
-                    facts={"digest": digest.hex(), "executions": executions},
-                    run_id=row.run_id,
-                )
-        log.info("run.digested", took_ms=int((time.monotonic() - started) * 1000))
-
-
-async def history_digest(client: Client, workflow_id: str) -> tuple[bytes | None, int]:
-    """Returns the SHA-256 over a closed workflow's events, newest execution first, and how many executions there were.
-
-    The digest is over `event id || serialised event` of every event of the execution, then of the one it continued, and so on.
-    `None` if the workflow still runs or Temporal has no history of it any more.
-    """
-    handle = client.get_workflow_handle(workflow_id)
-    try:
-        described = await handle.describe(rpc_timeout=RPC_TIMEOUT)
-    except RPCError as error:
-        if error.status == RPCStatusCode.NOT_FOUND:
-            return hashlib.sha256(b"no history").digest(), 0
-        raise
-    if described.status == WorkflowExecutionStatus.RUNNING:
-        return None, 0
-    digest, executions = hashlib.sha256(), 0
-    async for history in temporal.executions(client, workflow_id, described.run_id):
-        executions += 1
-        for event in history.events:
-            digest.update(event.event_id.to_bytes(8, "big") + event.SerializeToString(deterministic=True))
-    return digest.digest(), executions
+            await storing.store(connection, row.tenant_id, row.run_id, sealed)
+        took_ms = int((time.monotonic() - started) * 1000)
+        log.info("run.history_kept", events=sealed.events, pieces=len(sealed.pieces), took_ms=took_ms)

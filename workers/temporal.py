@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
 from temporalio import activity, workflow
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
-from temporalio.client import Client, WorkflowHistory
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -75,15 +74,6 @@ async def prepare_namespace(client: Client) -> None:
     ):
         with attempt:
             await ensure_search_attributes(client)
-
-
-async def executions(client: Client, workflow_id: str, run_id: str) -> AsyncIterator[WorkflowHistory]:
-    """Yields the history of an execution, then of the one it continued as new, and so on to the first."""
-    following: str = run_id
-    while following:
-        history = await client.get_workflow_handle(workflow_id, run_id=following).fetch_history()
-        yield history
-        following = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
 
 
 class Working:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.codes.entry import Code, Place
+from holdfast.histories import comparing
 from holdfast_verdict.verify.findings import MEANINGS
 
 _REMEDY: Final = (
@@ -15,6 +16,12 @@ _REMEDY: Final = (
 _BUNDLE_REMEDY: Final = (
     "Do not rely on what the finding names. Keep the file, have it exported again with your own checkpoint and key, and ask whoever "
     "runs the server why the two differ."
+)
+
+
+_WITNESS_REMEDY: Final = (
+    "Look at what the difference names in Temporal and in the database. Only somebody who writes to one of them past Holdfast, or an "
+    "error of Holdfast, does this; a history that is missing may also have outlived Temporal's retention before it was kept."
 )
 
 
@@ -49,5 +56,9 @@ CODES: Final = (
     *(
         Code(code, (Place.AUDIT,), f"{meaning[0].upper()}{meaning[1:]}.", _BUNDLE_REMEDY)
         for code, meaning in MEANINGS.items()
+    ),
+    *(
+        Code(code, (Place.AUDIT,), f"{meaning[0].upper()}{meaning[1:]}.", _WITNESS_REMEDY)
+        for code, meaning in comparing.MEANINGS.items()
     ),
 )

@@ -49,7 +49,7 @@ CODES: Final = (
     Code(
         "run.history_digest",
         (Place.DECISION,),
-        "The digest of an ended run's workflow history, so that a later change of it can be seen.",
+        "The history of an ended run's workflow was kept, and this is its digest, so that a later change of it can be seen.",
         "Nothing: it is a record.",
         verdict="allow",
     ),

@@ -58,6 +58,7 @@ COMMANDS = [
     ["decisions"],
     ["decisions", "show"],
     ["audit", "export"],
+    ["audit", "cross-check"],
     ["keys", "list"],
     ["keys", "create"],
     ["keys", "revoke"],

@@ -113,6 +113,7 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO history_marks VALUES ($1, sha256('x'), $2, 1)", (run,)),
         ("INSERT INTO history_sums VALUES ($1, sha256('x'), 'x', 'x', 0, 0, 1, 0)", ()),
         ("INSERT INTO code_requests VALUES ($1, $2, 1, $3, 1, 'tool', 'mail.send', '{}')", (hold.hold_id, run)),
+        ("INSERT INTO run_histories VALUES ($1, $2, 0, 'x')", (run,)),
         ("INSERT INTO stops VALUES ($1, $2, 'tool', 'mail.send', 'x', 'x')", (new_id(),)),
         ("INSERT INTO webhooks VALUES ($1, $2, 'https://x.example', '{run.ended}', '', 'x')", (hook := new_id(),)),
         ("INSERT INTO webhook_deliveries VALUES ($1, $2, $3, 'run.ended')", (new_id(), hook)),

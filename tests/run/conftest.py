@@ -15,10 +15,12 @@ async def standing_rig() -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def rig(standing_rig: Rig) -> AsyncIterator[Rig]:
-    """The stack; after each test everything is up and undisturbed, and the books are right."""
+    """The stack; after each test everything is up and undisturbed, the books are right, and Temporal's histories say the same."""
+    standing_rig.runs.clear()
     yield standing_rig
     await standing_rig.calm()
     await standing_rig.audit()
+    await standing_rig.cross_check()
 
 
 @pytest.fixture

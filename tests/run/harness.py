@@ -23,7 +23,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle, WorkflowHistory
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 
 from cli.stack.ports import Ports
 from cli.stack.secrets import load_or_create
@@ -35,6 +35,8 @@ from holdfast.codec import data_converter
 from holdfast.contracts import names
 from holdfast.contracts.run import StartRun
 from holdfast.database.engine import create_engine, transaction
+from holdfast.histories import fetching
+from holdfast.histories.cross_check import CrossCheck, cross_check
 from holdfast.ids import new_id
 from holdfast.ledger.auditor import audit
 from holdfast.ledger.service import resolve_unknown, set_limit
@@ -122,6 +124,7 @@ class Rig:
     provider: httpx.AsyncClient
     engines: dict[str, AsyncEngine] = field(default_factory=dict)
     restarts: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
 
     def engine(self, role: str) -> AsyncEngine:
         """The database as a role such as `api` sees it."""
@@ -250,6 +253,13 @@ class Rig:
         found = (await audit(self.engine("auditor"))).discrepancies
         assert not found, "\n".join(f"{one.tenant}: {one.check}: {one.subject_id}: {one.message}" for one in found)
 
+    async def cross_check(self) -> None:
+        """What Temporal's histories say of every run of the test is what the log says; those that a test has forged are its own."""
+        for run in self.runs:
+            checked = await run.cross_check()
+            said = "\n".join(f"{one.code}: {one.sentence}" for one in checked.differences)
+            assert run.is_forged or checked.agrees, f"{said}\n{await run.story()}"
+
     async def tenant(self) -> Tenant:
         """Makes a tenant with people, money and credentials."""
         tenant_id = new_id()
@@ -342,6 +352,7 @@ class Tenant:
         admitted = await runs.admit(self.rig.engine("api"), by or self.ada, request)
         run = Run(self, admitted.run_id)
         self.runs.append(run)
+        self.rig.runs.append(run)
         return run
 
     async def start(self, content: str, *, task_timeout: timedelta = TASK_TIMEOUT, **admission: Any) -> Run:
@@ -357,6 +368,16 @@ class Run:
 
     tenant: Tenant
     run_id: UUID
+    forged: list[str] = field(default_factory=list)
+
+    @property
+    def is_forged(self) -> bool:
+        """Whether a test has put something into its history or records that is not so."""
+        return bool(self.forged)
+
+    async def cross_check(self) -> CrossCheck:
+        """Holds its history against the log."""
+        return await cross_check(self.rig.engine("api"), self.rig.client, self.tenant.tenant_id, self.run_id)
 
     @property
     def rig(self) -> Rig:
@@ -427,7 +448,8 @@ class Run:
             row = await self.row()
             if row["ended_at"] is None:
                 return False
-            return (await self.handle.describe()).status != WorkflowExecutionStatus.RUNNING
+            newest = await fetching.newest(self.rig.client, str(self.run_id))
+            return newest is None or not newest.is_open
 
         try:
             await until(over, within_s=within_s, what=f"the end of run {self.run_id}")

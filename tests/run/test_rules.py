@@ -18,8 +18,8 @@ from temporalio.client import WorkflowExecutionStatus
 from holdfast.contracts import names
 from holdfast.contracts.run import RunProgress, StartRun
 from holdfast.database.engine import tenantless
+from holdfast.histories import storing
 from holdfast.ids import new_id
-from workers.sweepers import history_digest
 
 from .captured import is_encrypted, payloads, permit_of
 from .harness import Rig, Tenant, call, mail, refund, say, task, until
@@ -205,12 +205,12 @@ async def test_rule_8_history_tells_nothing_to_whoever_lacks_the_key(rig: Rig, t
         return (await run.row())["history_digest"] is not None
 
     await until(digested, what="the digest of the history")
-    digest, executions = await history_digest(rig.client, str(run.run_id))
-    assert (await run.row())["history_digest"] == digest
-    assert executions == 1
+    sealed = await storing.seal(rig.client, run.run_id)
+    assert sealed is not None
+    assert (await run.row())["history_digest"] == sealed.digest
+    assert sealed.executions == 1
     [recorded] = [one for one in await run.decisions() if one["kind"] == "run.history"]
-    assert digest is not None
-    assert digest.hex() in recorded["part_a"].decode()
+    assert sealed.digest.hex() in recorded["part_a"].decode()
 
 
 async def test_an_unknown_outcome_counts_as_the_worst_case_when_nobody_finds_out(rig: Rig, tenant: Tenant) -> None:
