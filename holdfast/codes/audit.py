@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from holdfast.codes.entry import Code, Place
-from holdfast.histories import comparing
+from holdfast.histories import differences
 from holdfast_verdict.verify.findings import MEANINGS
 
 _REMEDY: Final = (
@@ -59,6 +59,6 @@ CODES: Final = (
     ),
     *(
         Code(code, (Place.AUDIT,), f"{meaning[0].upper()}{meaning[1:]}.", _WITNESS_REMEDY)
-        for code, meaning in comparing.MEANINGS.items()
+        for code, meaning in differences.MEANINGS.items()
     ),
 )

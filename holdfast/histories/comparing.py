@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from holdfast.contracts import names
 from holdfast.histories.witnessed import Activity, Witnessed
-
-MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "witness.no_permit": "the workflow's history has an activity that was given no permit",
-        "witness.no_allow": "the workflow's history has an activity, and no decision in the log allows it",
-        "witness.other_action": "an activity's permit is for another action than the decision that it names",
-        "witness.not_settled": "an activity's hold is not settled, though its run has ended",
-        "witness.contradicted": "the history and the hold say different things of one execution",
-        "witness.no_activity": "the log says that an action was executed, and the workflow's history knows nothing of it",
-        "witness.stray": "the workflow did something that no permit can allow",
-        "witness.record_altered": "a decision's record does not hash to its hash",
-        "witness.history_missing": "there is no history to hold against the log",
-        "witness.history_altered": "the history is not the one whose digest the log has",
-    }
-)
-"""Codes of differences, and what each means."""
 
 _TYPES: Final = {activity: kind for kind, activity in names.EXECUTING_ACTIVITIES.items()}
 _OPEN: Final = frozenset({"held", "executing", "executed"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -15,8 +16,8 @@ from holdfast.histories import fetching
 from holdfast.histories.document import Sealing
 from holdfast_verdict.record import record_hash
 
-KIND = "run.history"
-FORM = "history/1"
+FORM: Final = "history/1"
+"""What the digest is over, as the record says it."""
 
 _SET_DIGEST = text("""
     UPDATE runs SET history_digest = :digest WHERE tenant_id = :tenant_id AND run_id = :run_id AND history_digest IS NULL RETURNING 1
@@ -99,7 +100,7 @@ async def store(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, seal
     await record_event(
         connection,
         tenant_id,
-        kind=KIND,
+        kind="run.history",
         verdict="allow",
         code="run.history_digest",
         message=_sentence(sealed),

@@ -29,3 +29,16 @@ async def test_a_runs_decisions_are_exported_and_hold_without_the_server(desk: D
     assert refused.exit_code == 1
     assert "resource.not_found" in refused.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["run.jsonl"]
+
+
+async def test_temporals_history_says_the_same_as_the_log(desk: Desk) -> None:
+    run_id = await desk.start({"tool": "mail.send", "arguments": {**LETTER, "subject": "Witnessed"}}, {"say": "done"})
+    assert await desk.ended(run_id) == "succeeded"
+    done = await desk.holdfast("audit", "cross-check", "--run", run_id)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "history and log agree" in done.stdout
+    told = json.loads((await desk.holdfast("audit", "cross-check", "--run", run_id, "--json")).stdout)
+    assert (told["agrees"], told["source"], told["activities"]) == (True, "temporal", 3)
+    missing = await desk.holdfast("audit", "cross-check", "--run", "0199f3a0-0000-7000-8000-000000000000")
+    assert missing.exit_code == 1
+    assert "resource.not_found" in missing.stderr
