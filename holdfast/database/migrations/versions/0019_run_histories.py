@@ -1,15 +1,15 @@
 """The workflow's history of each run that has ended, as it was then.
 
-Revision ID: 0017
-Revises: 0016
+Revision ID: 0019
+Revises: 0018
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0017"
-down_revision = "0016"
+revision = "0019"
+down_revision = "0018"
 
 _STATEMENTS = (
     """
