@@ -15,7 +15,7 @@ async def standing_rig() -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def rig(standing_rig: Rig) -> AsyncIterator[Rig]:
-    """The stack; after each test everything is up and undisturbed, the books are right, and Temporal's histories say the same."""
+    """The stack; after each test everything is up and undisturbed, the books are right, and nothing was done without a permit."""
     standing_rig.runs.clear()
     yield standing_rig
     await standing_rig.calm()

@@ -69,6 +69,7 @@ TASK_TIMEOUT: Final = timedelta(seconds=5)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
 PERMIT_ALL: Final = (Rule("think", "permit", "llm.call"), Rule("act", "permit", "tool.call", "*"))
+NEVER_PERMITTED: Final = frozenset({"witness.no_permit", "witness.no_allow", "witness.other_action", "witness.stray"})
 TOOLS: Final = ("mail.list", "mail.send", "payments.refund")
 
 Step = Mapping[str, JsonValue]
@@ -254,11 +255,12 @@ class Rig:
         assert not found, "\n".join(f"{one.tenant}: {one.check}: {one.subject_id}: {one.message}" for one in found)
 
     async def cross_check(self) -> None:
-        """What Temporal's histories say of every run of the test is what the log says; those that a test has forged are its own."""
+        """No activity of any run of the test had no permit, as Temporal's histories say; what a test has forged is its own."""
         for run in self.runs:
             checked = await run.cross_check()
-            said = "\n".join(f"{one.code}: {one.sentence}" for one in checked.differences)
-            assert run.is_forged or checked.agrees, f"{said}\n{await run.story()}"
+            found = [one for one in checked.differences if one.code in NEVER_PERMITTED]
+            said = "\n".join(f"{one.code}: {one.sentence}" for one in found)
+            assert run.is_forged or not found, f"{said}\n{await run.story()}"
 
     async def tenant(self) -> Tenant:
         """Makes a tenant with people, money and credentials."""
