@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from bench.audit.forging import measure_forging
+from bench.audit.rehearsing import measure_rehearsing
 from bench.audit.sequencing import CALLERS, INTERVAL_MS, measure_sequencing, sequencing
 from bench.audit.verifying import export_to, measure_verifying
 from bench.ledger.load import open_load
@@ -51,5 +52,6 @@ async def measure(*, quick: bool) -> Report:
             finally:
                 await engine.dispose()
         measure_verifying(report, whole, rounds=2 if quick else 5)
+        measure_rehearsing(report, whole, rounds=2 if quick else 5)
         measure_forging(report, part, flips=2_000 if quick else part.stat().st_size)
     return report

@@ -1,15 +1,15 @@
 """Rehearsals of candidate policies over recorded decisions: what was asked, how far it is, what was found.
 
-Revision ID: 0017
-Revises: 0016
+Revision ID: 0019
+Revises: 0018
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0017"
-down_revision = "0016"
+revision = "0019"
+down_revision = "0018"
 
 _STATEMENTS = (
     """
