@@ -1,8 +1,7 @@
-"""Actions that were allowed before, as their holds have them: what happened, and what of a limit they use."""
+"""Actions that were allowed before, as their holds have them, and what happened by them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,18 +11,11 @@ from uuid import UUID
 
 import orjson
 
-from holdfast_verdict.engine.context import Context
-from holdfast_verdict.engine.facts import Facts
 from holdfast_verdict.engine.history import Event, EventKind
-from holdfast_verdict.engine.numbers import number_of
-from holdfast_verdict.engine.program import CompiledRule, Program, speaks_of
-from holdfast_verdict.engine.unknown import Unknown
-from holdfast_verdict.engine.usage import in_window
 from holdfast_verdict.rehearse.recorded import outcome_of
 
 if TYPE_CHECKING:
     from holdfast.actions.run_facts import RunFacts
-    from holdfast_verdict.policy import Limit
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,8 @@ class Deed:
         user: Its user.
         agent: Its agent.
         role: Its role.
+        seq: Its number in the order in which settled actions are folded into sums, if it has one.
+        retried: Whether it came to nothing and its step was tried again.
     """
 
     hold_id: UUID
@@ -73,6 +67,8 @@ class Deed:
     user: str
     agent: str
     role: str
+    seq: int | None
+    retried: bool
 
     @property
     def name(self) -> str:
@@ -120,13 +116,9 @@ def events_of(deeds: Sequence[Deed], run: RunFacts, step: int) -> Iterable[Event
         run: The run that is decided for.
         step: Its step.
     """
-    newest: dict[tuple[UUID, int], int] = {(run.run_id, step): 1 << 31}
-    for deed in deeds:
-        key = (deed.run_id, deed.step)
-        newest[key] = max(newest.get(key, 0), deed.try_number)
     outcomes = []
     for deed in deeds:
-        if deed.is_void and deed.try_number < newest[deed.run_id, deed.step]:
+        if deed.is_void and (deed.retried or (deed.run_id, deed.step) == (run.run_id, step)):
             continue
         principal, name = deed.principal(run.tenant), str(deed.hold_id)
         yield Event(deed.name, deed.args, "requested", deed.at_ms, principal, name)
@@ -135,41 +127,3 @@ def events_of(deeds: Sequence[Deed], run: RunFacts, step: int) -> Iterable[Event
             at_ms = int(settled_at.timestamp() * 1000)
             outcomes.append(Event(deed.name, deed.args, deed.outcome, at_ms, principal, name))
     yield from outcomes
-
-
-def is_in(deed: Deed, limit: Limit, run: RunFacts) -> bool:
-    """Says whether an action counts for a limit's total: it is the same run's, user's, …, in the window, and not void."""
-    now_ms = int(run.now.timestamp() * 1000)
-    principal = deed.principal(run.tenant)
-    return (
-        not deed.is_void
-        and principal[limit.per] == run.principal[limit.per]
-        and in_window(deed.at_ms, now_ms, limit.window)
-    )
-
-
-def used_of(compiled: CompiledRule, deeds: Iterable[Deed], program: Program, run: RunFacts) -> int | None:
-    """Returns what actions use of a limit; `None` if that cannot be told. One of which it is unknown whether it counts, does."""
-    limit, rule = compiled.rule.limit, compiled.rule
-    assert limit is not None  # it is one
-    used = 0
-    for deed in deeds:
-        if rule.role not in ("*", deed.role, *program.policy.roles.get(deed.role, ())):
-            continue
-        external = "external" in rule.actions  # what its tool said of its boundary is not kept: then it counts
-        if not speaks_of(rule.actions, deed.name, external=external):
-            continue
-        context = Context(deed.name, external, deed.args, Facts(principal=deed.principal(run.tenant)), program)
-        truth, _ = compiled.ask(context)
-        if truth is False:
-            continue
-        if limit.measure == "count":
-            used += 1
-        elif compiled.measured is not None:
-            number = number_of(compiled.measured(context))
-            if isinstance(number, Unknown):
-                return None
-            used += max(math.ceil(number), 0)
-        else:
-            used += deed.cost_nano_usd if limit.unit == "nano_usd" else deed.tokens
-    return used

@@ -1,7 +1,8 @@
 """What a run, and its tenant, have done and read, for rules that ask: history, use of limits, labels, and where values come from.
 
-All of it is read from what the deciding and settling transactions write anyway, holds, outcomes and transcript, so nothing that was
-allowed can be missing from it, whatever crashed in between. What nobody can tell is left out, and so is unknown to the engine (LAW 7).
+All of it comes from what the deciding and settling transactions write anyway, holds, outcomes and transcript, so nothing that was
+allowed can be missing from it, whatever crashed in between. What is settled for good is read as sums (`sums`), the rest one by one
+(`unfolded`). What nobody can tell is left out, and so is unknown to the engine (LAW 7).
 
 Of a run, decisions see one another by the run's `history_version`. Of a tenant, by the version of its history: whoever counts what
 other runs did, or is counted by them, compares and raises it in the deciding transaction.
@@ -9,9 +10,10 @@ other runs did, or is counted by them, compares and raises it in the deciding tr
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -21,55 +23,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
-from holdfast.policies.deeds import Deed, events_of, is_in, used_of
+from holdfast.policies import sums, unfolded
+from holdfast.policies.deeds import Deed, events_of
 from holdfast.policies.releases import released
+from holdfast.policies.selectors import ANY_KEY, Selector, WatchSelector, selectors_of
+from holdfast.policies.sums import EVERYBODYS, FOLD_AT, Place, Sum
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts, Release
 from holdfast_verdict.engine.history import History
 from holdfast_verdict.engine.labels import Yields, yields_of
+from holdfast_verdict.engine.numbers import Number, whole
 from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of, speaks_of
+from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
+from holdfast_verdict.engine.usage import in_window
+from holdfast_verdict.engine.watches import CompiledWatch
 from holdfast_verdict.policy import Policy
 from holdfast_verdict.provenance.sources import Sources
 
-DEEDS_MAX: Final = 20_000
-"""Actions that are looked at; a longer past cannot be told, and is missing."""
 _KEPT_MAX: Final = 4_096
+_LOOKS_MAX: Final = 4
+"""How often sums are read anew that others have moved meanwhile, before they are locked."""
+_BUILD_MAX: Final = 20
+"""Steps at most of building sums in one decision, where too much was never folded in."""
 _CLOCKS_MS: Final = 600_000
 """How far the clock that made an id may be from PostgreSQL's."""
 _SPANS_MS: Final = {"hour": 3_600_000, "day": 86_400_000, "month": 31 * 86_400_000}
 _HISTORY: Final = frozenset({"happened", "count<=", "sum<="})
 _SOURCES: Final = frozenset({"from", "only_from"})
 
-_DEED: Final = """
-    h.hold_id, h.run_id, h.step, h.try, h.kind, h.tool, h.action, h.state, h.created_at, h.settled_at, h.settled_by,
-    h.outward_at IS NOT NULL, o.hold_id IS NOT NULL, coalesce(o.ok, false), coalesce(h.cost_nano_usd, h.max_cost_nano_usd),
-    coalesce((h.estimate ->> 'input_tokens_bound')::bigint + (h.estimate ->> 'output_tokens_bound')::bigint, 0),
-    p.slug, u.name, r.agent_name, r.role_name
-"""
-_JOINED: Final = """
-    JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id
-    JOIN projects p ON p.tenant_id = r.tenant_id AND p.project_id = r.project_id
-    JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
-    LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
-"""
-# a child run has read what its parents had read: its task is their words
-_OF_RUN = text(f"""
-    WITH RECURSIVE line AS (
-        SELECT run_id, parent_run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id
-        UNION
-        SELECT r.run_id, r.parent_run_id FROM line JOIN runs r ON r.tenant_id = :tenant_id AND r.run_id = line.parent_run_id
-    )
-    SELECT {_DEED} FROM line JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = line.run_id {_JOINED}
-    WHERE h.superseded_at IS NULL ORDER BY h.created_at, h.hold_id LIMIT :count
-""")  # noqa: S608 (constants of this module)
-_OF_TENANT = text(f"""
-    SELECT {_DEED} FROM holds h {_JOINED}
-    WHERE h.tenant_id = :tenant_id AND h.hold_id >= CAST(:floor AS uuid) AND h.superseded_at IS NULL
-      AND (CAST(:names AS text[]) IS NULL OR h.tool = ANY (CAST(:names AS text[])) OR h.kind = ANY (CAST(:names AS text[])))
-    ORDER BY h.created_at, h.hold_id LIMIT :count
-""")  # noqa: S608 (constants of this module)
 _HEAD = text("SELECT version FROM history_heads WHERE tenant_id = :tenant_id")
 _IS_PART = text("SELECT parent_run_id IS NOT NULL FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
@@ -79,7 +62,7 @@ class Asks:
     """What the rules that speak of an action ask about the past.
 
     Attributes:
-        own: Whether a watch of the run's own history is asked.
+        own: Watches of the run's own history that are asked, by id.
         wide: Watches of the history of more than the run that are asked, by id.
         counted: Whether the action counts for decisions of other runs.
         labels: Whether the run's labels are asked.
@@ -88,7 +71,7 @@ class Asks:
         limits: The limits that speak of it.
     """
 
-    own: bool
+    own: frozenset[str]
     wide: frozenset[str]
     counted: bool
     labels: bool
@@ -100,6 +83,11 @@ class Asks:
     def wide_limits(self) -> tuple[CompiledRule, ...]:
         """The limits on more than the run."""
         return tuple(rule for rule in self.limits if rule.rule.limit is not None and rule.rule.limit.per != "run")
+
+    @property
+    def own_limits(self) -> tuple[CompiledRule, ...]:
+        """The limits on the run."""
+        return tuple(rule for rule in self.limits if rule.rule.limit is not None and rule.rule.limit.per == "run")
 
     @property
     def anything(self) -> bool:
@@ -160,7 +148,7 @@ def asks_of(run: RunFacts, asked: CanonicalAction) -> Asks:
 
 def _asks_of(policy: Policy, plan: Plan | None, name: str, *, external: bool) -> Asks:
     if plan is None:
-        return Asks(False, frozenset(), False, False, False, False, ())
+        return Asks(frozenset(), frozenset(), False, False, False, False, ())
     rules = (*plan.forbids, *plan.permits, *plan.limits, *plan.gates)
     nodes = [node for rule in rules for node in _nodes(rule.rule.when)]
     operators = {node[0] for node in nodes}
@@ -171,7 +159,7 @@ def _asks_of(policy: Policy, plan: Plan | None, name: str, *, external: bool) ->
         watch.scope != "run" and speaks_of(watch.actions, name, external=external) for watch in policy.watches
     )
     return Asks(
-        own=bool(watches - wide),
+        own=frozenset(watches - wide),
         wide=wide,
         counted=counted,
         labels="run_has" in operators,
@@ -195,30 +183,212 @@ async def read_past(
     """
     asks = asks_of(run, asked)
     if not asks.anything:
+        await _keep_up(connection, run, step)
         return NOTHING_ASKED
-    parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id, "count": DEEDS_MAX + 1}
+    parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id}
     version = None
     if asks.wide or asks.counted or asks.wide_limits:
         # before what it is the version of: what comes in between is seen twice rather than not at all
         version = await connection.scalar(_HEAD, parameters) or 0
-    mine = [Deed(*row) for row in await connection.execute(_OF_RUN, parameters)]
-    others = await _wide(connection, run, asks) if asks.wide or asks.wide_limits else []
-    if len(mine) > DEEDS_MAX or len(others) > DEEDS_MAX:
-        return Past(head=version)
-    yields = _yields(run, mine) if asks.labels or asks.sources else {}
+    own = await _own(connection, run, asked, asks, step) if asks.own or asks.own_limits else _Known()
+    wide = await _wide(connection, run, asked, asks, step) if asks.wide or asks.wide_limits else _Known()
+    if asks.counted and not (asks.wide or asks.wide_limits):
+        await _keep_up(connection, run, step)
+    line: list[Deed] | None = None
+    if asks.labels or asks.sources or asks.releases:
+        line = await unfolded.read_line(connection, run)
+    yields = _yields(run, line or ())
     labels = frozenset(label for each in yields.values() for _, names in each for label in names)
     sources = None
-    if asks.sources and head is not None and not await connection.scalar(_IS_PART, parameters):
+    if asks.sources and line is not None and head is not None and not await connection.scalar(_IS_PART, parameters):
         sources = await _sources(connection, run, head, yields)
-    own = [deed for deed in mine if deed.run_id == run.run_id]
+    releases: tuple[Release, ...] = ()
+    if asks.releases and line is not None:
+        releases = await released(connection, run.tenant_id, run.run_id, _readers(run, line))
     return Past(
-        _history(run, asked, asks, own, others, step) if asks.own or asks.wide else None,
-        labels if asks.labels else None,
-        await released(connection, run.tenant_id, run.run_id, _readers(run, mine)) if asks.releases else (),
+        HistoryFacts({**own.watches, **wide.watches}) if asks.own or asks.wide else None,
+        labels if asks.labels and line is not None else None,
+        releases,
         sources,
-        _usage(run, asks, own, others) if asks.limits else None,
+        {**own.usage, **wide.usage} if asks.limits else None,
         version,
     )
+
+
+# --- history and limits
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of one history, the run's or the tenant's; what cannot be told is not in it.
+
+    Attributes:
+        watches: What watches say, by id.
+        usage: What is used of limits, by the leg's key.
+    """
+
+    watches: dict[str, Number | Unknown | str] = field(default_factory=dict)
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+async def _keep_up(connection: AsyncConnection, run: RunFacts, step: int) -> None:
+    """Folds in now and then what was settled, also where nothing is asked, so that nobody finds much who asks."""
+    if (step + run.run_id.int) % FOLD_AT:
+        return
+    selectors = selectors_of(run.policy.policy)
+    for owner, wanted in ((run.run_id, selectors.of(is_wide=False)), (EVERYBODYS, selectors.of(is_wide=True))):
+        if wanted:
+            await unfolded.read_tail(connection, run, owner, wanted)
+
+
+async def _own(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, step: int) -> _Known:
+    """Reads what the run itself did."""
+
+    async def everything() -> list[Deed] | None:
+        return await unfolded.read_run(connection, run)
+
+    return await _known(connection, run, asked, _Question(run.run_id, asks.own, asks.own_limits, step), everything)
+
+
+async def _wide(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, step: int) -> _Known:
+    """Reads what the tenant did."""
+
+    async def everything() -> list[Deed] | None:
+        return await _of_tenant(connection, run, asks)
+
+    return await _known(connection, run, asked, _Question(EVERYBODYS, asks.wide, asks.wide_limits, step), everything)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked of one history: whose it is, which watches and limits, at which step."""
+
+    owner: UUID
+    watches: frozenset[str]
+    limits: tuple[CompiledRule, ...]
+    step: int
+
+
+async def _known(
+    connection: AsyncConnection,
+    run: RunFacts,
+    asked: CanonicalAction,
+    question: _Question,
+    everything: Callable[[], Awaitable[list[Deed] | None]],
+) -> _Known:
+    policy, now_ms = run.policy.policy, int(run.now.timestamp() * 1000)
+    selectors = selectors_of(policy).of(is_wide=question.owner == EVERYBODYS)
+    if not selectors:
+        return _Known()  # only watches that nobody can answer
+    places = _places(run, asked, question)
+    for look in range(_LOOKS_MAX + 1):
+        tail = await unfolded.read_tail(connection, run, question.owner, selectors)
+        if not tail.whole:
+            deeds = await everything()
+            if deeds is not None:
+                none = dict.fromkeys(tail.marks, -1)
+                tail = unfolded.Tail(none, tuple(deeds), whole=True, locked=True)
+                return _answer(run, asked, question, tail, {})
+        if not tail.whole or look == _LOOKS_MAX:
+            # bounded, and kept: whoever asks next goes on from there
+            tail = await unfolded.read_tail(connection, run, question.owner, selectors, steps=_BUILD_MAX, wait=True)
+        if not tail.whole:
+            break
+        found = await sums.read(connection, run.tenant_id, places, now_ms)
+        if not await unfolded.have_moved(connection, run, question.owner, selectors, tail):
+            return _answer(run, asked, question, tail, found)
+    return _Known()  # nothing can be told, so nothing is: LAW 7
+
+
+def _present_key(run: RunFacts, asked: CanonicalAction, watch: CompiledWatch) -> bytes | Unknown:
+    return watch.present_key(Context(asked.name, asked.external, asked.value["args"], Facts(principal=run.principal)))  # type: ignore[arg-type]  # args are an object
+
+
+def _places(run: RunFacts, asked: CanonicalAction, question: _Question) -> list[Place]:
+    selectors, found = selectors_of(run.policy.policy), []
+    for watch_id in sorted(question.watches & selectors.watches.keys()):
+        selector = selectors.watches[watch_id]
+        watch = selector.watch.watch
+        key, scope = _present_key(run, asked, selector.watch), run.principal.get(watch.scope)
+        if not isinstance(key, Unknown) and isinstance(scope, str):
+            keys = (key, ANY_KEY) if watch.doubt else (key,)
+            found += [Place(selector, scope, each) for each in keys]
+    for compiled in question.limits:
+        limit = compiled.rule.limit
+        assert limit is not None  # it is one
+        scope = run.principal.get(limit.per)
+        if isinstance(scope, str):
+            found.append(Place(selectors.limits[compiled.key], scope, b""))
+    return list({(each.selector.digest, each.key): each for each in found}.values())
+
+
+_Sums = Mapping[tuple[bytes, bytes], Sum]
+
+
+def _answer(run: RunFacts, asked: CanonicalAction, question: _Question, tail: unfolded.Tail, found: _Sums) -> _Known:
+    policy, known = run.policy.policy, _Known()
+    selectors = selectors_of(policy)
+    histories: dict[int, History] = {}
+    for watch_id in question.watches & selectors.watches.keys():
+        selector = selectors.watches[watch_id]
+        key = _present_key(run, asked, selector.watch)
+        if isinstance(key, Unknown):
+            continue
+        mark = tail.marks[selector.digest]
+        if mark not in histories:
+            events = events_of(tail.behind(selector), run, question.step)
+            histories[mark] = History.of(policy, events, run.principal)
+        known.watches[watch_id] = _value(run, selector, key, histories[mark], found)
+    for compiled in question.limits:
+        scope, used = _used(run, compiled, tail, found)
+        if scope is not None and used is not None:
+            known.usage[compiled.key + scope] = used
+    return known
+
+
+def _value(
+    run: RunFacts, selector: WatchSelector, key: bytes, history: History, found: _Sums
+) -> Number | Unknown | str:
+    """Returns what a watch says: of what is not folded in, and of the sums."""
+    now_ms = int(run.now.timestamp() * 1000)
+    value = history.value(selector.watch, key, Facts(principal=run.principal, now_ms=now_ms))
+    if isinstance(value, str | Unknown):
+        return value
+    for each in (key, ANY_KEY):
+        kept = found.get((selector.digest, each))
+        if kept is None:
+            continue
+        if selector.watch.watch.keep == "last":
+            window_ms = selector.watch.watch.window_ms
+            is_in = kept.until_ms is not None and (window_ms is None or now_ms - kept.until_ms <= window_ms)
+            value = max(value, int(is_in))
+        elif kept.untold:
+            return UNKNOWN
+        else:
+            value = whole(value + kept.total)
+    return value
+
+
+def _used(run: RunFacts, compiled: CompiledRule, tail: unfolded.Tail, found: _Sums) -> tuple[str | None, int | None]:
+    """Returns whose limit it is, and what is used of it; `None` if that cannot be told."""
+    limit, now_ms = compiled.rule.limit, int(run.now.timestamp() * 1000)
+    assert limit is not None  # it is one
+    scope = run.principal.get(limit.per)
+    if not isinstance(scope, str):
+        return None, None
+    selector: Selector = selectors_of(run.policy.policy).limits[compiled.key]
+    kept = found.get((selector.digest, b""), Sum())
+    if kept.untold:
+        return scope, None
+    used = math.ceil(kept.total)
+    for deed in tail.behind(selector):
+        touch = selector.touch(deed, run.tenant)
+        if touch is None or touch.scope != scope or not in_window(touch.at_ms, now_ms, limit.window):
+            continue
+        if touch.amount is None:
+            return scope, None
+        used += math.ceil(touch.amount)
+    return scope, used
 
 
 def _floor(since_ms: int | None) -> UUID:
@@ -226,8 +396,8 @@ def _floor(since_ms: int | None) -> UUID:
     return UUID(int=0 if since_ms is None else max(since_ms - _CLOCKS_MS, 0) << 80)
 
 
-async def _wide(connection: AsyncConnection, run: RunFacts, asks: Asks) -> Sequence[Deed]:
-    """Reads what the tenant did, as far back and of such actions as is asked."""
+async def _of_tenant(connection: AsyncConnection, run: RunFacts, asks: Asks) -> list[Deed] | None:
+    """Reads what the tenant did, as far back and of such actions as is asked; `None` if it is too much."""
     spans: list[int | None] = []
     patterns: set[str] = set()
     for watch in run.policy.policy.watches:
@@ -242,54 +412,8 @@ async def _wide(connection: AsyncConnection, run: RunFacts, asks: Asks) -> Seque
     known = [span for span in spans if span is not None]
     since_ms = int(run.now.timestamp() * 1000) - max(known) if len(known) == len(spans) else None
     are_names = all("*" not in each and each not in ("external", "tools") for each in patterns)
-    rows = await connection.execute(
-        _OF_TENANT,
-        {
-            "tenant_id": run.tenant_id,
-            "floor": _floor(since_ms),
-            "names": sorted(patterns) if are_names else None,
-            "count": DEEDS_MAX + 1,
-        },
-    )
-    return [Deed(*row) for row in rows]
-
-
-def _history(
-    run: RunFacts, asked: CanonicalAction, asks: Asks, own: Sequence[Deed], others: Sequence[Deed], step: int
-) -> HistoryFacts:
-    policy, now_ms = run.policy.policy, int(run.now.timestamp() * 1000)
-    known = {}
-    for deeds, is_wide in ((own, False), (others, True)):
-        if not (asks.wide if is_wide else asks.own):
-            continue
-        told = History.of(policy, events_of(deeds, run, step), run.principal).facts(asked, run.principal, now_ms)
-        for watch in policy.watches:
-            # what a past action's tool said of its boundary is not kept, so whether it was external cannot be told
-            if (watch.scope != "run") is is_wide and "external" not in watch.actions and watch.id in told.watches:
-                known[watch.id] = told.watches[watch.id]
-    # a watch that nothing asks of this action was perhaps not read far enough, so nothing is said of it
-    return HistoryFacts({each: value for each, value in known.items() if each in asks.wide or _is_own(policy, each)})
-
-
-def _is_own(policy: Policy, watch_id: str) -> bool:
-    return any(watch.id == watch_id and watch.scope == "run" for watch in policy.watches)
-
-
-def _usage(run: RunFacts, asks: Asks, own: Sequence[Deed], others: Sequence[Deed]) -> dict[str, int]:
-    usage = {}
-    program = program_of(run.policy.policy)
-    for compiled in asks.limits:
-        limit = compiled.rule.limit
-        assert limit is not None  # it is one
-        scope = run.principal.get(limit.per)
-        if not isinstance(scope, str):
-            continue
-        deeds = own if limit.per == "run" else others
-        counted = [deed for deed in deeds if is_in(deed, limit, run)]
-        used = used_of(compiled, counted, program, run)
-        if used is not None:
-            usage[compiled.key + scope] = used
-    return usage
+    names = sorted(patterns) if are_names else None
+    return await unfolded.read_tenant(connection, run, _floor(since_ms), names)
 
 
 # --- labels
