@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import base64
+from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import Field, JsonValue
+from starlette.responses import Response
 
 from api.authentication import Caller, require_reader
 from api.context import Parts
-from api.forms import Answer, Cursor, Page, PageSize, Time, id_cursor, page_of
+from api.decision_export import MEDIA_TYPES, DecisionExport, format_of
+from api.decision_tail import first_place, tail
+from api.event_stream import EventStream, check_free
+from api.forms import Answer, Cursor, Page, PageSize, Time, page_of, text_cursor
 from holdfast.database.engine import transaction
-from holdfast.decisions import reading
+from holdfast.decisions import query, reading
+from holdfast.decisions.query import DecisionFilter, Place
 from holdfast.decisions.reading import DecisionRecord, DecisionRow
+from holdfast.errors import RequestInvalid
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
 VerdictName = Literal["allow", "deny", "needs_approval"]
+_Named = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class Decision(Answer):
@@ -30,6 +38,8 @@ class Decision(Answer):
     step: int | None
     try_number: int | None
     kind: str
+    agent: str = Field(description="empty where it was about no agent")
+    role: str
     tool: str = Field(description="for `tool.call`: which")
     verdict: VerdictName
     reason_codes: list[str]
@@ -70,31 +80,101 @@ class DecisionDetail(Answer):
         )
 
 
-@router.get("", summary="List decisions, newest first")
+def read_filter(  # one parameter for each thing that can be looked for
+    run: Annotated[UUID | None, Query(description="only of this run")] = None,
+    agent: Annotated[_Named, Query(description="only about this agent")] = None,
+    role: Annotated[_Named, Query(description="only about agents of this role")] = None,
+    verdict: VerdictName | None = None,
+    kind: Annotated[_Named, Query(description="such as `tool.call`, `run.admission`")] = None,
+    tool: Annotated[_Named, Query(description="only calls of this tool")] = None,
+    rule: Annotated[_Named, Query(description="only those that this rule decided")] = None,
+    code: Annotated[_Named, Query(description="with this reason code")] = None,
+    since: Annotated[datetime | None, Query(alias="from", description="from then on")] = None,
+    until: Annotated[datetime | None, Query(alias="to", description="before then")] = None,
+) -> DecisionFilter:
+    """Reads what decisions are looked for.
+
+    Raises:
+        RequestInvalid: A time has no zone, or the times are the wrong way round.
+    """
+    if any(time is not None and time.tzinfo is None for time in (since, until)):
+        raise RequestInvalid("from, to: the time has no zone", remedy="write it as 2026-03-02T10:00:00Z")
+    if since is not None and until is not None and until <= since:
+        raise RequestInvalid("`to`: it is not after `from`")
+    return DecisionFilter(run, agent, role, verdict, kind, tool, rule, code, since, until)
+
+
+Wanted = Annotated[DecisionFilter, Depends(read_filter)]
+
+
+def _place(cursor: str | None) -> Place | None:
+    read = text_cursor(cursor)
+    return Place.parse(read) if read else None
+
+
+@router.get(
+    "",
+    summary="List or export decisions",
+    response_model=Page[Decision],
+    responses={
+        200: {
+            "description": "a page, newest first; as JSON Lines, CSV or OCSF all of them, oldest first",
+            "content": {media_type: {"schema": {"type": "string"}} for media_type in MEDIA_TYPES.values()},
+        }
+    },
+)
 async def list_decisions(
     caller: Caller,
     parts: Parts,
-    run: Annotated[UUID | None, Query(description="only of this run")] = None,
-    verdict: VerdictName | None = None,
-    kind: Annotated[str | None, Query(max_length=100, description="such as `tool.call`, `run.admission`")] = None,
-    code: Annotated[str | None, Query(max_length=100, description="with this reason code")] = None,
+    wanted: Wanted,
+    *,
+    format_: Annotated[
+        Literal["json", "jsonl", "csv", "ocsf"] | None, Query(alias="format", description="default: by `Accept`")
+    ] = None,
+    accept: Annotated[str, Header(max_length=400)] = "",
     cursor: Cursor = None,
     size: PageSize = 50,
-) -> Page[Decision]:
-    """Lists decisions of all kinds: actions, admission, approvals, configuration, refused permits."""
+) -> Page[Decision] | Response:
+    """Lists decisions of all kinds: actions, admission, approvals, configuration, refused permits. All filters have to be met."""
     require_reader(caller)
+    format_wanted = format_of(format_, accept)
+    if format_wanted is not None:
+        return DecisionExport(parts, caller.tenant_id, wanted, format_wanted)
+    place = _place(cursor)
     async with transaction(parts.engine, caller.tenant_id) as connection:
-        rows = await reading.list_decisions(
-            connection,
-            caller.tenant_id,
-            before=id_cursor(cursor),
-            count=size + 1,
-            run_id=run,
-            verdict=verdict,
-            kind=kind,
-            code=code,
-        )
-    return page_of([Decision.of(row) for row in rows], [str(row.decision_id) for row in rows], size)
+        found = await query.list_decisions(connection, caller.tenant_id, wanted, count=size + 1, place=place)
+    return page_of([Decision.of(each.row) for each in found], [each.place.text for each in found], size)
+
+
+@router.get(
+    "/events",
+    summary="Follow decisions",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "decisions as they come into the log; `data` is one line of the JSON Lines export",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def stream_decisions(
+    caller: Caller,
+    parts: Parts,
+    wanted: Wanted,
+    *,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=40, description="resume after this event")
+    ] = None,
+    after: Annotated[str | None, Query(max_length=40, description="the same, for clients without headers")] = None,
+) -> Response:
+    """Sends decisions that meet all filters, in the log's order, without an end. Ids resume with nothing lost or doubled.
+
+    Without an id it begins with what comes from then on; the id `0` begins with the log's first record.
+    """
+    require_reader(caller)
+    first = await first_place(parts.engine, caller.tenant_id, last_event_id or after)
+    check_free(parts)
+    return EventStream(parts, tail(parts.engine, caller.tenant_id, wanted, first))
 
 
 @router.get("/{decision_id}", summary="Look at a decision")

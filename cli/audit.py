@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cli.files import TIMES, utc, write_pieces
 from cli.session import AsJson, Session, with_session
 from cli.terminal import EXIT_CODES_HELP, ExitCode, note
 from holdfast.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
     from sdk import CrossCheck
-
-_PROGRESS_BYTES: Final = 5_000_000
-_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S"]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +36,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; one that is there is not overwritten.")],
     run: Annotated[str | None, typer.Option(help="Only the decisions of this run. Default: all of the tenant.")] = None,
     start: Annotated[
-        datetime | None, typer.Option("--from", formats=_TIMES, help="Decisions from then on, UTC. Default: the first.")
+        datetime | None, typer.Option("--from", formats=TIMES, help="Decisions from then on, UTC. Default: the first.")
     ] = None,
     end: Annotated[
-        datetime | None, typer.Option("--to", formats=_TIMES, help="Decisions before then, UTC. Default: now.")
+        datetime | None, typer.Option("--to", formats=TIMES, help="Decisions before then, UTC. Default: now.")
     ] = None,
     since: Annotated[
         Path | None, typer.Option(help="A checkpoint that you saw before: the bundle proves to go on from it.")
@@ -49,27 +47,10 @@ def export(
 ) -> None:
     """Writes decisions into a file that anybody can check without the server; the export is recorded as a decision."""
     size = None if since is None else _size(since)
-    part = out.with_name(out.name + ".part")
-    if out.exists():
-        raise ConfigurationInvalid(f"{out} is there already", remedy="name another file, or remove it")
-    written = told = 0
-    try:
-        with part.open("wb") as file:
-            for piece in session.client.audit_export(run_id=run, start=_utc(start), end=_utc(end), since=size):
-                file.write(piece)
-                written += len(piece)
-                if written - told >= _PROGRESS_BYTES:
-                    told = written
-                    note(f"{written // 1_000_000} MB")
-        with part.open("rb") as file:
-            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1_000_000), b""))
-        part.replace(out)
-    except OSError as error:
-        raise ConfigurationInvalid(
-            f"cannot write {out}: {error}", remedy="name a file in a folder that is yours"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)  # what broke off is no bundle
+    pieces = session.client.audit_export(run_id=run, start=utc(start), end=utc(end), since=size)
+    written = write_pieces(out, pieces)
+    with out.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1_000_000), b""))
     session.show(
         {"file": str(out), "bytes": written, "lines": lines}, lambda: [f"{out}: {lines} lines, {written} bytes"]
     )
@@ -87,10 +68,6 @@ def _size(file: Path) -> int:
         raise ConfigurationInvalid(
             f"{file} is no checkpoint: {error}", remedy="name a file with a signed checkpoint"
         ) from None
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return None if time is None else time.replace(tzinfo=UTC)
 
 
 _SOURCES: Final = {

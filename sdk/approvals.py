@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from sdk.transport import Transport
+from sdk.calls import Calls
 from sdk.types import Json, Verdict, read_answer
-
-ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +108,8 @@ class Release:
     created_at: datetime
 
 
-class ApprovalCalls:
+class ApprovalCalls(Calls):
     """What the client can do with approvals, and with releases of labels."""
-
-    _transport: Transport
-
-    def _list(self, kind: type[ItemT], path: str, query: Mapping[str, object], count: int | None) -> list[ItemT]:
-        raise NotImplementedError
 
     def approvals(
         self, *, state: str | None = None, run_id: str | None = None, count: int | None = None

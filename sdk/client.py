@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from sdk import events
 from sdk.approvals import ApprovalCalls
-from sdk.log import Consistency, Inclusion, LogKey, Witness
+from sdk.calls import EXPORT_SILENCE_S, PAGE_MAX
+from sdk.decisions import DecisionCalls
 from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
@@ -26,8 +27,6 @@ from sdk.types import (
     CreatedRun,
     CreatedTenant,
     CrossCheck,
-    Decision,
-    DecisionDetail,
     Difference,
     Estimate,
     Event,
@@ -57,15 +56,11 @@ from sdk.types import (
 )
 from sdk.webhooks import Delivery, Webhook
 
-ItemT = TypeVar("ItemT")
-
-_PAGE_MAX = 200
 _WAIT_MARGIN_S = 15.0
-_EXPORT_SILENCE_S = 60.0
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
-class Holdfast(ApprovalCalls):
+class Holdfast(ApprovalCalls, DecisionCalls):
     """Holdfast over HTTP, for one API key. Thread-safe; a context manager that closes its connections.
 
     Every method raises `HoldfastApiError` when the server refuses, and `NoAnswer` when it cannot be reached. Requests that
@@ -78,7 +73,7 @@ class Holdfast(ApprovalCalls):
     """
 
     def __init__(self, base_url: str, api_key: str, *, patience_s: float = PATIENCE_S) -> None:
-        self._transport = Transport(base_url, api_key, patience_s)
+        super().__init__(Transport(base_url, api_key, patience_s))
         self.policies = Policies(self._transport, self._list)
 
     def __enter__(self) -> Self:
@@ -176,18 +171,18 @@ class Holdfast(ApprovalCalls):
     def artefact(self, run_id: str, step: int, name: str) -> bytes:
         """Returns the content of a file of a run."""
         path = f"/v1/runs/{run_id}/artefacts/{step}/{quote(name)}"
-        with self._transport.stream(path, headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+        with self._transport.stream(path, headers={}, silence_s=EXPORT_SILENCE_S) as response:
             return b"" if response is None else response.read()
 
     def cross_check(self, run_id: str) -> CrossCheck:
         """Holds Temporal's history of a run, or the one that is kept, against the log."""
-        answer = self._transport.request("GET", f"/v1/runs/{run_id}/cross-check", timeout_s=_EXPORT_SILENCE_S)
+        answer = self._transport.request("GET", f"/v1/runs/{run_id}/cross-check", timeout_s=EXPORT_SILENCE_S)
         differences = [read_answer(Difference, one) for one in answer["differences"]]
         return dataclasses.replace(read_answer(CrossCheck, answer), differences=differences)
 
     def history(self, run_id: str) -> bytes:
         """Returns the history of a run as it was kept when the run had ended: compressed, its payloads encrypted."""
-        with self._transport.stream(f"/v1/runs/{run_id}/history", headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+        with self._transport.stream(f"/v1/runs/{run_id}/history", headers={}, silence_s=EXPORT_SILENCE_S) as response:
             return b"" if response is None else response.read()
 
     def run_inputs(self, run_id: str) -> list[RunInput]:
@@ -233,7 +228,7 @@ class Holdfast(ApprovalCalls):
         """
         return events.follow(self._transport, run_id, after=after, channels=channels, patience_s=patience_s)
 
-    # Caps, holds, stops, decisions --------------------------------------------------------------------------------------
+    # Caps, holds, stops, webhooks ---------------------------------------------------------------------------------------
 
     def caps(
         self, *, run_id: str | None = None, scope_kind: ScopeKind | None = None, scope_name: str = ""
@@ -392,79 +387,6 @@ class Holdfast(ApprovalCalls):
         """Returns what was, is and will be sent to a webhook, newest first."""
         return self._list(Delivery, f"/v1/webhooks/{webhook_id}/deliveries", {}, count)
 
-    def decisions(
-        self,
-        *,
-        run_id: str | None = None,
-        verdict: str | None = None,
-        kind: str | None = None,
-        code: str | None = None,
-        count: int | None = None,
-    ) -> list[Decision]:
-        """Returns recorded decisions, newest first."""
-        query = {"run": run_id, "verdict": verdict, "kind": kind, "code": code}
-        return self._list(Decision, "/v1/decisions", query, count)
-
-    def audit_export(
-        self,
-        *,
-        run_id: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        since: int | None = None,
-    ) -> Iterator[bytes]:
-        """Yields a bundle of decisions that anybody can check, piece by piece as it comes.
-
-        Args:
-            run_id: Only of this run; else of the tenant.
-            start: From when.
-            end: Before when; the moment of the export if not given.
-            since: Size of a checkpoint that was seen before, which the bundle shall prove to go on from.
-        """
-        times = {"from": start, "to": end}
-        query = {"run": run_id, "since": since, **{name: time and time.isoformat() for name, time in times.items()}}
-        with self._transport.stream("/v1/audit/export", query=query, headers={}, silence_s=_EXPORT_SILENCE_S) as answer:
-            if answer is not None:
-                yield from answer.iter_bytes()
-
-    def decision(self, decision_id: str) -> DecisionDetail:
-        """Returns a decision with both parts of its record."""
-        answer: Json = self._transport.request("GET", f"/v1/decisions/{decision_id}")
-        return read_answer(DecisionDetail, {**answer, "decision": read_answer(Decision, answer["decision"])})
-
-    # The transparency log -----------------------------------------------------------------------------------------------
-
-    def log_inclusion(self, decision_id: str, *, size: int | None = None) -> Inclusion:
-        """Returns the proof that a decision is in the log, as of its newest checkpoint or the one of a size."""
-        answer = self._transport.request("GET", f"/v1/log/inclusion/{decision_id}", query={"size": size})
-        return read_answer(Inclusion, answer)
-
-    def log_consistency(self, old_size: int, *, size: int | None = None) -> Consistency:
-        """Returns the newest checkpoint, or the one of a size, and the proof that it follows from that of an older size."""
-        query = {"old_size": old_size, "size": size}
-        return read_answer(Consistency, self._transport.request("GET", "/v1/log/consistency", query=query))
-
-    def log_keys(self) -> list[LogKey]:
-        """Returns all public keys that sign or have signed the log, the newest first."""
-        return [read_answer(LogKey, item) for item in self._transport.request("GET", "/v1/log/keys")["items"]]
-
-    def witnesses(self) -> list[Witness]:
-        """Returns the witnesses whose cosignatures the log takes."""
-        return [read_answer(Witness, item) for item in self._transport.request("GET", "/v1/log/witnesses")["items"]]
-
-    def add_witness(self, vkey: str) -> None:
-        """Makes a witness known to the log."""
-        self._transport.request("POST", "/v1/log/witnesses", body={"vkey": vkey})
-
-    def remove_witness(self, vkey: str) -> None:
-        """Takes no cosignatures of a witness any more."""
-        self._transport.request("POST", "/v1/log/witnesses/remove", body={"vkey": vkey})
-
-    def cosign(self, checkpoint: str) -> int:
-        """Hands in a checkpoint with a witness's cosignature on it, and returns how many were taken."""
-        answer: Json = self._transport.request("POST", "/v1/log/cosignatures", body={"checkpoint": checkpoint})
-        return int(answer["taken"])
-
     # Agents, tools and roles --------------------------------------------------------------------------------------------
 
     def tools(self, *, count: int | None = None) -> list[Tool]:
@@ -544,7 +466,7 @@ class Holdfast(ApprovalCalls):
         groups: list[Spent] = []
         cursor: str | None = None
         while True:
-            size = _PAGE_MAX if count is None else max(min(_PAGE_MAX, count - len(groups)), 1)
+            size = PAGE_MAX if count is None else max(min(PAGE_MAX, count - len(groups)), 1)
             page = self._transport.request("GET", "/v1/spend", query={**query, "limit": size, "cursor": cursor})
             groups += [read_answer(Spent, item) for item in page["items"]]
             cursor = page["next_cursor"]
@@ -563,7 +485,7 @@ class Holdfast(ApprovalCalls):
     ) -> Iterator[str]:
         """Yields the same as CSV, piece by piece as it comes; the arguments are `spend`'s."""
         query = {**self._spend_query(group_by, first_day, last_day, equal), "format": "csv"}
-        with self._transport.stream("/v1/spend", query=query, headers={}, silence_s=_EXPORT_SILENCE_S) as response:
+        with self._transport.stream("/v1/spend", query=query, headers={}, silence_s=EXPORT_SILENCE_S) as response:
             if response is not None:
                 yield from response.iter_text()
 
@@ -638,15 +560,3 @@ class Holdfast(ApprovalCalls):
         """Makes a key; it is shown this once."""
         body = {"user": user, "project": project, "roles": list(roles), "expires_in_s": expires_in_s}
         return read_answer(CreatedKey, self._transport.request("POST", "/v1/keys", body=body, repeatable=False))
-
-    def _list(self, kind: type[ItemT], path: str, query: Mapping[str, object], count: int | None) -> list[ItemT]:
-        items: list[ItemT] = []
-        cursor: str | None = None
-        while count is None or len(items) < count:
-            size = _PAGE_MAX if count is None else min(_PAGE_MAX, count - len(items))
-            page = self._transport.request("GET", path, query={**query, "limit": size, "cursor": cursor})
-            items += [read_answer(kind, item) for item in page["items"]]
-            cursor = page["next_cursor"]
-            if cursor is None:
-                break
-        return items

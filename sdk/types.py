@@ -458,6 +458,8 @@ class Decision:
     step: int | None
     try_number: int | None
     kind: str
+    agent: str
+    role: str
     tool: str
     verdict: Literal["allow", "deny", "needs_approval"]
     reason_codes: list[str]

@@ -12,25 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound
 
-_COLUMNS = """
+COLUMNS = """
     decision_id, run_id, step, try, kind, verdict, reason_codes, reply ->> 'message' AS message, reply ->> 'rule_id' AS rule_id,
     hold_id, approval_id, created_at, superseded_at, leaf_index, record_hash,
     CAST(CAST(convert_from(part_a, 'UTF8') AS json) #> '{action,tool}' AS text) AS tool
 """
 # `json` and `#>`, for what unescapes text (`jsonb`, `#>>`) refuses a NUL character, which arguments may hold
 
-_LIST = text(f"""
-    SELECT {_COLUMNS} FROM decisions WHERE tenant_id = :tenant_id
-      AND (CAST(:before AS uuid) IS NULL OR decision_id < :before)
-      AND (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
-      AND (CAST(:verdict AS text) IS NULL OR verdict = :verdict)
-      AND (CAST(:kind AS text) IS NULL OR kind = :kind)
-      AND (CAST(:code AS text) IS NULL OR CAST(:code AS text) = ANY(reason_codes))
-    ORDER BY decision_id DESC LIMIT :count
-""")  # noqa: S608 (constant columns)
-
 _READ = text(
-    f"SELECT {_COLUMNS}, part_a, part_b FROM decisions WHERE tenant_id = :tenant_id AND decision_id = :decision_id"  # noqa: S608 (constant columns)
+    f"SELECT {COLUMNS}, f.agent, f.role, part_a, part_b FROM decisions d, LATERAL decision_facets(d) f "  # noqa: S608 (constant columns)
+    "WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
 )
 
 
@@ -43,6 +34,8 @@ class DecisionRow:
     step: int | None
     try_number: int | None
     kind: str
+    agent: str
+    role: str
     tool: str
     verdict: str
     reason_codes: list[str]
@@ -65,13 +58,16 @@ class DecisionRecord:
     part_b: bytes
 
 
-def _row(row: Row[tuple[object, ...]]) -> DecisionRow:
+def row_of(row: Row[tuple[object, ...]]) -> DecisionRow:
+    """Builds a decision from a row."""
     return DecisionRow(
         decision_id=row.decision_id,
         run_id=row.run_id,
         step=row.step,
         try_number=getattr(row, "try"),
         kind=row.kind,
+        agent=row.agent,
+        role=row.role,
         tool=orjson.loads(row.tool) if row.tool else "",
         verdict=row.verdict,
         reason_codes=row.reason_codes,
@@ -86,33 +82,6 @@ def _row(row: Row[tuple[object, ...]]) -> DecisionRow:
     )
 
 
-async def list_decisions(
-    connection: AsyncConnection,
-    tenant_id: UUID,
-    *,
-    before: UUID | None,
-    count: int,
-    run_id: UUID | None = None,
-    verdict: str | None = None,
-    kind: str | None = None,
-    code: str | None = None,
-) -> list[DecisionRow]:
-    """Returns decisions, newest first."""
-    rows = await connection.execute(
-        _LIST,
-        {
-            "tenant_id": tenant_id,
-            "before": before,
-            "count": count,
-            "run_id": run_id,
-            "verdict": verdict,
-            "kind": kind,
-            "code": code,
-        },
-    )
-    return [_row(row) for row in rows]
-
-
 async def read_decision(connection: AsyncConnection, tenant_id: UUID, decision_id: UUID) -> DecisionRecord:
     """Returns one decision with both parts of its record.
 
@@ -122,4 +91,4 @@ async def read_decision(connection: AsyncConnection, tenant_id: UUID, decision_i
     row = (await connection.execute(_READ, {"tenant_id": tenant_id, "decision_id": decision_id})).one_or_none()
     if row is None:
         raise NotFound(f"there is no decision {decision_id}")
-    return DecisionRecord(_row(row), row.part_a, row.part_b)
+    return DecisionRecord(row_of(row), row.part_a, row.part_b)

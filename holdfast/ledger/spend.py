@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
@@ -15,6 +13,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.csv_text import csv_lines, plain
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast.tenancy.service import find_project, find_user
 from holdfast_verdict.canonical import JsonValue
@@ -60,7 +59,6 @@ _JOINS: Final[Mapping[str, str]] = {
 _TENANT: Final = text("SELECT slug, time_zone FROM tenants WHERE tenant_id = :tenant_id")
 _ONE_MOMENT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _FETCH: Final = 500
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,23 +193,11 @@ async def export_spend(
     yield csv_lines([[*dimensions, *MEASURES]])
     lines: list[list[object]] = []
     async for row in (await _raw(connection)).cursor(statement, *query.arguments, prefetch=_FETCH):
-        lines.append([*(_plain(name) for name in row[: len(dimensions)]), *row[len(dimensions) :]])
+        lines.append([*(plain(name) for name in row[: len(dimensions)]), *row[len(dimensions) :]])
         if len(lines) == _FETCH:
             yield csv_lines(lines)
             lines.clear()
     yield csv_lines(lines)
-
-
-def csv_lines(rows: Iterable[Sequence[object]]) -> str:
-    """Returns rows as CSV (RFC 4180)."""
-    out = io.StringIO(newline="")
-    csv.writer(out).writerows(rows)
-    return out.getvalue()
-
-
-def _plain(name: str) -> str:
-    """Returns a name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name.startswith(_FORMULA_STARTS) else name
 
 
 @dataclass(slots=True)

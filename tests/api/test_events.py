@@ -212,7 +212,7 @@ async def test_more_live_events_than_a_page_come_before_what_follows_them(tenant
 async def test_a_client_that_takes_nothing_is_dropped_and_resumes(
     tenant: Tenant, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.events.WRITE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("api.event_stream.WRITE_TIMEOUT_S", 0.5)
     run_id = await tenant.run()
     parts = world.api.parts
     connection = socket.socket()

@@ -60,6 +60,8 @@ CROSSING = {
     "ask_by_hold": {"executor"},
     "answer_by_hold": {"executor"},
     "refuse_unmet": set(),
+    "decision_facets": {"api", "sweeper", "auditor"},
+    "keep_facets": set(),
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""

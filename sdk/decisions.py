@@ -1,0 +1,190 @@
+"""Decisions: what was decided and why, as lists, as files, as they come; and the log that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+from sdk import events
+from sdk.calls import EXPORT_SILENCE_S, Calls
+from sdk.log import Consistency, Inclusion, LogKey, Witness
+from sdk.types import Decision, DecisionDetail, Json, read_answer
+
+
+def _query(
+    *,
+    run_id: str | None,
+    agent: str | None,
+    role: str | None,
+    verdict: str | None,
+    kind: str | None,
+    tool: str | None,
+    rule: str | None,
+    code: str | None,
+    start: datetime | None,
+    end: datetime | None,
+) -> dict[str, object]:
+    names = {"run": run_id, "agent": agent, "role": role, "verdict": verdict, "kind": kind}
+    times = {"from": start and start.isoformat(), "to": end and end.isoformat()}
+    return {**names, "tool": tool, "rule": rule, "code": code, **times}
+
+
+class DecisionCalls(Calls):
+    """What the client can do with decisions, and with the log."""
+
+    def decisions(
+        self,
+        *,
+        run_id: str | None = None,
+        agent: str | None = None,
+        role: str | None = None,
+        verdict: str | None = None,
+        kind: str | None = None,
+        tool: str | None = None,
+        rule: str | None = None,
+        code: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        count: int | None = None,
+    ) -> list[Decision]:
+        """Returns recorded decisions, newest first; all filters have to be met.
+
+        Args:
+            run_id: Only of this run.
+            agent: Only about this agent.
+            role: Only about agents of this role.
+            verdict: `allow`, `deny` or `needs_approval`.
+            kind: Such as `tool.call` or `run.admission`.
+            tool: Only calls of this tool.
+            rule: Only those that this rule decided.
+            code: With this reason code.
+            start: From when.
+            end: Before when.
+            count: Most of them; all if not given.
+        """
+        query = _query(
+            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
+        )  # fmt: skip
+        return self._list(Decision, "/v1/decisions", query, count)
+
+    def decisions_export(
+        self,
+        form: Literal["jsonl", "csv", "ocsf"],
+        *,
+        run_id: str | None = None,
+        agent: str | None = None,
+        role: str | None = None,
+        verdict: str | None = None,
+        kind: str | None = None,
+        tool: str | None = None,
+        rule: str | None = None,
+        code: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Iterator[bytes]:
+        """Yields decisions as a file, oldest first, piece by piece as it comes; the filters are those of `decisions`."""
+        query = _query(
+            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
+        )  # fmt: skip
+        query["format"] = form
+        with self._transport.stream("/v1/decisions", query=query, headers={}, silence_s=EXPORT_SILENCE_S) as answer:
+            if answer is not None:
+                yield from answer.iter_bytes()
+
+    def decisions_as_they_come(
+        self,
+        *,
+        run_id: str | None = None,
+        agent: str | None = None,
+        role: str | None = None,
+        verdict: str | None = None,
+        kind: str | None = None,
+        tool: str | None = None,
+        rule: str | None = None,
+        code: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        after: str | None = None,
+        patience_s: float = 60.0,
+    ) -> Iterator[tuple[str, Json]]:
+        """Yields decisions as they come into the log, each with the id after which `after` goes on; the filters are `decisions`'.
+
+        A dropped connection is opened again and resumes: nothing is lost, nothing comes twice.
+
+        Args:
+            run_id: Only of this run.
+            agent: Only about this agent.
+            role: Only about agents of this role.
+            verdict: `allow`, `deny` or `needs_approval`.
+            kind: Such as `tool.call` or `run.admission`.
+            tool: Only calls of this tool.
+            rule: Only those that this rule decided.
+            code: With this reason code.
+            start: From when.
+            end: Before when.
+            after: Begin after this id; `0` is the log's beginning. Default: what comes from now on.
+            patience_s: How long the server may be away before `NoAnswer` is raised.
+        """
+        query = _query(
+            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
+        )  # fmt: skip
+        return events.follow_decisions(self._transport, query, after=after, patience_s=patience_s)
+
+    def audit_export(
+        self,
+        *,
+        run_id: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        since: int | None = None,
+    ) -> Iterator[bytes]:
+        """Yields a bundle of decisions that anybody can check, piece by piece as it comes.
+
+        Args:
+            run_id: Only of this run; else of the tenant.
+            start: From when.
+            end: Before when; the moment of the export if not given.
+            since: Size of a checkpoint that was seen before, which the bundle shall prove to go on from.
+        """
+        times = {"from": start, "to": end}
+        query = {"run": run_id, "since": since, **{name: time and time.isoformat() for name, time in times.items()}}
+        with self._transport.stream("/v1/audit/export", query=query, headers={}, silence_s=EXPORT_SILENCE_S) as answer:
+            if answer is not None:
+                yield from answer.iter_bytes()
+
+    def decision(self, decision_id: str) -> DecisionDetail:
+        """Returns a decision with both parts of its record."""
+        answer: Json = self._transport.request("GET", f"/v1/decisions/{decision_id}")
+        return read_answer(DecisionDetail, {**answer, "decision": read_answer(Decision, answer["decision"])})
+
+    def log_inclusion(self, decision_id: str, *, size: int | None = None) -> Inclusion:
+        """Returns the proof that a decision is in the log, as of its newest checkpoint or the one of a size."""
+        answer = self._transport.request("GET", f"/v1/log/inclusion/{decision_id}", query={"size": size})
+        return read_answer(Inclusion, answer)
+
+    def log_consistency(self, old_size: int, *, size: int | None = None) -> Consistency:
+        """Returns the newest checkpoint, or the one of a size, and the proof that it follows from that of an older size."""
+        query = {"old_size": old_size, "size": size}
+        return read_answer(Consistency, self._transport.request("GET", "/v1/log/consistency", query=query))
+
+    def log_keys(self) -> list[LogKey]:
+        """Returns all public keys that sign or have signed the log, the newest first."""
+        return [read_answer(LogKey, item) for item in self._transport.request("GET", "/v1/log/keys")["items"]]
+
+    def witnesses(self) -> list[Witness]:
+        """Returns the witnesses whose cosignatures the log takes."""
+        return [read_answer(Witness, item) for item in self._transport.request("GET", "/v1/log/witnesses")["items"]]
+
+    def add_witness(self, vkey: str) -> None:
+        """Makes a witness known to the log."""
+        self._transport.request("POST", "/v1/log/witnesses", body={"vkey": vkey})
+
+    def remove_witness(self, vkey: str) -> None:
+        """Takes no cosignatures of a witness any more."""
+        self._transport.request("POST", "/v1/log/witnesses/remove", body={"vkey": vkey})
+
+    def cosign(self, checkpoint: str) -> int:
+        """Hands in a checkpoint with a witness's cosignature on it, and returns how many were taken."""
+        answer: Json = self._transport.request("POST", "/v1/log/cosignatures", body={"checkpoint": checkpoint})
+        return int(answer["taken"])
