@@ -42,7 +42,7 @@ NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
     "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks", "add_signer", "list_signers", "export_audit",
-    "list_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
+    "list_decisions", "stream_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
     "check_policy", "compare_policies", "play_cases", "explain_decision", "activate_policy", "roll_back_policy",

@@ -57,6 +57,7 @@ COMMANDS = [
     ["caps", "set"],
     ["decisions"],
     ["decisions", "show"],
+    ["decisions", "export"],
     ["audit", "export"],
     ["audit", "cross-check"],
     ["keys", "list"],

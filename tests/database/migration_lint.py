@@ -22,6 +22,8 @@ _HARMLESS: Final = (
     r"CREATE (OR REPLACE )?FUNCTION",
     r"CREATE (OR REPLACE )?TRIGGER",
     r"CREATE POLICY",
+    r"CREATE (OR REPLACE )?PROCEDURE",
+    r"CALL fill_\w+\(\)$",  # which commits every thousand rows
     r"ALTER POLICY",
     r"ALTER FUNCTION",
     r"GRANT ",

@@ -106,7 +106,9 @@ async def touched(database: Database, tenant_id: UUID, wanted: DecisionFilter) -
         explained = row.scalar_one()
     [plan] = orjson.loads(explained) if isinstance(explained, str) else explained
     found = list(scans(plan["Plan"]))
-    assert not [each for each in found if each["Node Type"] == "Seq Scan" and each["Relation Name"] == "decisions"], plan
+    assert not [each for each in found if each["Node Type"] == "Seq Scan" and each["Relation Name"] == "decisions"], (
+        plan
+    )
     return int(
         sum((each["Actual Rows"] + each.get("Rows Removed by Filter", 0)) * each["Actual Loops"] for each in found)
     )
@@ -160,3 +162,33 @@ async def test_pages_have_each_record_once_while_others_are_written(database: Da
         newest = await list_decisions(connection, tenant_id, wanted, count=3)
     assert all(each.row.leaf_index is None and each.row.agent == "agent-4" for each in newest)
     await database.execute("DELETE FROM decisions WHERE tenant_id = $1 AND leaf_index IS NULL", tenant_id)
+
+
+async def test_records_that_were_numbered_before_are_filled_in(database: Database, tenant_id: UUID) -> None:
+    facets = "facet_agent, facet_role, facet_tool, facet_rule, facet_code"
+    look = f"SELECT {facets} FROM decisions WHERE tenant_id = $1 AND leaf_index < 2500 ORDER BY leaf_index"
+    before = await database.fetch(look, tenant_id)
+    await database.execute(
+        """UPDATE decisions SET facet_agent = NULL, facet_role = NULL, facet_tool = NULL, facet_rule = NULL, facet_code = NULL
+           WHERE tenant_id = $1 AND leaf_index < 2500""",
+        tenant_id,
+    )
+    owner = await database.connect("owner")
+    try:
+        await owner.execute("CALL fill_facets()")
+    finally:
+        await owner.close()
+    assert await database.fetch(look, tenant_id) == before
+
+
+@pytest.mark.parametrize("part_a", [b'{"action":{"tool":"a\\u0000b"}}', b"\xff\xfe", b"no JSON"])
+async def test_a_record_that_nobody_can_read_does_not_hold_up_the_log(database: Database, part_a: bytes) -> None:
+    made = (await new_tenant(database)).tenant_id
+    await database.execute(
+        """INSERT INTO decisions (tenant_id, decision_id, kind, verdict, reason_codes, reply, part_a, part_b, record_hash)
+           VALUES ($1, new_id(), 'tool.call', 'deny', '{}', '{}', $2, '{}', sha256('x'))""",
+        made,
+        part_a,
+    )
+    await database.execute("UPDATE decisions SET leaf_index = 0 WHERE tenant_id = $1", made)
+    assert await database.value("SELECT facet_tool FROM decisions WHERE tenant_id = $1", made) == ""

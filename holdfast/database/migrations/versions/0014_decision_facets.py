@@ -4,7 +4,7 @@ So the transaction that decides writes no more than before. Records that have no
 when they are asked for.
 
 Revision ID: 0014
-Revises: 0016
+Revises: 0011
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alembic import op
 from holdfast.database.online import create_index, outside_transaction
 
 revision = "0014"
-down_revision = "0016"
+down_revision = "0011"
 
 _STATEMENTS: Final = (
     """
