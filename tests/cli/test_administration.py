@@ -126,6 +126,43 @@ async def test_decisions_are_found_and_shown_with_their_records(desk: Desk) -> N
     assert (await desk.holdfast("decisions", "show", run_id)).exit_code == 1
 
 
+async def test_decisions_are_looked_for_followed_and_exported(desk: Desk, tmp_path: Path) -> None:
+    run_id = await desk.start({"tool": "nobody.has.this", "arguments": {}})
+    await desk.ended(run_id)
+    filters = ("--run", run_id, "--tool", "nobody.has.this", "--agent", "helper", "--from", "2026-01-01")
+    [denied] = await desk.answer("decisions", *filters)
+    assert denied["reason_codes"] == ["action.unknown"]
+    # as it comes into the log: one object a line, until there were as many as were asked for
+    followed = await desk.holdfast("decisions", "--tail", "--after", "0", "--limit", "1", *filters, "--json")
+    assert followed.exit_code == 0, followed.output
+    assert json.loads(followed.stdout)["decision_id"] == denied["decision_id"]
+    told = (await desk.holdfast("decisions", "--tail", "--after", "0", "--limit", "1", *filters)).stdout
+    assert "nobody.has.this  helper  action.unknown" in told
+    out = tmp_path / "decisions.csv"
+    for format_, said in (("csv", "decision_id,"), ("jsonl", '{"decision_id"'), ("ocsf", '{"category_uid"')):
+        written = await desk.answer("decisions", "export", "--format", format_, "--out", str(out), *filters)
+        text = out.read_text()
+        assert (written["file"], written["bytes"]) == (str(out), out.stat().st_size)
+        assert text.startswith(said)
+        assert denied["decision_id"] in text
+        again = await desk.holdfast("decisions", "export", "--format", format_, "--out", str(out))
+        assert again.exit_code != 0
+        assert out.read_text() == text, "no file is written over"
+        out.unlink()
+    empty = await desk.holdfast("decisions", "--agent", "nobody")
+    assert (empty.exit_code, empty.stdout) == (0, "nothing was decided\n")
+    for wrong, word in (
+        (("--verdict", "maybe"), "maybe"),
+        (("--from", "2026-02-02", "--to", "2026-02-01"), "`to`"),
+        (("--run", "7"), "run"),
+        (("--after", "3"), "--tail"),
+        (("--tail", "--after", "x"), "last event id"),
+    ):
+        done = await desk.holdfast("decisions", *wrong)
+        assert done.exit_code in (1, 2), done.output
+        assert word in done.stderr
+
+
 async def test_a_key_is_shown_once_works_and_is_revoked_at_once(desk: Desk, tmp_path: Path) -> None:
     made = await desk.holdfast("keys", "create", "dora", "--role", "viewer", "--new-user", "--expires", "1h")
     assert made.exit_code == 0, made.output

@@ -60,12 +60,11 @@ CROSSING = {
     "ask_by_hold": {"executor"},
     "answer_by_hold": {"executor"},
     "refuse_unmet": set(),
-    "decision_facets": {"api", "sweeper", "auditor"},
-    "keep_facets": set(),
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
-INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet", "escalates_at",
+INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet", "decision_facets",
+         "escalates_at",
          "gate_met", "gate_of", "leg_head", "lock_approval", "lock_caps", "lock_carriers", "may_settle", "meets_need", "new_id",
          "newest_buckets", "reached_threshold", "related_runs", "require_tenants", "roll_window", "running_code",
          "standing_delegations",
@@ -73,6 +72,7 @@ INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote
          "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
 PURE = {"window_start": {"api"}, "window_end": {"api"}, "reached_threshold": {"api"},
+        "decision_facets": {"api", "sweeper", "auditor"},
         **{name: {"api", "governor", "sweeper"} for name in ("gate_of", "escalates_at", "standing_delegations")}}  # fmt: skip
 """Inner functions that others may call as well, with no rights but their own: they look at nothing else."""
 VIEWS = ("hold_legs", "journal_legs")
@@ -236,7 +236,7 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
                 OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS everybody
            FROM pg_proc p JOIN pg_roles o ON o.oid = p.proowner WHERE p.pronamespace = 'public'::regnamespace"""
     )
-    triggers = {
+    triggers = {  # and what migrations alone call
         "pin_policy",
         "refuse_overspend",
         "refuse_redeciding",
@@ -247,6 +247,8 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
         "refuse_rollback",
         "refuse_rewriting",
         "refuse_fork",
+        "keep_facets",
+        "fill_facets",
     }
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
