@@ -57,6 +57,8 @@ def decision(run_id: str, step: int, verdict: str, code: str, *, try_number: int
         step=step,
         try_number=try_number,
         kind="tool.call" if tool else "llm.call",
+        agent="",
+        role="",
         tool=tool,
         verdict=verdict,  # type: ignore[arg-type]  # one of the three
         reason_codes=[code],

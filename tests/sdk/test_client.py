@@ -214,7 +214,8 @@ def test_events_nobody_may_see_are_refused_and_a_server_gone_for_too_long_is_giv
 def test_an_event_in_pieces_is_whole_in_the_end() -> None:
     text = frame("1", text="é\u2028€")
     pieces = [text[i : i + 1] for i in range(len(text))]
-    [event] = sdk_events._events(pieces)
-    assert event.data == {"text": "é\u2028€"}
+    [(_, envelope)] = sdk_events._events(pieces)
+    assert envelope is not None
+    assert envelope["data"] == {"text": "é\u2028€"}
     with pytest.raises(AnswerUnreadable):
         list(sdk_events._events([b"data: {not json\n\n"]))
