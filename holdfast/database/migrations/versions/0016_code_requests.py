@@ -1,7 +1,7 @@
 """What code asked its run for while it ran, and what it was answered.
 
 Revision ID: 0016
-Revises: 0014
+Revises: 0011
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0016"
-down_revision = "0014"
+down_revision = "0011"
 
 _STATEMENTS = (
     """

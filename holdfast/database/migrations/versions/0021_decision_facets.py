@@ -3,8 +3,8 @@
 So the transaction that decides writes no more than before. Records that have no number yet are few, and their facets are computed
 when they are asked for.
 
-Revision ID: 0014
-Revises: 0011
+Revision ID: 0021
+Revises: 0020
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from alembic import op
 
 from holdfast.database.online import create_index, outside_transaction
 
-revision = "0014"
-down_revision = "0011"
+revision = "0021"
+down_revision = "0020"
 
 _STATEMENTS: Final = (
     """
