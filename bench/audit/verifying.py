@@ -23,6 +23,7 @@ from holdfast.database.engine import create_engine
 from holdfast.tenancy.principals import Principal
 from holdfast_verdict import Facts, Policy, decide
 from holdfast_verdict.actions.action import CanonicalAction
+from holdfast_verdict.canonical import canonical_bytes
 from holdfast_verdict.log.note import VerifierKey
 from holdfast_verdict.record import record_hash
 from holdfast_verdict.verify.paths import Paths
@@ -120,9 +121,10 @@ class _Floor:
         policy, facts, value = policies[a["policy_hash"]], Facts.from_json(a["facts"]), a["action"]
         name = value["tool"] if value["kind"] == "tool.call" else value["kind"]
         yields = {path: tuple(labels) for path, labels in a["boundary"]["yields"].items()}
-        action = CanonicalAction(
-            name, value["kind"], value, b"", bytes.fromhex(a["action_digest"]), a["boundary"]["external"], yields
-        )
+        digest, external = bytes.fromhex(a["action_digest"]), a["boundary"]["external"]
+        action = CanonicalAction(name, value["kind"], value, canonical_bytes(value), digest, external, yields)
+        if (again := decide(policy, action, facts).code) != a["evaluated"]["code"]:
+            raise AssertionError(f"the floor decides {again} where the record says {a['evaluated']}: it does less work")
         return proof, lambda: decide(policy, action, facts)
 
     def run(self) -> None:
