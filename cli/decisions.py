@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sdk import Decision, DecisionDetail
+    from sdk.decisions import DecisionFilters
 
 _LISTED: Final = 20
 
@@ -50,21 +51,6 @@ class FormatName(StrEnum):
     CSV = "csv"
     JSONL = "jsonl"
     OCSF = "ocsf"
-
-
-class Filters(TypedDict):
-    """What is looked for, as the SDK takes it."""
-
-    run_id: str | None
-    agent: str | None
-    role: str | None
-    verdict: str | None
-    kind: str | None
-    tool: str | None
-    rule: str | None
-    code: str | None
-    start: datetime | None
-    end: datetime | None
 
 
 def register(app: typer.Typer) -> None:
@@ -149,7 +135,7 @@ def _filters(
     code: str | None,
     start: datetime | None,
     end: datetime | None,
-) -> Filters:
+) -> DecisionFilters:
     return {
         "run_id": run,
         "agent": agent,
@@ -177,7 +163,7 @@ def _cells(one: Decision) -> list[str]:
     ]
 
 
-def _print_as_they_come(session: Session, wanted: Filters, after: str | None, limit: int | None) -> None:
+def _print_as_they_come(session: Session, wanted: DecisionFilters, after: str | None, limit: int | None) -> None:
     coming = session.client.decisions_as_they_come(**wanted, after=after)
     for number, (_, one) in enumerate(coming, 1):
         action, codes = one["tool"] or one["kind"], ", ".join(one["reason_codes"])

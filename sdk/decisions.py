@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal, TypedDict, Unpack
 
 from sdk import events
 from sdk.calls import EXPORT_SILENCE_S, Calls
@@ -12,124 +12,81 @@ from sdk.log import Consistency, Inclusion, LogKey, Witness
 from sdk.types import Decision, DecisionDetail, Json, read_answer
 
 
-def _query(
-    *,
-    run_id: str | None,
-    agent: str | None,
-    role: str | None,
-    verdict: str | None,
-    kind: str | None,
-    tool: str | None,
-    rule: str | None,
-    code: str | None,
-    start: datetime | None,
-    end: datetime | None,
-) -> dict[str, object]:
-    names = {"run": run_id, "agent": agent, "role": role, "verdict": verdict, "kind": kind}
-    times = {"from": start and start.isoformat(), "to": end and end.isoformat()}
-    return {**names, "tool": tool, "rule": rule, "code": code, **times}
+class DecisionFilters(TypedDict, total=False):
+    """Which decisions are meant; all that are given have to be met.
+
+    Attributes:
+        run_id: Only of this run.
+        agent: Only about this agent.
+        role: Only about agents of this role.
+        verdict: `allow`, `deny` or `needs_approval`.
+        kind: Such as `tool.call` or `run.admission`.
+        tool: Only calls of this tool.
+        rule: Only those that this rule decided.
+        code: With this reason code.
+        start: From when.
+        end: Before when.
+    """
+
+    run_id: str | None
+    agent: str | None
+    role: str | None
+    verdict: str | None
+    kind: str | None
+    tool: str | None
+    rule: str | None
+    code: str | None
+    start: datetime | None
+    end: datetime | None
+
+
+_IN_QUERY: Final = {"run_id": "run", "start": "from", "end": "to"}
+"""What a filter is called in the query, where it is called otherwise."""
+
+
+def _query(filters: DecisionFilters) -> dict[str, object]:
+    if unknown := filters.keys() - DecisionFilters.__annotations__.keys():
+        raise TypeError(f"decisions are not found by {', '.join(sorted(unknown))}")
+    return {
+        _IN_QUERY.get(name, name): value.isoformat() if isinstance(value, datetime) else value
+        for name, value in filters.items()
+    }
 
 
 class DecisionCalls(Calls):
     """What the client can do with decisions, and with the log."""
 
-    def decisions(
-        self,
-        *,
-        run_id: str | None = None,
-        agent: str | None = None,
-        role: str | None = None,
-        verdict: str | None = None,
-        kind: str | None = None,
-        tool: str | None = None,
-        rule: str | None = None,
-        code: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        count: int | None = None,
-    ) -> list[Decision]:
-        """Returns recorded decisions, newest first; all filters have to be met.
+    def decisions(self, *, count: int | None = None, **filters: Unpack[DecisionFilters]) -> list[Decision]:
+        """Returns recorded decisions, newest first.
 
         Args:
-            run_id: Only of this run.
-            agent: Only about this agent.
-            role: Only about agents of this role.
-            verdict: `allow`, `deny` or `needs_approval`.
-            kind: Such as `tool.call` or `run.admission`.
-            tool: Only calls of this tool.
-            rule: Only those that this rule decided.
-            code: With this reason code.
-            start: From when.
-            end: Before when.
             count: Most of them; all if not given.
+            **filters: Which; see `DecisionFilters`.
         """
-        query = _query(
-            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
-        )  # fmt: skip
-        return self._list(Decision, "/v1/decisions", query, count)
+        return self._list(Decision, "/v1/decisions", _query(filters), count)
 
     def decisions_export(
-        self,
-        form: Literal["jsonl", "csv", "ocsf"],
-        *,
-        run_id: str | None = None,
-        agent: str | None = None,
-        role: str | None = None,
-        verdict: str | None = None,
-        kind: str | None = None,
-        tool: str | None = None,
-        rule: str | None = None,
-        code: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        self, form: Literal["jsonl", "csv", "ocsf"], **filters: Unpack[DecisionFilters]
     ) -> Iterator[bytes]:
-        """Yields decisions as a file, oldest first, piece by piece as it comes; the filters are those of `decisions`."""
-        query = _query(
-            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
-        )  # fmt: skip
-        query["format"] = form
+        """Yields decisions as a file, oldest first, piece by piece as it comes; for `filters` see `DecisionFilters`."""
+        query = {**_query(filters), "format": form}
         with self._transport.stream("/v1/decisions", query=query, headers={}, silence_s=EXPORT_SILENCE_S) as answer:
             if answer is not None:
                 yield from answer.iter_bytes()
 
     def decisions_as_they_come(
-        self,
-        *,
-        run_id: str | None = None,
-        agent: str | None = None,
-        role: str | None = None,
-        verdict: str | None = None,
-        kind: str | None = None,
-        tool: str | None = None,
-        rule: str | None = None,
-        code: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        after: str | None = None,
-        patience_s: float = 60.0,
+        self, *, after: str | None = None, patience_s: float = 60.0, **filters: Unpack[DecisionFilters]
     ) -> Iterator[tuple[str, Json]]:
-        """Yields decisions as they come into the log, each with the id after which `after` goes on; the filters are `decisions`'.
+        """Yields decisions as they come into the log, each with the id after which `after` goes on.
 
         A dropped connection is opened again and resumes: nothing is lost, nothing comes twice.
 
         Args:
-            run_id: Only of this run.
-            agent: Only about this agent.
-            role: Only about agents of this role.
-            verdict: `allow`, `deny` or `needs_approval`.
-            kind: Such as `tool.call` or `run.admission`.
-            tool: Only calls of this tool.
-            rule: Only those that this rule decided.
-            code: With this reason code.
-            start: From when.
-            end: Before when.
             after: Begin after this id; `0` is the log's beginning. Default: what comes from now on.
             patience_s: How long the server may be away before `NoAnswer` is raised.
+            **filters: Which; see `DecisionFilters`.
         """
-        query = _query(
-            run_id=run_id, agent=agent, role=role, verdict=verdict, kind=kind, tool=tool, rule=rule, code=code, start=start, end=end
-        )  # fmt: skip
-        return events.follow_decisions(self._transport, query, after=after, patience_s=patience_s)
+        return events.follow_decisions(self._transport, _query(filters), after=after, patience_s=patience_s)
 
     def audit_export(
         self,

@@ -219,3 +219,8 @@ def test_an_event_in_pieces_is_whole_in_the_end() -> None:
     assert envelope["data"] == {"text": "é\u2028€"}
     with pytest.raises(AnswerUnreadable):
         list(sdk_events._events([b"data: {not json\n\n"]))
+
+
+def test_a_filter_that_there_is_not_is_refused_before_anything_is_asked() -> None:
+    with Holdfast("http://127.0.0.1:9", "hf_key") as client, pytest.raises(TypeError, match="agnet"):
+        client.decisions(agnet="helper")  # type: ignore[call-arg]  # the mistake
