@@ -120,8 +120,41 @@ class TakenCosignatures(Answer):
     taken: int
 
 
+class LogStatus(Answer):
+    """How the log stands."""
+
+    size: int = Field(description="records that have a number")
+    checkpoint_size: int | None = Field(description="over how many the newest checkpoint is; null: there is none yet")
+    checkpoint_at: Time | None
+    waiting: int = Field(description="records that have no number yet")
+    oldest_at: Time | None = Field(description="when the oldest of them was written")
+    lag_ms: int | None = Field(description="how long that one has waited; null: none waits")
+    keys: int = Field(description="how many keys sign")
+    witnesses: list[Witness]
+
+
 def _base64(hashes: list[bytes]) -> list[str]:
     return [base64.b64encode(each).decode() for each in hashes]
+
+
+@router.get("/status", summary="See how the log stands")
+async def get_log_status(caller: Caller, parts: Parts) -> LogStatus:
+    """Shows how large the log is, how far it is signed and cosigned, and for how long records have waited for their number."""
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        found = await reading.status(connection, caller.tenant_id)
+        keys = await reading.keys(connection, caller.tenant_id)
+        known = await witnesses.list_witnesses(connection, caller.tenant_id)
+    return LogStatus(
+        size=found.size,
+        checkpoint_size=found.checkpoint_size,
+        checkpoint_at=found.checkpoint_at,
+        waiting=found.waiting,
+        oldest_at=found.oldest_at,
+        lag_ms=found.lag_ms,
+        keys=sum(key.retired_size is None for key in keys),
+        witnesses=[Witness.model_validate(each) for each in known],
+    )
 
 
 @router.get("/checkpoint", summary="Get the newest checkpoint", response_class=PlainTextResponse, responses=_NOTES)

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.session import Session, with_session
 from cli.stack.data_folder import DataFolder, default_path, write_atomically
 from cli.terminal import EXIT_CODES_HELP, reported, say
 from cli.text import json_line
 from cli.witness import add_witness, witness
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from holdfast.transparency.keys import KeyLines
+    from sdk.log import LogStatus
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackFolder = Annotated[Path | None, typer.Option("--data-dir", help="Data folder of the stack whose key it is.")]
@@ -26,9 +30,31 @@ def register(app: typer.Typer) -> None:
         epilog=EXIT_CODES_HELP,
         no_args_is_help=True,
     )
-    for command in (rotate_key, witness, add_witness):
+    for command in (status, rotate_key, witness, add_witness):
         group.command(epilog=EXIT_CODES_HELP)(command)
     app.add_typer(group, name="log")
+
+
+@with_session
+def status(session: Session) -> None:
+    """Shows how the log stands: its size, how far it is signed and cosigned, and what waits for a number."""
+    found = session.client.log_status()
+    session.show(found, lambda: _standing(found))
+
+
+def _standing(found: LogStatus) -> Iterator[str]:
+    yield f"records    {found.size}"
+    if found.checkpoint_size is None:
+        yield "signed     nothing yet: the first checkpoint comes within seconds of the first decision"
+    else:
+        keys = "1 key" if found.keys == 1 else f"{found.keys} keys"
+        yield f"signed     {found.checkpoint_size}, at {found.checkpoint_at:%Y-%m-%d %H:%M:%S %Z}, by {keys}"
+    late = "" if found.lag_ms is None else f", the oldest for {found.lag_ms / 1000:.1f} s"
+    yield f"waiting    {found.waiting}{late}"
+    for one in found.witnesses:
+        yield f"witness    {one.vkey.split('+')[0]} has cosigned {one.cosigned_size or 0}"
+    if not found.witnesses:
+        yield "witness    none: nobody but the server's operator vouches that there is no second log"
 
 
 def rotate_key(

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypedDict, Unpack
 
 from sdk import events
 from sdk.calls import EXPORT_SILENCE_S, Calls
-from sdk.log import Consistency, Inclusion, LogKey, Witness
+from sdk.log import Consistency, Inclusion, LogKey, LogStatus, Witness
 from sdk.types import Decision, DecisionDetail, Json, read_answer
 
 
@@ -114,6 +114,13 @@ class DecisionCalls(Calls):
         """Returns a decision with both parts of its record."""
         answer: Json = self._transport.request("GET", f"/v1/decisions/{decision_id}")
         return read_answer(DecisionDetail, {**answer, "decision": read_answer(Decision, answer["decision"])})
+
+    def log_status(self) -> LogStatus:
+        """Returns how the log stands: its size, how far it is signed and cosigned, and what waits for a number."""
+        answer: Json = self._transport.request("GET", "/v1/log/status")
+        return read_answer(
+            LogStatus, {**answer, "witnesses": [read_answer(Witness, one) for one in answer["witnesses"]]}
+        )
 
     def log_inclusion(self, decision_id: str, *, size: int | None = None) -> Inclusion:
         """Returns the proof that a decision is in the log, as of its newest checkpoint or the one of a size."""

@@ -69,3 +69,25 @@ class Witness:
     added_by: str
     added_at: datetime
     cosigned_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """How the log stands.
+
+    Attributes:
+        size: Records that have a number.
+        checkpoint_size: Over how many the newest checkpoint is; None if there is none.
+        waiting: Records that have no number yet.
+        lag_ms: How long the oldest of them has waited; None if none waits.
+        keys: How many keys sign.
+    """
+
+    size: int
+    checkpoint_size: int | None
+    checkpoint_at: datetime | None
+    waiting: int
+    oldest_at: datetime | None
+    lag_ms: int | None
+    keys: int
+    witnesses: list[Witness]

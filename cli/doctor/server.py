@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 10.0
 _SKEW_S: Final = 5
+_LAG_MS: Final = 60_000
+"""So long no record waits for its number while a governor runs."""
 _PARTS: Final = ("postgresql", "temporal", "redis")
 
 
@@ -41,6 +43,7 @@ def api(session: Session, url: str) -> Iterator[Finding]:
     yield from _readiness(parts)
     yield _clock(health)
     yield _key(session)
+    yield from _log(session)
 
 
 def _elsewhere(url: str) -> bool:
@@ -85,3 +88,20 @@ def _key(session: Session) -> Finding:
     except HoldfastSdkError as error:
         return failed("api key", str(error), "try again")
     return ok("api key", f"stands for {me.tenant}, project {me.project}, user {me.user}, roles {', '.join(me.roles)}")
+
+
+def _log(session: Session) -> Iterator[Finding]:
+    from sdk import HoldfastSdkError
+
+    try:
+        found = session.client.log_status()
+    except HoldfastSdkError:
+        return  # a key that may not read it, or an API that does not answer: the line above says which
+    if found.lag_ms is not None and found.lag_ms > _LAG_MS:
+        yield warning(
+            "decision log",
+            f"{found.waiting} records wait for their number, the oldest for {found.lag_ms // 1000} s",
+            "see that a governor runs, and what it logs of its sequencer; until then these decisions cannot be proved",
+        )
+        return
+    yield ok("decision log", f"{found.size} records, signed up to {found.checkpoint_size or 0}; {found.waiting} wait")

@@ -38,6 +38,16 @@ _KEYS = text("""
     SELECT k.public_key, k.first_size, k.added_at, k.retired_size, k.retired_at, l.origin FROM log_keys k
     JOIN logs l ON l.tenant_id = k.tenant_id WHERE k.tenant_id = :tenant_id ORDER BY k.first_size DESC, k.public_key
 """)
+_STATUS: Final = text("""
+    SELECT coalesce(l.size, 0) AS size, c.size AS checkpoint_size, c.created_at AS checkpoint_at, w.waiting, w.oldest_at,
+        CASE WHEN w.waiting > 0
+            THEN greatest(CAST(extract(epoch FROM clock_timestamp() - w.oldest_at) * 1000 AS bigint), 0) END AS lag_ms
+    FROM (SELECT count(*) AS waiting, min(d.created_at) AS oldest_at FROM decisions d
+          WHERE d.tenant_id = :tenant_id AND d.leaf_index IS NULL) w
+    LEFT JOIN logs l ON l.tenant_id = :tenant_id
+    LEFT JOIN LATERAL (SELECT k.size, k.created_at FROM log_checkpoints k WHERE k.tenant_id = :tenant_id
+                       ORDER BY k.size DESC LIMIT 1) c ON true
+""")
 _SOON: Final = "the next checkpoint is signed within a second or two of the first decision"
 
 
@@ -84,6 +94,33 @@ class PublishedKey:
     added_at: datetime
     retired_size: int | None
     retired_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """How a log stands.
+
+    Attributes:
+        size: How many records have a number.
+        checkpoint_size: Over how many the newest checkpoint is; None if there is none.
+        checkpoint_at: When it was signed.
+        waiting: How many records have no number yet.
+        oldest_at: When the oldest of them was written.
+        lag_ms: How long ago that is, by PostgreSQL's clock; None if none waits.
+    """
+
+    size: int
+    checkpoint_size: int | None
+    checkpoint_at: datetime | None
+    waiting: int
+    oldest_at: datetime | None
+    lag_ms: int | None
+
+
+async def status(connection: AsyncConnection, tenant_id: UUID) -> LogStatus:
+    """Returns how a tenant's log stands, also before its first record."""
+    row = (await connection.execute(_STATUS, {"tenant_id": tenant_id})).one()
+    return LogStatus(*row)
 
 
 async def checkpoint(connection: AsyncConnection, tenant_id: UUID, size: int | None = None) -> StoredCheckpoint:

@@ -158,7 +158,7 @@ async def test_nobody_reads_another_tenants_log(world: World, tenant: Tenant, ot
         assert theirs.status_code == 404 or theirs.content != own.content
     assert str(tenant.tenant_id) not in (await other.owner.get("/v1/log/keys")).text
     nobody = await tenant.as_user("robot", "agent")
-    for path in ("checkpoint", "keys", "checkpoints", "witnesses", "tile/0/000", "consistency?old_size=1"):
+    for path in ("checkpoint", "keys", "checkpoints", "status", "witnesses", "tile/0/000", "consistency?old_size=1"):
         problem(await nobody.get(f"/v1/log/{path}"), 403, "auth.not_permitted")
         assert (await world.api.client().get(f"/v1/log/{path}")).status_code == 401
 
@@ -277,3 +277,27 @@ async def test_a_cosignature_that_is_forged_or_of_another_log_is_not_taken(
     assert (await other.owner.post("/v1/log/cosignatures", json={"checkpoint": note})).status_code in (404, 422)
     viewer = await tenant.as_user("viewer", "viewer")
     problem(await viewer.post("/v1/log/cosignatures", json={"checkpoint": note}), 403, "auth.not_permitted")
+
+
+async def test_its_status_tells_what_is_signed_and_what_waits(world: World, tenant: Tenant, tmp_path: Path) -> None:
+    auditor = await tenant.as_user("auditor", "auditor")
+    await write(world, tenant, 2)
+    await sequence(world)
+    before = (await auditor.get("/v1/log/status")).json()
+    assert (before["waiting"], before["lag_ms"], before["oldest_at"], before["witnesses"]) == (0, None, None, [])
+    assert before["checkpoint_size"] == before["size"] > 0
+    await write(world, tenant, 3)
+    late = (await auditor.get("/v1/log/status")).json()
+    assert (late["size"], late["waiting"]) == (before["size"], 3)
+    assert late["lag_ms"] >= 0
+    key = tmp_path / "api.key"
+    key.write_text(token_of(auditor))
+    key.chmod(0o600)
+    arguments = ["log", "status", "--url", world.api.url, "--key-file", str(key)]
+    shown = await asyncio.to_thread(lambda: CliRunner().invoke(app, arguments))
+    assert shown.exit_code == 0, shown.stderr
+    assert "waiting    3, the oldest for" in shown.stdout
+    await sequence(world)
+    after = (await auditor.get("/v1/log/status")).json()
+    assert (after["size"], after["checkpoint_size"], after["waiting"]) == (before["size"] + 3, before["size"] + 3, 0)
+    assert after["keys"] == 1

@@ -87,6 +87,7 @@ COMMANDS = [
     *(["policy", name] for name in ("push", "list", "show", "activate", "rollback", "shadow", "log", "rehearse")),
     ["replay"],
     ["apply"],
+    ["log", "status"],
     ["log", "rotate-key"],
     ["log", "witness"],
     ["log", "add-witness"],
