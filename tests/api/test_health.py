@@ -211,6 +211,7 @@ async def test_when_postgresql_is_killed_requests_are_refused_and_then_served_ag
     await until(is_back, timeout_s=60)
     assert statuses <= {200, 503}
     await world.stack.wait_ready("postgres")
+    await world.forget_connections()
     await tenant.end(run_id)
     await asyncio.wait_for(reading, 20)  # it either never noticed, or was ended in good order for its client to resume
     got += await collect(tenant.owner, run_id, last_id=got[-1]["id"])

@@ -139,6 +139,12 @@ class World:
             self.engines[role] = create_engine(self.stack.database_url(f"holdfast_{role}"), process=f"test-{role}")
         return self.engines[role]
 
+    async def forget_connections(self) -> None:
+        """Lets go of the test's own connections, which end with the server: whoever comes next opens others."""
+        for engine in self.engines.values():
+            await engine.dispose()
+        await self.superuser.expire_connections()
+
     async def fetch(self, sql: str, *arguments: object) -> list[Json]:
         return list(await self.superuser.fetch(sql, *arguments))
 
