@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sdk.approvals import Approval, ApprovalLink, ApprovalToken, Release, Signer
     from sdk.client import Holdfast
+    from sdk.decisions import Decision, DecisionDetail
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
     from sdk.policies import Policies, PolicyActivation, PolicyRehearsal, PolicyText, PolicyVersion, ShadowReport
     from sdk.types import (
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
         CreatedRun,
         CreatedTenant,
         CrossCheck,
-        Decision,
-        DecisionDetail,
         Difference,
         Estimate,
         Event,
@@ -99,7 +98,7 @@ __all__ = [
     "Webhook",
 ]
 
-_MODULES = ("sdk.approvals", "sdk.client", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
+_MODULES = ("sdk.approvals", "sdk.client", "sdk.decisions", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
 
 
 def __getattr__(name: str) -> object:

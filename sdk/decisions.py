@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypedDict, Unpack
 
 from sdk import events
 from sdk.calls import EXPORT_SILENCE_S, Calls
 from sdk.log import Consistency, Inclusion, LogKey, LogStatus, Witness
-from sdk.types import Decision, DecisionDetail, Json, read_answer
+from sdk.types import Json, read_answer
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A recorded verdict."""
+
+    decision_id: str
+    run_id: str | None
+    step: int | None
+    try_number: int | None
+    kind: str
+    agent: str
+    role: str
+    tool: str
+    verdict: Literal["allow", "deny", "needs_approval"]
+    reason_codes: list[str]
+    message: str
+    rule_id: str
+    hold_id: str | None
+    approval_id: str | None
+    created_at: datetime
+    superseded_at: datetime | None
+    leaf_index: int | None
+    record_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDetail:
+    """A recorded verdict with both parts of its record: to read, and byte for byte as they were hashed."""
+
+    decision: Decision
+    part_a: Json
+    part_b: Json
+    part_a_base64: str
+    part_b_base64: str
 
 
 class DecisionFilters(TypedDict, total=False):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from holdfast_verdict import Facts, Policy, decide
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.canonical import canonical_bytes
+from holdfast_verdict.engine.history import EventKind
 from holdfast_verdict.record import policy_part_a
 from holdfast_verdict.rehearse.lanes import Lanes, Rehearsal
 from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Recorded
@@ -106,22 +107,23 @@ def played(decider: Policy, *, runs: int = 12) -> Stage:
     for _ in range(runs):
         run = stage.run(begun=chance.random() < 0.8)
         for _ in range(20):
-            outcome = chance.choice(["succeeded", "succeeded", "failed", "unknown", None])
+            outcomes: list[EventKind | None] = ["succeeded", "succeeded", "failed", "unknown", None]
+            outcome = chance.choice(outcomes)
             name = chance.choice(["notify", "refund", "refund", "send", "fetch"])
             invoice = chance.choice("ab")
             match name:
                 case "notify":
-                    run.act(name, {"invoice": invoice}, outcome=outcome)  # type: ignore[arg-type]  # a choice of these
+                    run.act(name, {"invoice": invoice}, outcome=outcome)
                 case "refund":
                     args = {"invoice": invoice, "amount": chance.choice([20, 60, 150])}
-                    verdict = run.act(name, args, outcome=outcome)  # type: ignore[arg-type]
+                    verdict = run.act(name, args, outcome=outcome)
                     if verdict == "needs_approval" and chance.random() < 0.7:
                         run.session.approve("bob", roles=("finance",))
-                        run.act(name, args, again=True, outcome=outcome)  # type: ignore[arg-type]
+                        run.act(name, args, again=True, outcome=outcome)
                 case "send":
-                    run.act(name, {"to": "bob"}, outcome=outcome)  # type: ignore[arg-type]
+                    run.act(name, {"to": "bob"}, outcome=outcome)
                 case _:
-                    run.act(name, {"url": "x"}, outcome=outcome)  # type: ignore[arg-type]
+                    run.act(name, {"url": "x"}, outcome=outcome)
     return stage
 
 
