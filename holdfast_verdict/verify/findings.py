@@ -16,6 +16,7 @@ MEANINGS: Final = {
     "audit.engine": "no evaluator of this version is known here, so the decision could not be evaluated again",
     "audit.verdict": "the recorded facts and policy do not lead to the recorded verdict",
     "audit.approval": "the action was not covered by a consent that was given for exactly it",
+    "audit.release": "the action relied on a release of a label that nobody is known to have given",
     "audit.outcome": "what was allowed and what was executed are not the same",
     "audit.balance": "the amounts that were held and paid do not add up, or exceed a limit",
 }

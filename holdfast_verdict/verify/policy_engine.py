@@ -22,7 +22,9 @@ _TOOL: Final = "tool.call"
 
 # What may stand against an action beside its policy. INVARIANT (LAW 7): each of these denies, and none can allow.
 _BEFORE: Final = frozenset({"action.unknown", "action.malformed"})
-_BESIDE: Final = frozenset({"policy.limit_unsupported", "policy.gates_conflict", "policy.gate_unsupported"})
+_BESIDE: Final = frozenset(
+    {"policy.limit_unsupported", "policy.gates_conflict", "policy.gate_unsupported", "approval.not_in_code"}
+)
 _ANY: Final = _BEFORE | _BESIDE
 _OF_MODELS: Final = frozenset({"price.unknown", "content.unsupported"})
 

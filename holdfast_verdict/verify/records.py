@@ -96,6 +96,7 @@ class Decided(NamedTuple):
         facts: Of what is no action: what it was decided on.
         arguments: The action's arguments as JSON, if they are to be told.
         line: Number of its line.
+        released: For an allow, the releases that it read among its facts: label, by whom, with which roles.
     """
 
     decision_id: str
@@ -122,6 +123,7 @@ class Decided(NamedTuple):
     facts: Mapping[str, Any] | None = None  # Any: whatever JSON the record holds; what is read of it is looked at first
     arguments: str = ""
     line: int = 0
+    released: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
 def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
@@ -214,12 +216,13 @@ class RecordChecker:
                 "audit.policy_hash", f"it was decided by policy {a['policy_hash']}, which is not in the file"
             )
         again = self._evaluate(policy, a, b)
+        released = _released(a["facts"]) if b["verdict"] == "allow" else ()
         used = tuple(Approved.of(each) for each in again.approvals) if b["verdict"] == "allow" else ()
         return Decided(
             b["decision_id"], hash_, line["kind"], b["verdict"], b["reason_codes"][0], b["time_ms"], b["hold_id"] or "",
             line["message"], line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
             subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"], used,
-            _legs(b["legs"]), None, orjson.dumps(action.get("args")).decode() if self._tells else "", number,
+            _legs(b["legs"]), None, orjson.dumps(action.get("args")).decode() if self._tells else "", number, released,
         )  # fmt: skip
 
     def _evaluate(
@@ -259,6 +262,11 @@ def _check_ledger(evaluated: Mapping[str, str], b: Mapping[str, Any]) -> None:  
             )
     if (verdict == "allow") != (b["hold_id"] is not None):
         raise DoesNotHold("audit.verdict", "an allow has a hold, and nothing else has one (LAW 1)")
+
+
+def _released(facts: Mapping[str, Any]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:  # Any: as in read_part
+    # they were evaluated, so they have their form
+    return tuple((each["label"], each["by"], tuple(each["roles"])) for each in facts.get("released", ()))
 
 
 def _words(verdict: str, code: str, rule_id: str = "") -> str:

@@ -25,6 +25,7 @@ from holdfast_verdict.verify.lines import ALONE, FORMAT, ORDER, VERSION, Line
 from holdfast_verdict.verify.outcomes import check_outcomes
 from holdfast_verdict.verify.packing import Packed
 from holdfast_verdict.verify.records import Decided
+from holdfast_verdict.verify.releases import check_releases
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.seal import check_lines, read_seal
 from holdfast_verdict.verify.trust import Trust, check_consistency, check_since, open_checkpoint, parse_keys
@@ -140,7 +141,7 @@ class _Verification:
         self._check_proofs(gathered)
         if checkpoint is not None:
             self._findings += check_consistency(checkpoint, gathered.rows["consistency"])
-        for check in (check_approvals, check_outcomes, check_balances):
+        for check in (check_approvals, check_releases, check_outcomes, check_balances):
             self._findings += check(bundle)
         if self._request.since:
             trust = self._since(trust, gathered)

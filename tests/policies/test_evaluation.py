@@ -20,6 +20,7 @@ from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
 from holdfast_verdict.engine.facts import Estimate
 from holdfast_verdict.record import policy_part_a
+from holdfast_verdict.verify.policy_engine import CompiledPolicy
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)  # a Monday, eleven o'clock in Berlin
 
@@ -188,3 +189,26 @@ def test_a_record_gives_the_same_verdict_again(amount: int) -> None:
     again = decide(at.policy.policy, action, Facts.from_json(facts))
     assert {"verdict": again.verdict, "code": again.code, "rule_id": again.rule_id} == record["evaluated"]
     assert again.to_json()["trace"] == record["trace"]
+
+
+GATED = 'role clerk { permit tools gate g: mail.send needs 1 of role("lead") }'
+LIMITED = "role clerk { permit mail.send limit mail.send count <= 5 per run }"
+MANY_NEEDS = "role clerk { permit mail.send gate g: mail.send needs " + ", ".join(THIRTEEN) + " }"
+
+
+@pytest.mark.parametrize(
+    ("source", "waits", "code"),
+    [
+        (GATED, False, "approval.not_in_code"),
+        (LIMITED, True, "policy.limit_unsupported"),
+        (MANY_NEEDS, True, "policy.gate_unsupported"),
+    ],
+)
+def test_the_verifier_knows_whatever_is_refused_beside_the_policy(source: str, waits: bool, code: str) -> None:
+    at = run(source)
+    evaluation = evaluate(at, call("mail.send"), waits=waits)
+    assert (evaluation.verdict.verdict, evaluation.verdict.code) == ("deny", code)
+    record = record_of(evaluation)
+    again = CompiledPolicy(orjson.loads(canonical_bytes(at.policy.policy.to_json())), None, None).evaluate(record)
+    assert {"verdict": again.verdict, "code": again.code, "rule_id": again.rule_id} == record["evaluated"]
+    assert again.trace == record["trace"]
