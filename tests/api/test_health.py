@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -80,8 +81,12 @@ async def test_the_process_says_ready_and_stops_with_a_stream_open(tenant: Tenan
             async with client.stream("GET", f"/v1/runs/{run_id}/events") as stream:
                 assert stream.status_code == 200
                 process.send_signal(signal.SIGTERM)
-                async for _ in stream.aiter_bytes():
-                    pass  # it ends by itself
+                try:
+                    async for _ in stream.aiter_bytes():
+                        pass  # it ends by itself
+                except httpx.RemoteProtocolError as error:
+                    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+                    raise AssertionError(f"the stream was cut off: {stderr.decode()}") from error
         stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
     finally:
         if process.returncode is None:
