@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.session import AsJson, Session, running_stack
-from cli.stack.commands import DataDir
-from cli.terminal import EXIT_CODES_HELP, ExitCode, reported
-from holdfast.errors import RequestInvalid, Unavailable
+from cli.session import Session, running_stack, with_session
+from cli.terminal import EXIT_CODES_HELP, ExitCode, note
+from holdfast.errors import NotFound, RequestInvalid, Unavailable
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory
@@ -28,47 +28,88 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXIT_CODES_HELP)(replay)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Histories of a run, and whose they are.
+
+    Attributes:
+        source: `temporal`'s own, the one that is `stored`, or a `file`.
+        histories: First execution first.
+        codec_key: Key of their payloads.
+        digest: Of a stored one: SHA-256 over it, as the log has it.
+        recorded_in: Of a stored one: the decision that says so.
+    """
+
+    source: Literal["temporal", "stored", "file"]
+    histories: list[WorkflowHistory]
+    codec_key: bytes
+    digest: str = ""
+    recorded_in: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        return {
+            "temporal": "Temporal's own history",
+            "stored": f"the history that was kept when the run had ended; its digest {self.digest} is in decision {self.recorded_in}",
+            "file": "a saved history",
+        }[self.source]
+
+
+@with_session
 def replay(
-    *,
+    session: Session,
     run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of the run.")] = None,
+    *,
     history: Annotated[Path | None, typer.Option(help="Replay a saved history instead.")] = None,
+    kept: Annotated[
+        bool,
+        typer.Option("--kept", help="Replay the history that was kept when the run had ended, whatever Temporal has."),
+    ] = False,
     save: Annotated[Path | None, typer.Option(help="Write the history there, as JSON.")] = None,
     decoded: Annotated[
         bool, typer.Option("--decoded", help="Save it decrypted, so that no key is needed to replay it.")
     ] = False,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
 ) -> None:
     """Replays a run: exit code 0 if the code does what the history says, 1 if it does something else, with what that is.
 
     The history, of all executions if the run has continued as new, comes from Temporal: that of the stack on the data
-    folder, or the one that HOLDFAST_TEMPORAL_ADDRESS, HOLDFAST_TEMPORAL_NAMESPACE and HOLDFAST_CODEC_KEY_FILE name.
+    folder, or the one that HOLDFAST_TEMPORAL_ADDRESS, HOLDFAST_TEMPORAL_NAMESPACE and HOLDFAST_CODEC_KEY_FILE name. If it is
+    not there any more, the one that was kept when the run had ended is fetched from the API, and replayed once it is known to
+    be the one whose digest is in the decision log.
     """
     import asyncio
 
     from workers import replay as replaying
 
-    session = Session(None, None, data_dir, as_json)
-    with reported():
-        if (run_id is None) == (history is None):
-            raise RequestInvalid("give either the id of a run or --history")
-        if history is not None:
-            saved = replaying.from_json(_read(history))
-            results = asyncio.run(replaying.replay(saved, _ANY_KEY))
-        else:
-            results, document = asyncio.run(_replay(session, run_id or "", decoded=decoded))
-            if save is not None:
-                _write(save, document)
+    if (run_id is None) == (history is None):
+        raise RequestInvalid("give either the id of a run or --history")
+    if history is not None and (kept or save is not None or decoded):
+        raise RequestInvalid("--kept, --save and --decoded go with the id of a run, not with --history")
+    if decoded and save is None:
+        raise RequestInvalid("--decoded goes with --save")
+    if history is not None:
+        found = _Found("file", replaying.from_json(_read(history)), _ANY_KEY)
+    else:
+        found = _find(session, run_id or "", kept=kept)
+    results = asyncio.run(replaying.replay(found.histories, found.codec_key))
+    if save is not None:
+        if decoded:
+            asyncio.run(replaying.decrypt(found.histories, found.codec_key))
+        _write(save, replaying.to_json(run_id or "", found.histories))
     diverged = any(result.divergence for result in results)
     session.show(
         {
             "ok": not diverged,
+            "source": found.source,
+            "digest": found.digest or None,
+            "recorded_in": found.recorded_in or None,
             "executions": [
                 {"run_id": result.run_id, "events": result.events, "divergence": result.divergence or None}
                 for result in results
             ],
         },
-        lambda: [_line(result) for result in results],
+        lambda: [found.words, *(_line(result) for result in results)],
     )
     if diverged:
         raise typer.Exit(ExitCode.FAILED)
@@ -93,35 +134,54 @@ def _write(file: Path, document: str) -> None:
         raise RequestInvalid(f"cannot write {file}: {error}") from None
 
 
-async def _replay(session: Session, run_id: str, *, decoded: bool) -> tuple[list[Replayed], str]:
+def _find(session: Session, run_id: str, *, kept: bool) -> _Found:
+    """Returns Temporal's history of a run if it is there, else the one that is kept."""
+    import asyncio
+
+    from cli import kept_history
+    from holdfast.settings import read_key_file
     from workers import replay as replaying
 
-    histories, codec_key = await _fetch(session, run_id)
-    results = await replaying.replay(histories, codec_key)
-    if decoded:
-        await replaying.decrypt(histories, codec_key)
-    return results, replaying.to_json(run_id, histories)
+    address, key_file = _temporal(session)
+    codec_key = read_key_file(Path(key_file))
+    why = ""
+    if not kept:
+        try:
+            if histories := asyncio.run(_fetch(address, codec_key, run_id)):
+                return _Found("temporal", histories, codec_key)
+            why = f"Temporal has no history of a run {run_id}"
+        except Unavailable as away:
+            why = away.message
+        note(f"{why}: looking for the one that was kept")
+    try:
+        found = kept_history.read(session.client, run_id)
+    except NotFound as missing:
+        raise NotFound(f"{why}, and {missing.message}" if why else missing.message, remedy=missing.remedy) from None
+    return _Found("stored", replaying.in_order(found.executions), codec_key, found.digest, found.recorded_in)
 
 
-async def _fetch(session: Session, run_id: str) -> tuple[list[WorkflowHistory], bytes]:
+def _temporal(session: Session) -> tuple[str, str]:
+    """Returns Temporal's address and the file of the payloads' key: the environment's, else those of the stack on this machine."""
+    address = os.environ.get("HOLDFAST_TEMPORAL_ADDRESS", "")
+    key_file = os.environ.get("HOLDFAST_CODEC_KEY_FILE", "")
+    if address and key_file:
+        return address, key_file
+    urls = running_stack(session.folder)["urls"]
+    assert isinstance(urls, dict)  # written by the stack's supervisor
+    return str(urls["temporal"]), str(session.folder.secrets / "codec.key")
+
+
+async def _fetch(address: str, codec_key: bytes, run_id: str) -> list[WorkflowHistory]:
     from temporalio.client import Client
     from temporalio.service import RPCError
 
     from cli.stack.temporal import NAMESPACE
     from holdfast.codec import data_converter
-    from holdfast.settings import read_key_file
     from workers import replay as replaying
 
-    address = os.environ.get("HOLDFAST_TEMPORAL_ADDRESS", "")
-    key_file = os.environ.get("HOLDFAST_CODEC_KEY_FILE", "")
-    if not (address and key_file):
-        urls = running_stack(session.folder)["urls"]
-        assert isinstance(urls, dict)  # written by the stack's supervisor
-        address, key_file = str(urls["temporal"]), str(session.folder.secrets / "codec.key")
     namespace = os.environ.get("HOLDFAST_TEMPORAL_NAMESPACE", NAMESPACE)
-    codec_key = read_key_file(Path(key_file))
     try:
         client = await Client.connect(address, namespace=namespace, data_converter=data_converter(codec_key))
-        return await replaying.fetch(client, run_id), codec_key
+        return await replaying.fetch(client, run_id)
     except (RPCError, RuntimeError) as error:  # the SDK's word for a connection that fails is RuntimeError
         raise Unavailable(f"Temporal at {address} does not answer: {error}") from None

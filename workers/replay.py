@@ -13,8 +13,9 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer
 
 from holdfast.codec import EncryptingCodec, data_converter
-from holdfast.errors import NotFound, RequestInvalid
+from holdfast.errors import RequestInvalid
 from holdfast.histories import fetching
+from holdfast.histories.fetching import Execution
 from workers import workflow_code
 
 
@@ -34,16 +35,16 @@ class Replayed:
 
 
 async def fetch(client: Client, workflow_id: str) -> list[WorkflowHistory]:
-    """Returns the histories of a run, first execution first.
-
-    Raises:
-        NotFound: Temporal has no history of it.
-    """
+    """Returns the histories of a run that Temporal has, first execution first; none if it has none, or none any more."""
     newest = await fetching.newest(client, workflow_id)
     if newest is None:
-        raise NotFound(f"Temporal has no history of a run {workflow_id}")
-    newest_first = [one.history async for one in fetching.executions(client, workflow_id, newest.run_id)]
-    return newest_first[::-1]
+        return []
+    return in_order([one async for one in fetching.executions(client, workflow_id, newest.run_id)])
+
+
+def in_order(newest_first: Sequence[Execution]) -> list[WorkflowHistory]:
+    """Returns the histories of executions, first execution first."""
+    return [one.history for one in reversed(newest_first)]
 
 
 async def replay(histories: Sequence[WorkflowHistory], codec_key: bytes) -> list[Replayed]:

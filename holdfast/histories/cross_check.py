@@ -207,14 +207,10 @@ def _kept(run_id: UUID, recorded: Recorded | None, pieces: Sequence[bytes], foun
         found.differences.append(Difference(altered, "a history is kept, and no record in the log has its digest"))
         return []
     try:
-        content = document.unpack(pieces)
-        if document.digest_of(content) == recorded.digest:
-            return document.read(content, str(run_id))
-        wrong = f"the stored history is not the one whose digest is {recorded.digest}"
+        return document.opened(pieces, recorded.digest, str(run_id))
     except HistoryDamaged as damaged:
-        wrong = damaged.message
-    found.differences.append(Difference(altered, wrong, decision_id=str(recorded.decision_id)))
-    return []
+        found.differences.append(Difference(altered, damaged.message, decision_id=str(recorded.decision_id)))
+        return []
 
 
 def _held_against(live: Sequence[Execution], recorded: Recorded, found: _History) -> None:

@@ -102,6 +102,32 @@ def digest_of(document: bytes) -> str:
     return hashlib.sha256(document).hexdigest()
 
 
+def opened(pieces: Sequence[bytes], digest: str, workflow_id: str) -> list[Execution]:
+    """Reads what is kept of a workflow's history, once it is known to be the one whose digest the log has.
+
+    Args:
+        pieces: What is kept.
+        digest: SHA-256 over the document, hex, as the log has it.
+        workflow_id: The workflow.
+
+    Raises:
+        HistoryDamaged: It is not whole, not the one of that digest, or another workflow's.
+    """
+    document = unpack(pieces)
+    if digest_of(document) != digest:
+        raise HistoryDamaged(f"the stored history is not the one whose digest is {digest}")
+    executions = read(document, workflow_id)
+    for execution in executions:
+        started = (
+            execution.history.events[0].workflow_execution_started_event_attributes
+            if execution.history.events
+            else None
+        )
+        if started is None or started.workflow_id != workflow_id:
+            raise HistoryDamaged(f"the stored history is not one of the workflow {workflow_id}")
+    return executions
+
+
 def read(document: bytes, workflow_id: str) -> list[Execution]:
     """Reads a document.
 

@@ -108,9 +108,7 @@ class Desk:
 
     async def holdfast(self, *args: str, user: str = "owner", text: str = "") -> Result:
         """Runs a command as a user, with text on its standard input."""
-        command = [*args, "--data-dir", str(self.data)]
-        if args[0] != "replay":
-            command += ["--key-file", str(self.key_file(user))]
+        command = [*args, "--data-dir", str(self.data), "--key-file", str(self.key_file(user))]
         return await self.bare(*command, text=text)
 
     async def bare(self, *args: str, text: str = "") -> Result:

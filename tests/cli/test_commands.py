@@ -244,33 +244,6 @@ async def test_an_unknown_outcome_waits_for_a_person_who_looked(desk: Desk) -> N
     assert len([mail for mail in stored_mails(desk.world.sent) if mail["Subject"] == "Hello"]) == 1
 
 
-async def test_a_run_replays_exactly_and_a_history_of_other_code_does_not(desk: Desk, tmp_path: Path) -> None:
-    run_id = await desk.start({"tool": "mail.list", "arguments": {}}, {"say": "done"})
-    assert await desk.ended(run_id) == "succeeded"
-    saved, plain = tmp_path / "saved.json", tmp_path / "plain.json"
-    done = await desk.holdfast("replay", run_id, "--save", str(saved))
-    assert done.exit_code == 0, done.output
-    assert "replays exactly" in done.stdout
-    result = await desk.answer("replay", run_id, "--save", str(plain), "--decoded")
-    assert result["ok"] is True
-    assert "holdfast-encrypted" not in plain.read_text()
-    assert (await desk.bare("replay", "--history", str(plain))).exit_code == 0
-    other = plain.read_text().replace('"step-2-try-1"', '"step-3-try-1"').replace("execute_tool_call", "execute_other")
-    plain.write_text(other)
-    diverged = await desk.bare("replay", "--history", str(plain), "--json")
-    assert diverged.exit_code == 1
-    [execution] = json.loads(diverged.stdout)["executions"]
-    assert "execute_other" in execution["divergence"] or "Nondeterminism" in execution["divergence"]
-
-
-async def test_a_run_that_continued_as_new_replays_in_all_its_executions(desk: Desk) -> None:
-    run_id = await desk.start(*[{"tool": "mail.list", "arguments": {}}] * 3, agent="forgetful")
-    assert await desk.ended(run_id) == "succeeded"
-    result = await desk.answer("replay", run_id)
-    assert len(result["executions"]) == 4
-    assert not any(execution["divergence"] for execution in result["executions"])
-
-
 async def test_errors_are_sentences_with_a_code(desk: Desk, tmp_path: Path) -> None:
     nothing = str(new_id())
     for command in (
