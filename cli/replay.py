@@ -11,11 +11,12 @@ import typer
 
 from cli.session import Session, running_stack, with_session
 from cli.terminal import EXIT_CODES_HELP, ExitCode, note
-from holdfast.errors import NotFound, RequestInvalid, Unavailable
+from holdfast.errors import NotFound, RequestInvalid
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowHistory
 
+    from holdfast.histories.fetching import Execution
     from workers.replay import Replayed
 
 
@@ -144,18 +145,17 @@ def _find(session: Session, run_id: str, *, kept: bool) -> _Found:
 
     address, key_file = _temporal(session)
     codec_key = read_key_file(Path(key_file))
-    why = ""
-    if not kept:
-        try:
-            if histories := asyncio.run(_fetch(address, codec_key, run_id)):
-                return _Found("temporal", histories, codec_key)
-            why = f"Temporal has no history of a run {run_id}"
-        except Unavailable as away:
-            why = away.message
+    live, why = ([], "") if kept else asyncio.run(_fetch(address, codec_key, run_id))
+    if live and not why:
+        return _Found("temporal", replaying.in_order(live), codec_key)
+    if why:
         note(f"{why}: looking for the one that was kept")
     try:
         found = kept_history.read(session.client, run_id)
     except NotFound as missing:
+        if live:
+            note(f"{missing.message}: only what Temporal has is replayed")
+            return _Found("temporal", replaying.in_order(live), codec_key)
         raise NotFound(f"{why}, and {missing.message}" if why else missing.message, remedy=missing.remedy) from None
     return _Found("stored", replaying.in_order(found.executions), codec_key, found.digest, found.recorded_in)
 
@@ -171,17 +171,24 @@ def _temporal(session: Session) -> tuple[str, str]:
     return str(urls["temporal"]), str(session.folder.secrets / "codec.key")
 
 
-async def _fetch(address: str, codec_key: bytes, run_id: str) -> list[WorkflowHistory]:
+async def _fetch(address: str, codec_key: bytes, run_id: str) -> tuple[list[Execution], str]:
+    """Returns what Temporal has of a run's history, newest execution first, and what is wrong with that, if something is."""
     from temporalio.client import Client
     from temporalio.service import RPCError
 
     from cli.stack.temporal import NAMESPACE
     from holdfast.codec import data_converter
-    from workers import replay as replaying
+    from holdfast.histories import fetching
 
     namespace = os.environ.get("HOLDFAST_TEMPORAL_NAMESPACE", NAMESPACE)
     try:
         client = await Client.connect(address, namespace=namespace, data_converter=data_converter(codec_key))
-        return await replaying.fetch(client, run_id)
+        newest = await fetching.newest(client, run_id)
+        if newest is None:
+            return [], f"Temporal has no history of a run {run_id}"
+        live = [one async for one in fetching.executions(client, run_id, newest.run_id)]
     except (RPCError, RuntimeError) as error:  # the SDK's word for a connection that fails is RuntimeError
-        raise Unavailable(f"Temporal at {address} does not answer: {error}") from None
+        return [], f"Temporal at {address} does not answer ({error})"
+    return live, "" if fetching.is_whole(
+        live
+    ) else f"Temporal has no history of the oldest executions of run {run_id} any more"

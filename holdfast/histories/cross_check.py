@@ -178,6 +178,12 @@ async def _history(client: Client, run_id: UUID, recorded: Recorded | None, piec
         newest = await fetching.newest(client, str(run_id))
         if newest is not None:
             live = [one async for one in fetching.executions(client, str(run_id), newest.run_id)]
+            if not newest.is_open and _forgot_the_oldest(live, kept):
+                found.notes.append(
+                    "Temporal has no history of its oldest executions any more: the one that is kept was read"
+                )
+                found.source, found.executions = "stored", kept
+                return found
             found.source, found.executions, found.is_open = "temporal", live, newest.is_open
             if not newest.is_open and recorded is not None and recorded.form:
                 await asyncio.to_thread(_held_against, live, recorded, found)
@@ -211,6 +217,14 @@ def _kept(run_id: UUID, recorded: Recorded | None, pieces: Sequence[bytes], foun
     except HistoryDamaged as damaged:
         found.differences.append(Difference(altered, damaged.message, decision_id=str(recorded.decision_id)))
         return []
+
+
+def _forgot_the_oldest(live: Sequence[Execution], kept: Sequence[Execution]) -> bool:
+    """Whether Temporal's history is the newest part of the kept one, and lacks what was before that."""
+    if fetching.is_whole(live) or len(live) >= len(kept):
+        return False
+    newest = zip(live, kept, strict=False)  # the kept one goes on
+    return all(one.run_id == other.run_id and one.history.events == other.history.events for one, other in newest)
 
 
 def _held_against(live: Sequence[Execution], recorded: Recorded, found: _History) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
@@ -70,6 +70,12 @@ async def executions(client: Client, workflow_id: str, run_id: str) -> AsyncIter
             if before not in seen:
                 seen.add(before)
                 waiting.append(before)
+
+
+def is_whole(executions: Sequence[Execution]) -> bool:
+    """Says whether executions go back to the first: Temporal's retention ends for each of them by itself, the oldest first."""
+    there = {execution.run_id for execution in executions}
+    return all(before in there for execution in executions for before in _before(execution.history))
 
 
 def _before(history: WorkflowHistory) -> list[str]:

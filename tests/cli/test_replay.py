@@ -14,6 +14,7 @@ import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 
 from cli.stack.temporal import NAMESPACE
 from holdfast.histories import fetching
@@ -38,18 +39,23 @@ async def ended(desk: Desk, agent: str = "helper") -> str:
     return run_id
 
 
-async def forget(desk: Desk, run_id: str) -> None:
-    """Lets Temporal forget a run, each of its executions, as it does when its retention has passed."""
+async def forget(desk: Desk, run_id: str, oldest: int | None = None) -> None:
+    """Lets Temporal forget a run, or its oldest executions, as it does when its retention has passed."""
     client = await Client.connect(desk.stack.urls.temporal, namespace=NAMESPACE)
-    while (newest := await fetching.newest(client, run_id)) is not None:
-        execution = WorkflowExecution(workflow_id=run_id, run_id=newest.run_id)
-        request = DeleteWorkflowExecutionRequest(namespace=NAMESPACE, workflow_execution=execution)
+    newest = await fetching.newest(client, run_id)
+    assert newest is not None
+    all_of_it = [one.run_id async for one in fetching.executions(client, run_id, newest.run_id)]
+    for execution in all_of_it[-oldest:] if oldest else all_of_it:
+        which = WorkflowExecution(workflow_id=run_id, run_id=execution)
+        request = DeleteWorkflowExecutionRequest(namespace=NAMESPACE, workflow_execution=which)
         await client.workflow_service.delete_workflow_execution(request)
-        gone = newest.run_id
 
-        async def forgotten(gone: str = gone) -> bool:
-            now = await fetching.newest(client, run_id)
-            return now is None or now.run_id != gone
+        async def forgotten(execution: str = execution) -> bool:
+            try:
+                await client.get_workflow_handle(run_id, run_id=execution).describe()
+            except RPCError as error:
+                return error.status == RPCStatusCode.NOT_FOUND
+            return False
 
         await until(forgotten, what="the end of what Temporal knows")
 
@@ -100,6 +106,12 @@ async def test_what_temporal_has_forgotten_replays_from_what_was_kept(desk: Desk
     assert (live["ok"], live["source"], live["digest"], len(live["executions"])) == (True, "temporal", None, 4)
     both = await desk.answer("replay", run_id, "--kept")
     assert (both["source"], both["executions"]) == ("stored", live["executions"])
+    await forget(desk, run_id, oldest=2)
+    partly = await desk.holdfast("replay", run_id)
+    assert "no history of the oldest executions" in partly.stderr
+    assert partly.stdout.count("replays exactly") == 4
+    checked = await asyncio.to_thread(desk.owner.cross_check, run_id)
+    assert (checked.agrees, checked.source, checked.executions) == (True, "stored", 4), checked
     await forget(desk, run_id)
     saved = tmp_path / "kept.json"
     done = await desk.holdfast("replay", run_id, "--save", str(saved), "--decoded")
