@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from holdfast.histories.fetching import Execution
     from sdk import DecisionDetail, Holdfast
 
-_KIND = "run.history"
-
 
 class RecordAltered(HoldfastError):
     """A record of the log is not the one that it says it is."""
@@ -50,7 +48,7 @@ def read(client: Holdfast, run_id: str) -> Kept:
     from holdfast.histories.storing import FORM
     from sdk import HoldfastApiError
 
-    recorded = client.decisions(run_id=run_id, kind=_KIND)
+    recorded = client.decisions(run_id=run_id, kind="run.history")
     if not recorded:
         raise NotFound(
             f"no history of a run {run_id} is kept",
