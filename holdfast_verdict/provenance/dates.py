@@ -30,6 +30,7 @@ _MONTHS: Final = {
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _ISO: Final = re.compile(r"(?<![0-9])([0-9]{4})([-/._])([0-9]{1,2})\2([0-9]{1,2})(?![0-9])")
 _COMPACT: Final = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})([0-9]{2})([0-9]{2})(?![0-9])")
+_IDEOGRAPHIC: Final = re.compile(r"(?<![0-9])([0-9]{4})\s?年\s?([0-9]{1,2})\s?月\s?([0-9]{1,2})\s?[日号號]")
 _NUMERIC: Final = re.compile(r"(?<![0-9])([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{2})(?![0-9])")
 _DAY_FIRST: Final = re.compile(
     rf"(?<![0-9])([0-9]{{1,2}})(?:st|nd|rd|th|\.)?[\s-]{{1,2}}(?:of\s)?({_MONTH})(?![^\W_])\.?,?(?:[\s-]{{1,2}}([0-9]{{4}})(?![0-9]))?"
@@ -78,6 +79,8 @@ def moments_in(folded: str) -> Moments:
         _date(found, match, match[1], match[3], match[4])
     for match in _COMPACT.finditer(folded):
         _date(found, match, match[1], match[2], match[3])
+    for match in _IDEOGRAPHIC.finditer(folded):
+        _date(found, match, match[1], match[2], match[3])
     for match in _NUMERIC.finditer(folded):
         _numeric(found, match)
     for match in _DAY_FIRST.finditer(folded):
@@ -98,7 +101,7 @@ def parts_of(folded: str) -> list[set[str]] | None:
     if len(text) > _LONGEST:
         return None
     rest, parts = text, []
-    for patterns in ((_ISO, _COMPACT, _NUMERIC, _DAY_FIRST, _MONTH_FIRST), (_CLOCK, _HOUR, _NAMED_TIME)):
+    for patterns in ((_ISO, _COMPACT, _IDEOGRAPHIC, _NUMERIC, _DAY_FIRST, _MONTH_FIRST), (_CLOCK, _HOUR, _NAMED_TIME)):
         for pattern in patterns:
             match = pattern.search(rest)
             if match is None:

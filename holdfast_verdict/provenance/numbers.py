@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Final
 
+from holdfast_verdict.provenance.words import is_alone
+
 _RUN: Final = re.compile(r"[0-9]{1,40}(?:(?:[.,'’_\u00a0\u202f]|\s)?[0-9]{1,40}){0,24}")
 _COUNTER: Final = re.compile(r"^[ \t>*-]{0,12}([0-9]{1,3})[.)][ \t]+(?=\S)", re.MULTILINE)
 _RANGE: Final = re.compile(r"(?<![\w.,/@:-])([0-9]{1,15})\s?[-–]\s?([0-9]{1,15})(?![\w/@:-])(?![.,][0-9])")
@@ -17,7 +19,15 @@ _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:[.,'’_\s\u00a0\u202f][0-9]{3})+")
 _CURRENCY: Final = ("usd", "eur", "gbp", "chf", "jpy", "us", "rs", "inr", "cad", "aud", "no", "nr")
 _CURRENCY_WORDS: Final = frozenset({*_CURRENCY, "dollar", "dollars", "euro", "euros", "pound", "pounds", "francs"})
 _SIGNS: Final = ("$", "€", "£", "¥")
-_JOINTS: Final = frozenset("._-/\\@:+~")
+_MONIES: Final = {
+    **dict.fromkeys(("$", "usd", "dollar", "dollars"), "usd"),
+    **dict.fromkeys(("€", "eur", "euro", "euros"), "eur"),
+    **dict.fromkeys(("£", "gbp", "pound", "pounds"), "gbp"),
+    **dict.fromkeys(("¥", "jpy", "yen"), "jpy"),
+    **dict.fromkeys(("chf", "francs"), "chf"),
+}
+_MONEY_SIGN: Final = re.compile(r"[$€£¥]|[^\W\d_]+")
+_JOINTS: Final = frozenset("._-/\\@:+~^")
 _DIGIT_JOINTS: Final = ("-", "/", ":", ".")
 _TIMES: Final = {
     "k": Decimal(1000),
@@ -29,7 +39,15 @@ _TIMES: Final = {
     "billion": Decimal(10**9),
     "thousand": Decimal(1000),
     "hundred": Decimal(100),
+    "百": Decimal(100),
+    "千": Decimal(1000),
+    "万": Decimal(10**4),
+    "萬": Decimal(10**4),
+    "億": Decimal(10**8),
+    "亿": Decimal(10**8),
 }
+_DATED: Final = frozenset("年月日号號時时分秒")
+"""Behind digits these make a date or a time of them."""
 _BESIDE: Final = (" ", "\n", "\t", "", '"')
 _FOLLOWED: Final = frozenset("htmb%dedpufgcjir€$£¥")
 _SCALE_WORD: Final = re.compile(r"\s(hundred|thousand|million|billion)(?![^\W_])")
@@ -114,13 +132,23 @@ def numbers_in(folded: str, *, strict: bool, but: Sequence[tuple[int, int]] = ()
                 continue
         elif strict and _is_code(folded, match):
             continue
-        for start, end in _split(folded, match):
+        for start, end, is_group in _split(folded, match):
             if others and _within(others, start, end):
                 continue
-            _take(found, folded, start, end, strict=strict)
+            if not (strict and is_group):
+                _take(found, folded, start, end, strict=strict)
+                continue
+            part = Numbers()
+            _take(part, folded, start, end, strict=strict)
+            found.maybe |= part.sure | part.maybe
     for match in _RANGE.finditer(folded):
         found.sure.update((plain(Decimal(match[1])), plain(Decimal(match[2]))))
     return found
+
+
+def currencies_in(folded: str) -> frozenset[str]:
+    """Returns the currencies that a text names, so that the user's `$5` is not taken for a page's `€5`."""
+    return frozenset(_MONIES[each] for each in _MONEY_SIGN.findall(folded) if each in _MONIES)
 
 
 def spelled(words: Iterable[str]) -> Numbers:
@@ -160,7 +188,7 @@ def _number_text(text: str) -> Numbers | None:
     if len(stripped) > _LONGEST or not any(each in "0123456789" for each in stripped):
         return None
     match = re.fullmatch(
-        r"[-+−]?\s?(?:[$€£¥]|usd|eur|gbp|chf)?\s?([-+]?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[$€£¥%]|usd|eur|gbp|chf|k)?",
+        r"[-+−]?\s?(?:[$€£¥]|usd|eur|gbp|chf)?\s?([-+]?\.?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[$€£¥%]|usd|eur|gbp|chf|k)?",
         stripped,
     )
     if match is None:
@@ -169,18 +197,18 @@ def _number_text(text: str) -> Numbers | None:
     return found if len(found.sure) == 1 else None
 
 
-def _split(text: str, run: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yields the parts of a run of digits: white space parts numbers, but where it groups thousands."""
+def _split(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, bool]]:
+    """Yields the parts of a run of digits: white space parts numbers, but where it groups thousands; then each may be a group only."""
     if not any(each.isspace() for each in run[0]):
-        yield run.span()
+        yield *run.span(), False
         return
-    grouped = re.fullmatch(r"[0-9]{1,3}(?:\s[0-9]{3})+(?:[.,][0-9]+)?", run[0])
-    if grouped is not None:
-        yield run.span()
+    grouped = re.fullmatch(r"[0-9]{1,3}(?:\s[0-9]{3})+(?:[.,][0-9]+)?", run[0]) is not None
+    if grouped:
+        yield *run.span(), False
     at = run.start()
     for part in re.split(r"(\s)", run[0]):
         if part and not part.isspace():
-            yield at, at + len(part)
+            yield at, at + len(part), grouped
         at += len(part)
 
 
@@ -214,13 +242,16 @@ def _is_code(text: str, run: re.Match[str]) -> bool:
 
 
 def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> None:
-    negative = start > 0 and text[start - 1] in "-−" and (start == 1 or not text[start - 2].isalnum())
+    is_fraction = _follows_bare_point(text, start) and text[start:end].isdigit()
+    first = start - 1 if is_fraction else start
+    negative = first > 0 and text[first - 1] in "-−" and (first == 1 or not text[first - 2].isalnum())
     after = _UNIT.match(text, end)
     unit = after[0] if after is not None else ""
-    first = start - 1 if negative else start
+    unit = unit[0] if unit and is_alone(unit[0]) else unit
+    first = first - 1 if negative else first
     if not (_alone(text, first, end, unit) if strict else _apart(text, first, end)):
         return
-    sure, maybe = _read(text[start:end])
+    sure, maybe = _read(f"0.{text[start:end]}" if is_fraction else text[start:end])
     if negative:
         sure, maybe = [-each for each in sure], [-each for each in maybe]
     scale = _TIMES.get(unit)
@@ -237,6 +268,12 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
         sure, maybe = [], sure + maybe
     found.sure.update(map(plain, sure))
     found.maybe.update(map(plain, maybe))
+
+
+def _follows_bare_point(text: str, start: int) -> bool:
+    """Says whether a point with no digit, letter or other point before it stands there, as in `.5`."""
+    before = text[max(0, start - 2) : start]
+    return before[-1:] == "." and not (before[:-1].isalnum() or before[:-1] == ".")
 
 
 def _is_money(text: str, start: int, end: int, unit: str) -> bool:
@@ -257,12 +294,16 @@ def _apart(text: str, start: int, end: int) -> bool:
 def _alone(text: str, start: int, end: int, unit: str) -> bool:
     if start > 0:
         before = text[start - 1]
-        if before.isalpha():
+        if before in _DATED:
+            return False
+        if before.isalpha() and not is_alone(before):
             letters = re.search(r"[^\W\d_]{1,4}$", text[max(0, start - 5) : start])
             if letters is None or letters[0] not in _CURRENCY:
                 return False
         elif (before in _JOINTS and start > 1 and text[start - 2].isalnum()) or before == "_":
             return False
+    if unit and is_alone(unit):
+        return unit not in _DATED
     if unit:
         if unit not in _TIMES and len(unit) > _LONGEST_UNIT:
             return False

@@ -26,9 +26,9 @@ from holdfast_verdict.provenance.leaves import (
     shown,
     steps_of,
 )
-from holdfast_verdict.provenance.numbers import Numbers, number_of
+from holdfast_verdict.provenance.numbers import Numbers, currencies_in, number_of
 from holdfast_verdict.provenance.origin import CONSTANT, Origin, join
-from holdfast_verdict.provenance.words import Words, fold, words_of
+from holdfast_verdict.provenance.words import Words, fold, steps_upwards, words_of
 
 LONGEST_VALUE: Final = 131_072
 """Characters of the longest text that is looked up; a longer one counts as model text."""
@@ -59,6 +59,7 @@ class Sources:
     __slots__ = (
         "_characters",
         "_count",
+        "_currencies",
         "_labels",
         "_read",
         "_remembered",
@@ -77,6 +78,7 @@ class Sources:
         self._when: dict[str, int] = {}
         self._labels: frozenset[str] = frozenset()
         self._tools: list[str] = []
+        self._currencies: frozenset[str] = frozenset()
         self._unread: list[Owner] = []
         self._count = 0
         self._characters = 0
@@ -96,6 +98,7 @@ class Sources:
             if isinstance(leaf, str | int | float) and not isinstance(leaf, bool)
         ]
         self._index(self._said, Owner(source, frozenset()), texts)
+        self._currencies = self._currencies.union(*(currencies_in(fold(each[:LONGEST_SOURCE])) for each in texts))
         return source
 
     def tool(
@@ -233,12 +236,13 @@ class Sources:
         # digits are the user's only as a number or a code of their own: those of a date or of another number are not
         is_number = numbers is not None
         search = _Search(self._said, self._read, self._spoken, text, numbers)
-        said = search.said(phrases=not is_number)
+        is_foreign = is_number and bool(self._currencies) and not currencies_in(fold(text)) <= self._currencies
+        said = None if is_foreign else search.said(phrases=not is_number)
         if said is not None:
             return said
         held, certain = search.read()
         labelled = held is not None and bool(held.labels)
-        if not labelled:
+        if not labelled and not is_foreign:
             loosely = search.said_loosely()
             if loosely is not None and not search.effort.spent:
                 return self._with_unread(loosely)
@@ -273,6 +277,8 @@ class Sources:
             at = piece[1]
         if not parts:
             return self._model()
+        if any(map(steps_upwards, words.gaps[1:])):
+            return join((*parts, self._model()))  # nobody wrote the step: the parts say less than the whole
         whole = join(parts)
         further = (search.mirrored(), search.dictated() if len(parts) > 1 else None)
         return join((whole, *(each for each in further if each is not None)))

@@ -17,12 +17,14 @@ _INVISIBLE: Final = re.compile(
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
 _ALONE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD: Final = re.compile(f"[{_ALONE}]|[^\\W_{_ALONE}]+")
-"""A word; in scripts that write none apart, a letter."""
+_PICTURE: Final = "\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_WORD: Final = re.compile(f"[{_ALONE}{_PICTURE}]|[^\\W_{_ALONE}{_PICTURE}]+")
+"""A word; in scripts that write none apart, a letter; and each emoji."""
 _ALONE_LETTER: Final = re.compile(f"[{_ALONE}]")
 _HARD: Final = frozenset("@./\\:_-+=&#%~?*|^")
 _LEADING: Final = frozenset("./\\~-+*%")
 _TRAILING: Final = frozenset("*%")
+_STEP_UPWARDS: Final = re.compile(r"[/\\]\.\.(?![.\w])")
 _JOINTS: Final = frozenset("._-+~")
 BREAK: Final = "\x1f"
 """Between two texts that must not be read as one."""
@@ -71,8 +73,23 @@ def words_of(folded: str) -> Words:
         gaps.append(_gap(raw) if words else _lead(raw))
         words.append(match[0])
         at = match.end()
-    gaps.append("".join(each for each in folded[at:].partition(" ")[0] if each in _TRAILING) if words else "")
+    gaps.append(_trail(folded[at:].partition(" ")[0]) if words else "")
     return Words(tuple(words), tuple(gaps))
+
+
+def _trail(raw: str) -> str:
+    kept = "".join(each for each in raw if each in _TRAILING)
+    return f"{kept}/.." if _STEP_UPWARDS.search(raw) else kept
+
+
+def steps_upwards(gap: str) -> bool:
+    """Says whether what stands between two words leads out of the folder that the first one names."""
+    return _STEP_UPWARDS.search(gap) is not None
+
+
+def is_alone(character: str) -> bool:
+    """Says whether it is a letter of a script that writes no words apart."""
+    return _ALONE_LETTER.match(character) is not None
 
 
 @lru_cache(maxsize=4096)
