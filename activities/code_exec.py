@@ -19,6 +19,7 @@ from activities.live_output import LiveOutput
 from holdfast.artefacts.objects import ArtefactLost, ObjectFolder
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
+from holdfast.contracts.tiers import PROCESS, Tier
 from holdfast.errors import ExecutorStopped, HoldfastError, LeaseLost
 from holdfast.ledger.types import OutcomeView
 from holdfast.timeline.stream import Publisher
@@ -57,7 +58,9 @@ class CodeExec:
         current = execution.current()
         lease = current.lease
         try:
-            sandbox = await self._host.sandbox()
+            args = cast("Mapping[str, JsonValue]", current.action["args"])
+            # an action of before there were tiers names none
+            sandbox = await self._host.sandbox(cast("Tier", args.get("tier", PROCESS)))
             job = await asyncio.to_thread(self._job, current)
         except HoldfastError as error:
             # nothing has begun: the hold is given back, and the model reads why (LAW 7)

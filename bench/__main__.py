@@ -19,6 +19,7 @@ from bench.matrix import measure as matrix
 from bench.policy import measure as policy
 from bench.report import Report
 from holdfast.errors import ConfigurationInvalid
+from sandbox.errors import BackendMissing
 
 # each takes `quick`, and some more; what a coroutine is sent and yields is nobody's business
 _BENCHES: Final[Mapping[str, Callable[..., Coroutine[Any, Any, Report]]]] = {
@@ -57,6 +58,7 @@ def main(
         typer.Option(help="agentdojo: workspace, banking, slack or travel; escape: a folder"),
     ] = "",
     language: Annotated[str, typer.Option(help="escape: shell or node, in whose place the attempts run")] = "",
+    backend: Annotated[str, typer.Option(help="escape: native (default), bubblewrap or runsc")] = "",
     policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
     suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
     attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",
@@ -69,7 +71,7 @@ def main(
     own: Mapping[str, Mapping[str, object]] = {
         "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
         "matrix": {"cell": cell, "kept": kept},
-        "escape": {"suite": suite, "language": language},
+        "escape": {"suite": suite, "language": language, "backend": backend},
         "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
     }
     for other, values in own.items():
@@ -79,7 +81,7 @@ def main(
     options = {option: value for option, value in own.get(name, {}).items() if value}
     try:
         report = asyncio.run(measure(quick=quick, **options))
-    except ConfigurationInvalid as error:
+    except (ConfigurationInvalid, BackendMissing) as error:
         print(f"error: {error.message}. {error.remedy}", file=sys.stderr)
         raise typer.Exit(2) from None
     report.print()

@@ -23,6 +23,7 @@ from bench.report import Figure, Report
 from holdfast.errors import ConfigurationInvalid
 from sandbox.frames import Request
 from sandbox.job import Job, Limits, Result
+from sandbox.layers import Receipt
 from sandbox.service import Sandbox, Settings
 
 SUITE: Final = Path(__file__).resolve().parents[1] / "tests/sandbox/escapes"
@@ -168,7 +169,16 @@ async def try_attempt(attempt: Attempt, sandbox: Sandbox) -> Outcome:
     return Outcome(attempt, outside, inside)
 
 
-async def measure(*, quick: bool = False, suite: str = "", language: Literal["", "shell", "node"] = "") -> Report:
+def _where(receipt: Receipt) -> list[str]:
+    """Says what isolated, for the report."""
+    of = f" ({receipt.version})" if receipt.version else ""
+    lines = [f"backend {receipt.backend}{of}, tier {receipt.tier}; runtime {receipt.runtime}"]
+    return [*lines, f"layers: {', '.join(receipt.layers)}", *(f"weaker: {words}" for words in receipt.weaker)]
+
+
+async def measure(
+    *, quick: bool = False, suite: str = "", language: Literal["", "shell", "node"] = "", backend: str = "native"
+) -> Report:
     """Tries a whole suite.
 
     Args:
@@ -176,10 +186,12 @@ async def measure(*, quick: bool = False, suite: str = "", language: Literal["",
         suite: Its folder; our own if it is not named.
         language: In whose place the attempts run, in place of Python's: behind its filter, with its programs. To start a program is
             what a shell is for, so of our own suite's attempts those that do no more are left out there.
+        backend: What isolates. A version that is too old is tried as well, and named in the report.
     """
     report, outcomes = Report("escape"), list[Outcome]()
-    async with Sandbox(Settings(limits=_LIMITS, idle_min=1), within=language) as sandbox:
-        report.notes.append(f"layers: {', '.join(sandbox.receipt.layers)}; runtime {sandbox.receipt.runtime}")
+    settings = Settings(limits=_LIMITS, idle_min=1, backend=backend, allow_old=True)
+    async with Sandbox(settings, within=language) as sandbox:
+        report.notes += _where(sandbox.receipt)
         for attempt in attempts(Path(suite) if suite else SUITE, quick=quick):
             if language == "shell" and not suite and attempt.name in _START_A_PROGRAM:
                 report.notes.append(f"{attempt.name} is left out: it is what a shell is for")

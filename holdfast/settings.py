@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from holdfast.contracts.tiers import by_tier
 from holdfast.errors import ConfigurationInvalid
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -102,6 +103,21 @@ def _log_name(value: str) -> str:
     return value
 
 
+def _names(value: str) -> list[str]:
+    return list(filter(None, (name.strip() for name in value.split(","))))
+
+
+def _backends(value: str) -> str:
+    by_tier(_names(value))
+    return ",".join(_names(value))
+
+
+def _some_backends(value: str) -> str:
+    for name in _names(value):
+        by_tier([name])
+    return ",".join(_names(value))
+
+
 PROVIDERS: Final = ("anthropic", "openai", "simulated")
 """Who may think for the first tenant."""
 DatabaseUrl = Annotated[SecretStr, _secret_url("postgresql", "postgres")]
@@ -109,6 +125,8 @@ RedisUrl = Annotated[SecretStr, _secret_url("redis", "rediss")]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=1, le=_PORT_MAX)]
 Address = Annotated[str, AfterValidator(_host_and_port)]
+Backends = Annotated[str, AfterValidator(_backends)]
+"""What isolates code: one for each tier at most."""
 Hosts = Annotated[str, AfterValidator(_hosts)]
 Level = Annotated[LogLevel, BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)]
 
@@ -219,6 +237,14 @@ class ExecutorSettings(CommonSettings):
         default="full",
         description="`full` runs code behind every layer or not at all; `unprivileged` allows that jobs have no account and no "
         "cgroup of their own",
+    )
+    sandbox_backends: Backends = Field(
+        default="native",
+        description="what isolates code, one for each tier at most, by commas: `native` or `bubblewrap` for the tier `process`",
+    )
+    sandbox_allow_old: Annotated[str, AfterValidator(_some_backends)] = Field(
+        default="",
+        description="of these backends an older version may be used than is known to be sound; stands in every receipt",
     )
     environments_folder: Path | None = Field(
         default=None,

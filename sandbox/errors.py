@@ -25,6 +25,13 @@ class LayerMissing(HoldfastError):
         self.errno = errno
 
 
+class BackendMissing(HoldfastError):
+    """The program that is to isolate jobs is not here, or not such as may be used; no other takes its place (LAW 7)."""
+
+    code = "isolation.backend_missing"
+    status = 503
+
+
 class SandboxLost(HoldfastError):
     """The process that jobs fork from is gone, and with it all jobs; what they did stays within them."""
 

@@ -1,4 +1,4 @@
-"""Other programs that isolate, where they are installed: which there are, and whether they are new enough. Jobs run in none of them."""
+"""Other programs that isolate, where they are installed: which there are, and whether they are new enough."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Final
 
-_BUBBLEWRAP_LEAST: Final = (0, 12)
+BUBBLEWRAP: Final = (0, 12)
 """Older ones can be led out of their mounts (CVE-2026-87766)."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 _ASKED_S: Final = 10
@@ -53,8 +53,3 @@ def look(name: str, least: tuple[int, int] | None = None) -> Isolator:
         wanted = ".".join(map(str, least))
         return Isolator(name, path, said, False, f"{said or name} is older than {wanted}")
     return Isolator(name, path, said, True, f"{said or name} is installed")
-
-
-def found() -> list[Isolator]:
-    """Returns what there is."""
-    return [look("bwrap", _BUBBLEWRAP_LEAST), look("runsc")]

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
+from sandbox.backends import Backend
 from sandbox.frames import Request
 from sandbox.job import Because, Job, Limits, Result
 from sandbox.layers import Layer
 from sandbox.native import canary, kernel
-from sandbox.native.host import ZygoteProcess
 from sandbox.native.pool import Pool
 from sandbox.runtime import Runtime
 from sandbox.supervisor import Act
@@ -37,7 +37,7 @@ class Lane:
     """
 
     def __init__(
-        self, runtime: Runtime, zygote: ZygoteProcess, slots: deque[int], limits: Limits, idle_min: int, idle_max: int
+        self, runtime: Runtime, zygote: Backend, slots: deque[int], limits: Limits, idle_min: int, idle_max: int
     ) -> None:
         self.runtime = runtime
         self.zygote = zygote

@@ -91,6 +91,8 @@ class Receipt:
         missing: The layers it ran without.
         weaker: What that means, in sentences.
         runtime: What its code ran in.
+        tier: What kind of thing isolates: `process`, where the host's kernel does, or `kernel`, where one of its own does.
+        version: What the backend's program says of itself; empty for the native one, which is Holdfast itself.
     """
 
     backend: str
@@ -99,3 +101,5 @@ class Receipt:
     missing: tuple[str, ...]
     weaker: tuple[str, ...]
     runtime: str = "plain"
+    tier: str = "process"
+    version: str = ""

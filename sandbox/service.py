@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from sandbox.backends import KINDS, Chosen, choose
 from sandbox.environments import DATA, Environments, own_python
 from sandbox.errors import JobInvalid, LayerMissing, SandboxLost
 from sandbox.job import Job, Limits, Result
@@ -21,7 +22,6 @@ from sandbox.layers import WEAKER, Layer, Receipt
 from sandbox.native import kernel
 from sandbox.native.cgroups import Cgroups, open_cgroups
 from sandbox.native.files import Collector, check_name, is_full, lay
-from sandbox.native.host import ZygoteProcess
 from sandbox.native.watch import OnOutput, Watched, read_report
 from sandbox.native.worker import Worker, send
 from sandbox.outcome import outcome
@@ -52,6 +52,8 @@ class Settings:
         running_max: How many jobs run at once; more wait.
         idle_min: How many processes are ready at least.
         idle_max: How many are at most, when many jobs come.
+        backend: What isolates: `native`, or `bubblewrap` where it is installed.
+        allow_old: Whether the backend's program may be older than is known to be sound; stands in every receipt.
         python: The interpreter that jobs run in; this one's if it is not given.
         environments: Folder of the environments whose packages jobs may import; an account's own folder if it is not given.
     """
@@ -63,6 +65,8 @@ class Settings:
     running_max: int = 32
     idle_min: int = 2
     idle_max: int = 16
+    backend: str = "native"
+    allow_old: bool = False
     python: str = ""
     environments: Path | None = None
 
@@ -88,6 +92,7 @@ class Sandbox:
         self._off = off
         self._missing: frozenset[Layer] = frozenset()
         self._within = within
+        self._chosen = Chosen(KINDS["native"])
         self._allowed: frozenset[Layer] = frozenset()
         self._environments = Environments(self.settings.environments)
         self._first: Lane | None = None
@@ -119,7 +124,12 @@ class Sandbox:
         weaker = tuple(WEAKER.get(layer, f"The layer {layer} is missing.") for layer in missing)
         layers = tuple(layer.value for layer in Layer if layer not in self._missing)
         names = tuple(layer.value for layer in missing)
-        return Receipt("native", self.settings.profile, layers, names, weaker, runtime.name)
+        if self._chosen.weaker:
+            weaker = (*weaker, self._chosen.weaker)
+        kind = self._chosen.kind
+        return Receipt(
+            kind.name, self.settings.profile, layers, names, weaker, runtime.name, kind.tier, self._chosen.version
+        )
 
     @property
     def zygote_pid(self) -> int:
@@ -136,6 +146,7 @@ class Sandbox:
 
         Raises:
             LayerMissing: If a layer does not hold that the settings do not allow to be missing (LAW 7).
+            BackendMissing: If the backend that the settings name is not here, or too old.
             SandboxLost: If the zygote cannot run.
         """
         try:
@@ -148,6 +159,7 @@ class Sandbox:
         if not kernel.NUMBERS:
             raise LayerMissing(Layer.SECCOMP, 0, f"the system calls of {kernel.MACHINE} are not known")
         settings = self.settings
+        self._chosen = await asyncio.to_thread(choose, settings.backend, allow_old=settings.allow_old)
         self._allowed = settings.allow_missing | (
             _UNPRIVILEGED_MAY_LACK if settings.profile == "unprivileged" else frozenset()
         )
@@ -204,7 +216,8 @@ class Sandbox:
 
     async def _open(self, runtime: Runtime) -> Lane:
         settings, usual = self.settings, runtime.name in (PLAIN.name, DATA) or bool(self._within)
-        zygote = ZygoteProcess(
+        zygote = self._chosen.kind.make(
+            program=self._chosen.program,
             python=settings.python or own_python(),
             privileged=os.geteuid() == 0,
             without=self._missing,

@@ -20,6 +20,7 @@ from holdfast import logs, permits
 from holdfast.artefacts.objects import ObjectFolder
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
+from holdfast.contracts.tiers import by_tier
 from holdfast.database.engine import create_engine
 from holdfast.database.version import require_schema
 from holdfast.settings import ExecutorSettings, load, read_key_file, warn_of_misspellings
@@ -48,13 +49,19 @@ def build_workers(
 
 
 def code_host(settings: ExecutorSettings) -> CodeHost:
-    """Returns the sandbox of this process, not started."""
+    """Returns the sandboxes of this process, not started."""
+    old = settings.sandbox_allow_old.split(",")
     return CodeHost(
-        Settings(
-            profile=settings.sandbox_profile,
-            running_max=max(settings.code_slots, 1),
-            environments=settings.environments_folder,
-        )
+        {
+            tier: Settings(
+                profile=settings.sandbox_profile,
+                backend=backend,
+                allow_old=backend in old,
+                running_max=max(settings.code_slots, 1),
+                environments=settings.environments_folder,
+            )
+            for tier, backend in by_tier(settings.sandbox_backends.split(",")).items()
+        }
     )
 
 

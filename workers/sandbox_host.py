@@ -25,12 +25,13 @@ async def main() -> int:
 
     Raises:
         LayerMissing: The sandbox cannot run here as it should (LAW 7).
+        BackendMissing: What is to isolate is not here.
     """
     settings = load(ExecutorSettings)
     logs.configure("executor", settings.log_level)
     warn_of_misspellings(ExecutorSettings)
     host = code_host(settings)
-    await host.sandbox()
+    await host.start()
     engine = create_engine(settings.executor_database_url, process="executor")
     redis = connect_redis(settings.redis_url)
     broker = BrokerClient(settings.broker_url, engine)

@@ -78,8 +78,9 @@ def _local(session: Session) -> Iterator[Finding]:
     from cli.doctor import folder, machine, own_servers, sandbox, server, stack
 
     yield from machine.programs()
-    yield sandbox.layers()
+    yield from sandbox.layers()
     yield sandbox.languages()
+    yield sandbox.backends()
     yield from own_servers.named()
     yield from folder.data_folder(session.folder)
     yield from folder.secrets(session.folder)

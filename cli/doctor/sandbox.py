@@ -9,22 +9,45 @@ from typing import Final
 
 from cli.doctor.finding import Finding, ok, warning
 from cli.environments import FOLDER
+from holdfast.contracts.tiers import by_tier
 from holdfast.errors import HoldfastError
 
 PROFILE: Final = "HOLDFAST_SANDBOX_PROFILE"
+BACKENDS: Final = "HOLDFAST_SANDBOX_BACKENDS"
+ALLOW_OLD: Final = "HOLDFAST_SANDBOX_ALLOW_OLD"
 _PART: Final = "sandbox"
+_BACKENDS: Final = "backends"
 _LANGUAGES: Final = "languages"
 
 
-def layers() -> Finding:
-    """Starts a sandbox, which attacks its own layers, and ends it; without one everything but `code.exec` works."""
-    return asyncio.run(_layers(os.environ.get(PROFILE, "full")))
+def layers() -> list[Finding]:
+    """Starts the sandbox of each backend that is set, which attacks its own layers; without one all but `code.exec` works."""
+    profile, names = os.environ.get(PROFILE, "full"), os.environ.get(BACKENDS) or "native"
+    try:
+        chosen = by_tier([name.strip() for name in names.split(",")])
+    except ValueError as error:
+        return [warning(_PART, f"{BACKENDS} {error}", "name backends by commas, one for each tier at most")]
+    return [asyncio.run(_layers(profile, tier, backend)) for tier, backend in chosen.items()]
+
+
+def backends() -> Finding:
+    """Says what else could isolate code on this machine, and what of it is set."""
+    from sandbox.backends import KINDS
+    from sandbox.isolators import look
+
+    words = []
+    for kind in KINDS.values():
+        if kind.program:
+            found = look(kind.program, kind.least)
+            old = "" if found.usable or not found.path else f": {kind.why}"
+            words.append(f"{kind.name} (tier {kind.tier}): {found.words}{old}")
+    names = os.environ.get(BACKENDS) or "native"
+    return ok(_BACKENDS, f"{BACKENDS}={names}; {'; '.join(words)}")
 
 
 def languages() -> Finding:
-    """Says what code can be written in and with here, and what else could isolate it."""
+    """Says what code can be written in and with here."""
     from sandbox.environments import Environments, data_lock
-    from sandbox.isolators import found
     from sandbox.runtime import installed
 
     there = ["python", *(name for name, is_here in installed().items() if is_here)]
@@ -36,7 +59,6 @@ def languages() -> Finding:
     words = [f"code can be {', '.join(there)}"]
     words += [f"without {', '.join(missing)}, which is not installed"] if missing else []
     words += [f"runtime data {'built' if data else 'not built'}", f"{others} environments by other locks"]
-    words.append(f"jobs run in the sandbox's own layers alone ({', '.join(one.words for one in found())})")
     if not data:
         return warning(
             _LANGUAGES, "; ".join(words), "run `holdfast sandbox build data` if code shall have numpy and pandas"
@@ -44,25 +66,38 @@ def languages() -> Finding:
     return ok(_LANGUAGES, "; ".join(words))
 
 
-async def _layers(profile: str) -> Finding:
+async def _layers(profile: str, tier: str, backend: str) -> Finding:
+    from sandbox.errors import LayerMissing
     from sandbox.service import Sandbox, Settings
 
     if profile not in ("full", "unprivileged"):
         return warning(_PART, f"{PROFILE} is {profile!r}", "set it to full or unprivileged")
     try:
         async with Sandbox(
-            Settings(profile="full" if profile == "full" else "unprivileged", idle_min=1, idle_max=1)
+            Settings(
+                profile="full" if profile == "full" else "unprivileged",
+                backend=backend,
+                allow_old=backend in os.environ.get(ALLOW_OLD, "").split(","),
+                idle_min=1,
+                idle_max=1,
+            )
         ) as sandbox:
             receipt = sandbox.receipt
-    except HoldfastError as error:
-        refused = "code.exec is refused here; everything else works"
+    except LayerMissing as error:
+        refused = f"code.exec in the tier {tier} is refused here; everything else works"
         return warning(
             _PART, f"{error.message}: {refused}", f"{error.remedy} ({PROFILE}=unprivileged allows the latter)"
         )
+    except HoldfastError as error:
+        refused = f"code.exec in the tier {tier} is refused here; everything else works"
+        return warning(_PART, f"{error.message}: {refused}", error.remedy)
+    where = f"tier {tier} by {receipt.version or receipt.backend}"
     if receipt.missing:
         return warning(
             _PART,
-            f"profile {receipt.profile}: {len(receipt.layers)} layers hold, without {', '.join(receipt.missing)}",
+            f"{where}, profile {receipt.profile}: {len(receipt.layers)} layers hold, without {', '.join(receipt.missing)}",
             " ".join(receipt.weaker),
         )
-    return ok(_PART, f"all {len(receipt.layers)} layers hold: {', '.join(receipt.layers)}")
+    if receipt.weaker:
+        return warning(_PART, f"{where}: all {len(receipt.layers)} layers hold", " ".join(receipt.weaker))
+    return ok(_PART, f"{where}: all {len(receipt.layers)} layers hold: {', '.join(receipt.layers)}")

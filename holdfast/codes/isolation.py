@@ -16,6 +16,23 @@ CODES: Final = (
         status=500,
     ),
     Code(
+        "isolation.backend_missing",
+        (Place.COMMAND, Place.RESULT),
+        "What is to isolate code is not installed on this host, or is a version that is known to be unsound; no code is run in "
+        "its tier.",
+        "The sentence says what was found. Install what it names; `HOLDFAST_SANDBOX_ALLOW_OLD` allows an older version, which "
+        "then stands in every receipt. `holdfast doctor` shows what is there.",
+        status=503,
+    ),
+    Code(
+        "sandbox.tier_unavailable",
+        (Place.RESULT,),
+        "Code is to run in a tier that no backend is set up for. It runs in no other, and nothing was spent.",
+        "Set up a backend of that tier (`HOLDFAST_SANDBOX_BACKENDS`), or have tenant and role ask for less. "
+        "docs/how-to/choose-a-tier.md says how.",
+        status=503,
+    ),
+    Code(
         "isolation.lost",
         (Place.RESULT,),
         "The process that jobs run from has ended, and every job with it; nothing that they did left their own folders.",

@@ -16,7 +16,7 @@ from typing import Final
 
 from holdfast.errors import HoldfastError
 from sandbox.errors import LayerMissing, SandboxLost
-from sandbox.job import Job, Limits
+from sandbox.job import Job, Limits, printable
 from sandbox.layers import Layer
 from sandbox.native.cgroups import Cgroups, Use
 from sandbox.native.watch import OnOutput, Watch, Watched
@@ -24,21 +24,24 @@ from sandbox.native.worker import FRAME, Ended, Worker, readable, send
 from sandbox.supervisor import Door, Peer, Supervisor, intrude, was_let_in
 
 _SOURCE: Final = str(Path(__file__).resolve().parents[2])
-_BOOT: Final = (
-    "import sys; sys.path.insert(0, sys.argv[3]); "
-    "from sandbox.native.zygote import main; main(int(sys.argv[1]), sys.argv[2])"
-)
+_BOOT: Final = "import sys; sys.path.insert(0, sys.argv[3]); from {} import main; main(int(sys.argv[1]), sys.argv[2])"
 _MESSAGE_MAX: Final = 65_536
 _READ: Final = 65_536
 _GRACE_S: Final = 30.0
+_WORDS_MAX: Final = 1_000
 
 
 class ZygoteProcess:
-    """The zygote of one sandbox."""
+    """The zygote of one sandbox: the native backend."""
+
+    LAUNCHER = "sandbox.native.zygote"
+    FAILING = Layer.DESCRIPTORS
+    """The layer that a process had not entered which ended without a word."""
 
     def __init__(
         self,
         *,
+        program: str = "",
         python: str,
         privileged: bool,
         without: frozenset[Layer],
@@ -47,6 +50,7 @@ class ZygoteProcess:
         runtime: Mapping[str, object],
     ) -> None:
         self._settings = {
+            "program": program,
             "privileged": privileged,
             "without": sorted(without),
             "source": _SOURCE,
@@ -87,7 +91,16 @@ class ZygoteProcess:
             environment = dict(os.environ) if Layer.ENVIRONMENT in self.without else {}
             with theirs:
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603 (our own interpreter; starting it takes a millisecond, once)
-                    [self._python, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), settings, _SOURCE],
+                    [
+                        self._python,
+                        "-I",
+                        "-S",
+                        "-c",
+                        _BOOT.format(self.LAUNCHER),
+                        str(theirs.fileno()),
+                        settings,
+                        _SOURCE,
+                    ],
                     env=environment,
                     cwd="/",
                     stdin=subprocess.DEVNULL,
@@ -139,7 +152,8 @@ class ZygoteProcess:
             return
         if "made" in message:
             worker = self._workers[str(message["made"])]
-            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd = fds
+            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd, *more = fds
+            self._made(worker, more)
             worker.control = socket.socket(fileno=control)
             worker.control.setblocking(False)
             worker.pid, worker.base_bytes = int(str(message["pid"])), int(str(message["base_bytes"]))
@@ -155,10 +169,20 @@ class ZygoteProcess:
             if future is not None and not future.done():
                 future.set_exception(error)
             return
-        ended = self._workers.pop(str(message["ended"]), None)
-        if ended is not None and not ended.ended.done():
-            ended.ended.set_result(
-                Ended(int(str(message["status"])), float(str(message["cpu_s"])), int(str(message["rss_kib"])))
+        ended = self._workers.get(str(message["ended"]))
+        if ended is not None:
+            self._end(ended, message)
+
+    def _made(self, worker: Worker, fds: Sequence[int]) -> None:
+        """Takes what else came with a new process."""
+        assert not fds
+
+    def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
+        """Says that a process has ended, and how."""
+        self._workers.pop(worker.name, None)
+        if not worker.ended.done():
+            worker.ended.set_result(
+                Ended(int(str(ended["status"])), float(str(ended["cpu_s"])), int(str(ended["rss_kib"])))
             )
 
     async def make(
@@ -260,10 +284,14 @@ class ZygoteProcess:
         buffer, fds = b"", list[int]()
         while len(buffer) < FRAME.size or len(buffer) < FRAME.size + FRAME.unpack_from(buffer)[0]:
             await readable(control.fileno())
-            part, more, _, _ = socket.recv_fds(control, _READ, 1)
+            try:
+                part, more, _, _ = socket.recv_fds(control, _READ, 1)
+            except ConnectionResetError:  # it ended before it read what it was sent
+                part, more = b"", []
             fds += more
             if not part:
-                raise LayerMissing(Layer.DESCRIPTORS, 0, "a new process ended before it was in its layers")
+                words = _last_words(worker)
+                raise LayerMissing(self.FAILING, 0, f"a new process ended before it was in its layers{words}")
             buffer += part
         message = json.loads(buffer[FRAME.size :])
         worker.achieved = {str(name): str(what) for name, what in message.get("achieved", {}).items()}
@@ -339,6 +367,13 @@ class ZygoteProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+
+
+def _last_words(worker: Worker) -> str:
+    """Returns what a new process, or the program that was to start it, has said before it ended."""
+    with contextlib.suppress(BlockingIOError):
+        return f": {printable(os.read(worker.stderr, _WORDS_MAX)).strip()}".removesuffix(": ")
+    return ""
 
 
 def _clean(worker: Worker) -> Use | None:

@@ -174,7 +174,8 @@ def _walk(
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     _receive()  # it is in its cgroups, and its uid is mapped
     if Layer.OWN_UID not in without or Layer.USER not in without:
         with _entering(Layer.OWN_UID):

@@ -8,9 +8,9 @@ from collections import deque
 from typing import Final
 
 from holdfast.errors import HoldfastError
+from sandbox.backends import Backend
 from sandbox.job import Limits
 from sandbox.native.cgroups import Use
-from sandbox.native.host import ZygoteProcess
 from sandbox.native.worker import Worker
 
 _SHRINK_AFTER_S: Final = 10.0
@@ -19,7 +19,7 @@ _SHRINK_AFTER_S: Final = 10.0
 class Pool:
     """Keeps processes ready for jobs with the usual limits, and makes others on the spot."""
 
-    def __init__(self, zygote: ZygoteProcess, limits: Limits, slots: deque[int], idle_min: int, idle_max: int) -> None:
+    def __init__(self, zygote: Backend, limits: Limits, slots: deque[int], idle_min: int, idle_max: int) -> None:
         self._zygote = zygote
         self._limits = limits
         self._slots = slots

@@ -17,7 +17,7 @@ DOOR: Final = f"{JOB}/tmp/door"  # noqa: S108 (of the job's own folder)
 _DEVICES: Final = ("null", "zero", "urandom")
 _LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib64", "/usr/lib")
 _SITE: Final = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip")
-_PLAIN: Final = kernel.MS_NOSUID | kernel.MS_NODEV
+PLAIN: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 # flags of a mount that an ordinary account may not take off again
 _KEPT: Final = ((os.ST_NOEXEC, kernel.MS_NOEXEC), (os.ST_NODEV, kernel.MS_NODEV), (os.ST_NOSUID, kernel.MS_NOSUID))
 
@@ -64,22 +64,16 @@ _COPIED_MAX: Final = 4 * 2**20
 
 def build(root: str, guest: bytes, site: str, programs: Mapping[str, str]) -> None:
     """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads."""
-    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=64m,nr_inodes=1000,mode=0755")
+    kernel.mount("holdfast", root, "tmpfs", PLAIN, "size=64m,nr_inodes=1000,mode=0755")
     for name in ("etc", "dev", "job"):
         Path(root, name).mkdir(mode=0o755)
     lay_guest(root, guest)
     lay_runtime(root, site, programs)
     for path in library_paths():
-        target = root + path
-        if Path(path).is_dir():
-            Path(target).mkdir(parents=True, exist_ok=True)
-        else:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            Path(target).touch()
-        _bind(path, target, kernel.MS_RDONLY | _PLAIN)
+        target = show(path, root)
         for name in _SITE:
             if Path(target, name).is_dir():
-                kernel.mount("holdfast", f"{target}/{name}", "tmpfs", _PLAIN | kernel.MS_RDONLY, "size=4k,mode=0755")
+                kernel.mount("holdfast", f"{target}/{name}", "tmpfs", PLAIN | kernel.MS_RDONLY, "size=4k,mode=0755")
     for folder in _LIBRARIES:
         link = Path(root + folder)
         if Path(folder).is_symlink() and not link.exists():
@@ -95,6 +89,18 @@ def build(root: str, guest: bytes, site: str, programs: Mapping[str, str]) -> No
         Path(root, "etc/ld.so.cache").write_bytes(Path("/etc/ld.so.cache").read_bytes())
 
 
+def show(path: str, root: str) -> str:
+    """Shows a folder or file of the host under its own name, read-only; returns where it is."""
+    target = root + path
+    if Path(path).is_dir():
+        Path(target).mkdir(parents=True, exist_ok=True)
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).touch()
+    _bind(path, target, kernel.MS_RDONLY | PLAIN)
+    return target
+
+
 def lay_guest(root: str, guest: bytes) -> None:
     """Writes the module by which a job asks its run."""
     folder = Path(root + GUEST)
@@ -106,7 +112,7 @@ def lay_runtime(root: str, site: str, programs: Mapping[str, str]) -> None:
     """Shows packages and programs, which no job can change. Small programs are copied, without any bits that give rights."""
     if site:
         Path(root + SITE).mkdir(mode=0o755)
-        _bind(site, root + SITE, kernel.MS_RDONLY | _PLAIN)
+        _bind(site, root + SITE, kernel.MS_RDONLY | PLAIN)
     if not programs:
         return
     Path(root + PROGRAMS).mkdir(parents=True, mode=0o755)
@@ -118,12 +124,12 @@ def lay_runtime(root: str, site: str, programs: Mapping[str, str]) -> None:
             target.chmod(0o755)
         else:
             target.touch()
-            _bind(source, str(target), kernel.MS_RDONLY | _PLAIN)
+            _bind(source, str(target), kernel.MS_RDONLY | PLAIN)
 
 
 def build_whole(root: str, guest: bytes, site: str, _: Mapping[str, str]) -> None:
     """Shows the whole host in place of a small root: what it is to lack that layer."""
-    kernel.mount("holdfast", root, "tmpfs", _PLAIN, "size=1m,nr_inodes=1000,mode=0755")
+    kernel.mount("holdfast", root, "tmpfs", PLAIN, "size=1m,nr_inodes=1000,mode=0755")
     for entry in Path("/").iterdir():
         target = Path(root, entry.name)
         if entry.is_symlink():
@@ -144,13 +150,13 @@ def enter(root: str, *, read_only: bool) -> None:
     kernel.unmount(".")
     os.chdir("/")
     if read_only:
-        kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | _PLAIN)
+        kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | PLAIN)
 
 
 def mount_job(disk_bytes: int, disk_files: int, uid: int, gid: int, *, sized: bool) -> int:
     """Mounts a job's tmpfs; returns a descriptor of it, through which the host reaches it after it has left this namespace."""
     size = f"size={disk_bytes},nr_inodes={disk_files + 3}," if sized else ""
-    kernel.mount("holdfast", JOB, "tmpfs", _PLAIN | kernel.MS_NOEXEC, f"{size}mode=0755")
+    kernel.mount("holdfast", JOB, "tmpfs", PLAIN | kernel.MS_NOEXEC, f"{size}mode=0755")
     for name in ("work", "tmp"):
         path = f"{JOB}/{name}"
         os.mkdir(path, 0o700)  # noqa: PTH102 (every call counts here)

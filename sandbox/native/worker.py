@@ -46,6 +46,8 @@ class Worker:
     folder: int = -1
     pidfd: int = -1
     listener: int = -1
+    info: int = -1
+    inner: int = -1
     door: Door | None = None
     link: socket.socket | None = None
     group: Group | None = None
@@ -56,9 +58,11 @@ class Worker:
 
     def kill(self) -> None:
         """Ends it, and all that it started, which is in its pid namespace."""
-        if self.pidfd >= 0:
+        # where another program started it, that one ends once all of the job has
+        pidfd = self.inner if self.inner >= 0 else self.pidfd
+        if pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         """Closes every descriptor; the job's folder goes with the last of them."""
@@ -68,10 +72,11 @@ class Worker:
             self.door.close()
         if self.link is not None:
             self.link.close()
-        for fd in (self.stdout, self.stderr, self.report, self.folder, self.pidfd, self.listener):
+        for name in ("stdout", "stderr", "report", "folder", "pidfd", "listener", "info", "inner"):
+            fd = getattr(self, name)
             if fd >= 0:
                 os.close(fd)
-        self.stdout = self.stderr = self.report = self.folder = self.pidfd = self.listener = -1
+                setattr(self, name, -1)
 
 
 async def readable(fd: int) -> None:

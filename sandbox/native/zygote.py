@@ -56,9 +56,14 @@ class Zygote:
             os.setgroups([])
         self._try(Layer.MOUNT, kernel.call, "unshare", kernel.NEW_NAMESPACE["mount"])
         self._try(Layer.MOUNT, kernel.mount, "none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        build = root.build if Layer.ROOT not in self.without else root.build_whole
-        self._try(Layer.ROOT, build, folder, guest, self.runtime["site"], self.runtime["programs"])
+        self._try(Layer.ROOT, self._build, folder, guest)
         self._try(Layer.ROOT, lambda: root.enter(folder, read_only=Layer.READ_ONLY not in self.without))
+
+    def _build(self, folder: str, guest: bytes) -> None:
+        """Puts together the root that this process, and with it its jobs, goes into."""
+        build = root.build if Layer.ROOT not in self.without else root.build_whole
+        programs: Mapping[str, str] = self.runtime["programs"]  # type: ignore[assignment]  # as above
+        build(folder, guest, str(self.runtime["site"]), programs)
 
     def warm_up(self) -> None:
         """Imports the runtime's modules, in the zygote's own place: they see nothing of the host, and can change nothing that stays."""
@@ -136,8 +141,18 @@ class Zygote:
                 return
             name = self.jobs.pop(pid, "")
             self._say(
-                {"ended": name, "status": status, "cpu_s": used.ru_utime + used.ru_stime, "rss_kib": used.ru_maxrss}
+                {
+                    "ended": name,
+                    "status": self._status(status),
+                    "cpu_s": used.ru_utime + used.ru_stime,
+                    "rss_kib": used.ru_maxrss,
+                }
             )
+
+    @staticmethod
+    def _status(status: int) -> int:
+        """Returns a job's wait status, by that of the process that was forked here."""
+        return status
 
     def _say(self, message: Mapping[str, object], fds: tuple[int, ...] = ()) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -154,9 +169,6 @@ class Zygote:
         assert isinstance(limits, dict)  # so the sandbox writes it
         limits["base_bytes"] = self.base_bytes
         uid = int(str(order["uid"])) if self.privileged and Layer.OWN_UID not in self.without else 0
-        flags = sum(
-            flag for layer, flag in kernel.NEW_NAMESPACE.items() if layer not in {*self.without, Layer.CGROUP_NAMESPACE}
-        )
         try:
             folder = root.mount_job(
                 limits["disk_bytes"], limits["disk_files"], uid, uid, sized=Layer.DISK not in self.without
@@ -171,19 +183,14 @@ class Zygote:
         os.ftruncate(report, runner.REPORT_BYTES)
         ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
         try:
-            pid, pidfd = kernel.clone(flags)
-            if pid == 0:
-                inside.run(
-                    ends, {**order, "uid": uid, "without": sorted(self.without), "runtime": self.runtime}, limits
-                )
+            pid, pidfd, *more = self._bear(ends, order, limits, uid)
             self.jobs[pid] = name
-            if Layer.USER not in self.without:
-                self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
             kernel.unmount(root.JOB)  # the job has it in its own namespace, the sandbox by a descriptor
             mounted = False
-            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd)
+            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd, *more)
             self._say({"made": name, "pid": pid, "base_bytes": self.base_bytes}, kept)
-            os.close(pidfd)
+            for fd in (pidfd, *more):
+                os.close(fd)
         except OSError as error:
             raise inside.LayerFailed(Layer.USER, error) from error
         finally:
@@ -194,12 +201,24 @@ class Zygote:
             for fd in (out_read, out_write, err_read, err_write, report, folder):
                 os.close(fd)
 
+    def _bear(self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int) -> list[int]:
+        """Makes a job's process in its namespaces; returns its pid, its pidfd, and what else the sandbox gets of it."""
+        flags = sum(
+            flag for layer, flag in kernel.NEW_NAMESPACE.items() if layer not in {*self.without, Layer.CGROUP_NAMESPACE}
+        )
+        pid, pidfd = kernel.clone(flags)
+        if pid == 0:
+            inside.run(ends, {**order, "uid": uid, "without": sorted(self.without), "runtime": self.runtime}, limits)
+        if Layer.USER not in self.without:
+            self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
+        return [pid, pidfd]
+
 
 def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> None:
     orders.send(json.dumps({"failed": "", "layer": layer, "errno": errno, "what": what}).encode())
 
 
-def _import_guest(source: str) -> None:
+def import_guest(source: str) -> None:
     """Imports what jobs ask their run by, from where they have it, so that each job finds it imported."""
     module, path = ModuleType("holdfast_guest"), f"{root.GUEST}/holdfast_guest.py"
     module.__file__ = path
@@ -207,7 +226,7 @@ def _import_guest(source: str) -> None:
     sys.modules["holdfast_guest"] = module
 
 
-def main(descriptor: int, text: str) -> None:
+def main(descriptor: int, text: str, kind: type[Zygote] = Zygote) -> None:
     """Runs the zygote on a socket that it was given."""
     orders = socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
@@ -224,7 +243,7 @@ def main(descriptor: int, text: str) -> None:
     # what is imported later comes from Python's own library; the sandbox's sources are not in the new root
     sys.path[:] = [path for path in sys.path if path != settings["source"]]
     sys.path_importer_cache.clear()
-    zygote = Zygote(orders, settings)
+    zygote = kind(orders, settings)
     try:
         zygote.isolate(settings["folder"], guest.encode())
     except inside.LayerFailed as error:
@@ -233,7 +252,7 @@ def main(descriptor: int, text: str) -> None:
     if not zygote.privileged:
         # the credentials changed, which forgot it; whoever started this may be gone meanwhile, then the socket says so
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    _import_guest(guest)
+    import_guest(guest)
     try:
         zygote.warm_up()
     except Exception as error:  # noqa: BLE001 (whatever a package raises is told: without it the runtime is none)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.isolators import found, look
+from sandbox.isolators import BUBBLEWRAP, look
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,14 @@ def test_an_old_bubblewrap_is_found_and_not_good_enough(
     (tmp_path / "bwrap").write_text(f"#!/bin/sh\necho {says}\n")
     (tmp_path / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    bwrap = found()[0]
+    bwrap = look("bwrap", BUBBLEWRAP)
     assert (bwrap.name, bwrap.version, bwrap.usable) == ("bwrap", says, usable)
     assert says in bwrap.words
 
 
 def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [one.words for one in found()] == ["bwrap is not installed", "runsc is not installed"]
+    assert [look(name).words for name in ("bwrap", "runsc")] == ["bwrap is not installed", "runsc is not installed"]
 
 
 def test_one_that_cannot_be_run_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,20 @@
+"""Which backends can be tried on this machine. What `make isolators` could have installed may not be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from sandbox.backends import KINDS
+
+
+def require(backend: str) -> None:
+    """Skips a test whose backend's program is not here."""
+    program = KINDS[backend].program
+    if not program or shutil.which(program) is not None:
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get") is not None:
+        pytest.skip(f"{program} is missing, and `make isolators` would have installed it")
+    pytest.skip(f"no {program}, and no apt-get that installs it")

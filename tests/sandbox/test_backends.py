@@ -1,0 +1,193 @@
+"""Each backend that is here keeps what the native one keeps: the same layers, attacked; the same files, calls and endings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from bench.escape import SUITE, Attempt, attempts, try_attempt
+from sandbox.backends import KINDS, choose
+from sandbox.errors import BackendMissing, LayerMissing, SandboxLost
+from sandbox.frames import Request
+from sandbox.job import Because, Job, Limits
+from sandbox.layers import Layer
+from sandbox.native.cgroups import bases
+from sandbox.service import Sandbox, Settings
+from tests.sandbox.installed import require
+
+OTHERS = [name for name in KINDS if name != "native"]
+LIMITS = Limits(wall_ms=20_000)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+async def other(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """A sandbox of every backend but the native one."""
+    require(request.param)
+    settings = Settings(backend=request.param, allow_old=True, limits=LIMITS, idle_min=1, idle_max=1)
+    async with Sandbox(settings) as started:
+        yield started
+
+
+@pytest.mark.parametrize("attempt", attempts(SUITE, quick=True), ids=lambda attempt: attempt.name)
+async def test_what_succeeds_outside_fails_inside(other: Sandbox, attempt: Attempt) -> None:
+    outcome = await try_attempt(attempt, other)
+    assert outcome.proved, "it has to succeed outside, or its failure inside proves nothing"
+    assert not outcome.escaped
+
+
+async def test_a_receipt_names_backend_tier_and_version(other: Sandbox) -> None:
+    receipt = (await other.submit(Job("pass"))).receipt
+    assert receipt.backend in OTHERS
+    assert receipt.tier == KINDS[receipt.backend].tier
+    assert receipt.version
+    assert set(receipt.layers) | set(receipt.missing) == set(Layer)
+    old = choose(receipt.backend, allow_old=True).weaker
+    assert (old in receipt.weaker) == bool(old)
+
+
+async def test_files_come_in_and_out_and_nothing_special_does(other: Sandbox) -> None:
+    code = (
+        "print(open('a/in.txt').read())\nopen('out.txt', 'w').write('made')\nimport os\nos.mkdir('b')\nopen('b/x', 'w')"
+    )
+    result = await other.submit(Job(code, files={"a/in.txt": b"laid"}))
+    assert (result.stdout, result.exit_status) == (b"laid\n", 0), result.stderr
+    assert {file.name: file.content for file in result.files} == {"out.txt": b"made", "b/x": b""}
+
+
+async def test_code_asks_its_run_and_is_told_no(other: Sandbox) -> None:
+    heard: list[Request] = []
+
+    async def act(request: Request) -> object:
+        heard.append(request)
+        return {"n": request.number}
+
+    code = "from holdfast_guest import tool\nprint(tool('orders', of='c-1'), tool('orders', of='c-2'))"
+    result = await other.submit(Job(code), act=act)
+    assert result.stdout == b"{'n': 1} {'n': 2}\n", result.stderr
+    assert [dict(request.arguments) for request in heard] == [{"of": "c-1"}, {"of": "c-2"}]
+    assert (await other.submit(Job(code))).raised is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "because"),
+    [
+        ("while True: pass", Limits(wall_ms=300), Because.TIME),
+        ("while True: print('x' * 1000)", Limits(wall_ms=20_000, output_bytes=10_000), Because.OUTPUT),
+        ("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)", LIMITS, Because.FORBIDDEN_CALL),
+    ],
+)
+async def test_what_ends_a_job_is_told(other: Sandbox, code: str, limits: Limits, because: Because) -> None:
+    result = await other.submit(Job(code, limits=limits))
+    assert result.killed is not None
+    assert result.killed.because == because
+
+
+async def test_an_exception_has_the_line_of_the_code(other: Sandbox) -> None:
+    result = await other.submit(Job("x = 1\ny = 0\nprint(x / y)"))
+    assert result.raised is not None
+    assert (result.raised.kind, result.raised.line, result.exit_status) == ("ZeroDivisionError", 3, 1)
+
+
+async def test_a_session_keeps_its_state(other: Sandbox) -> None:
+    async with other.session(limits=LIMITS) as session:
+        await session.run("a = 20")
+        assert (await session.run("a + 1")).stdout == b"21\n"
+
+
+async def test_a_shell_runs_behind_the_same_layers(other: Sandbox) -> None:
+    result = await other.submit(Job("sort in | head -1; cat /etc/shadow", language="shell", files={"in": b"b\na\n"}))
+    assert result.stdout == b"a\n"
+    assert result.receipt.backend == other.receipt.backend
+
+
+async def test_nothing_stays_of_a_job_that_forked_and_was_ended(other: Sandbox) -> None:
+    before = len(psutil.Process(other.zygote_pid).children(recursive=True))
+    code = "import os, time\nprint(1, flush=True)\nfor _ in range(3): os.fork()\ntime.sleep(600)"
+    result = await other.submit(Job(code, limits=Limits(wall_ms=1_500)))
+    assert result.killed is not None
+    async with asyncio.timeout(30):  # the pool makes another one meanwhile
+        while len(psutil.Process(other.zygote_pid).children(recursive=True)) > before:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_closed_sandbox_leaves_nothing_on_the_host() -> None:
+    def groups() -> set[Path]:
+        return {path for base in bases().values() for path in base.glob(f"holdfast-{os.getpid()}-*")}
+
+    require("bubblewrap")
+    before, open_before = groups(), len(list(Path("/proc/self/fd").iterdir()))
+    async with Sandbox(Settings(backend="bubblewrap", allow_old=True, idle_min=1)) as sandbox:
+        for _ in range(5):
+            await sandbox.submit(Job("print(1)"))
+        family = psutil.Process(sandbox.zygote_pid).children(recursive=True)
+    assert not (await asyncio.to_thread(psutil.wait_procs, family, 30))[1]
+    assert groups() == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before + 1
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+async def test_jobs_die_with_what_started_them(backend: str) -> None:
+    require(backend)
+    sandbox = Sandbox(Settings(backend=backend, allow_old=True, idle_min=1, limits=LIMITS))
+    await sandbox.start()
+    try:
+        said = asyncio.Event()
+        job = Job("import time; print(1, flush=True); time.sleep(600)", limits=Limits(wall_ms=600_000))
+        running = asyncio.create_task(sandbox.submit(job, on_output=lambda *_: said.set()))
+        await asyncio.wait_for(said.wait(), 60)
+        family = psutil.Process(sandbox.zygote_pid).children(recursive=True)
+        os.kill(sandbox.zygote_pid, signal.SIGKILL)
+        with pytest.raises(SandboxLost):
+            await asyncio.wait_for(running, 60)
+        assert not (await asyncio.to_thread(psutil.wait_procs, family, 30))[1]
+    finally:
+        await sandbox.close()
+
+
+@pytest.mark.parametrize("layer", [Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS])
+async def test_without_a_layer_bubblewrap_is_not_used(layer: Layer) -> None:
+    """Those that bubblewrap itself does not give: the canary finds out, as it does natively."""
+    require("bubblewrap")
+    settings = Settings(backend="bubblewrap", allow_old=True, idle_min=0)
+    sandbox = Sandbox(settings, off=frozenset({layer}))
+    with pytest.raises(LayerMissing) as raised:
+        await sandbox.start()
+    assert raised.value.layer == layer
+
+
+def _program(folder: Path, name: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / name).write_text(f"#!/bin/sh\necho {says}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+async def test_an_old_bubblewrap_is_refused_with_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(tmp_path, "bwrap", "bubblewrap 0.11.9", monkeypatch)
+    with pytest.raises(BackendMissing, match=r"bubblewrap 0\.11\.9 is older than 0\.12.*CVE") as raised:
+        await Sandbox(Settings(backend="bubblewrap")).start()
+    assert "Install bubblewrap 0.12 or newer" in raised.value.remedy
+    assert "HOLDFAST_SANDBOX_ALLOW_OLD=bubblewrap" in raised.value.remedy
+    assert "An operator has allowed it." in choose("bubblewrap", allow_old=True).weaker
+
+
+def test_a_new_bubblewrap_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _program(tmp_path, "bwrap", "bubblewrap 0.12.0", monkeypatch)
+    chosen = choose("bubblewrap", allow_old=True)
+    assert (chosen.program, chosen.version, chosen.weaker) == (str(tmp_path / "bwrap"), "bubblewrap 0.12.0", "")
+
+
+async def test_what_is_not_installed_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for allow_old in (False, True):
+        with pytest.raises(BackendMissing, match="bwrap is not installed"):
+            await Sandbox(Settings(backend="bubblewrap", allow_old=allow_old)).start()
+    with pytest.raises(BackendMissing, match="no backend 'docker'"):
+        choose("docker")
