@@ -25,7 +25,7 @@ CODES: Final = (
         status=503,
     ),
     Code(
-        "sandbox.tier_unavailable",
+        "isolation.tier_unavailable",
         (Place.RESULT,),
         "Code is to run in a tier that no backend is set up for. It runs in no other, and nothing was spent.",
         "Set up a backend of that tier (`HOLDFAST_SANDBOX_BACKENDS`), or have tenant and role ask for less. "

@@ -22,7 +22,7 @@ BACKENDS: Final[Mapping[str, Tier]] = MappingProxyType({"native": PROCESS, "bubb
 class TierUnavailable(HoldfastError):
     """Code is to run in a tier that is not set up; it runs in no other (LAW 7)."""
 
-    code = "sandbox.tier_unavailable"
+    code = "isolation.tier_unavailable"
     status = 503
 
 
