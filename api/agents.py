@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Self, cast
 
 from fastapi import APIRouter
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from api.authentication import Caller, require_reader
 from api.context import Parts
 from api.forms import Answer, Cursor, Form, NamePath, Page, PageSize, Time, page_of, text_cursor
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_change
+from holdfast.policies.version import SOURCE_LENGTH_MAX
 from holdfast.runs import versions
 from holdfast.runs.definition import AgentDefinition
 from holdfast.runs.versions import RULES_MAX, AgentVersion, OutputDefault, RoleVersion, RuleForm
@@ -31,10 +32,28 @@ class Agent(Answer):
 
 
 class PutRole(Form):
-    """The table of a role. Order: forbids, permits, gates; what nothing permits is denied."""
+    """What a role may do, as the text of a policy: `role NAME { … }`. What nothing permits is denied."""
 
-    rules: list[RuleForm] = Field(max_length=RULES_MAX)
+    policy: str = Field(
+        default="",
+        max_length=SOURCE_LENGTH_MAX,
+        description="text in the language of policies that speaks of this role alone",
+    )
+    cases: str = Field(
+        default="", max_length=SOURCE_LENGTH_MAX, description="cases that the text has to decide as they say, as TOML"
+    )
+    rules: list[RuleForm] = Field(
+        default=[], max_length=RULES_MAX, description="in place of a text: a table of rules, the older form"
+    )
     max_tokens_default: OutputDefault = None
+
+    @model_validator(mode="after")
+    def _is_one_form(self) -> Self:
+        if self.policy and self.rules:
+            raise ValueError("give `policy` or `rules`, not both")
+        if self.cases and not self.policy:
+            raise ValueError("`cases` belong to a `policy`")
+        return self
 
 
 class Role(Answer):
@@ -43,8 +62,10 @@ class Role(Answer):
     name: str
     version: int
     created_at: Time
-    policy_hash: str = Field(description="SHA-256 of the rules' canonical JSON, hex; decision records cite it")
-    rules: list[dict[str, JsonValue]] = Field(description="as they were put, with all fields")
+    policy: str = Field(description="what it may do, in the language of policies; of a table its translation")
+    cases: str = Field(description="what the text was held against, as TOML")
+    policy_hash: str = Field(description="SHA-256 of what the text compiles to by itself, or of the table, hex")
+    rules: list[dict[str, JsonValue]] = Field(description="its table as it was put, with all fields; empty for a text")
     max_tokens_default: int | None = Field(description="output bound of a model call whose agent sets none")
 
     @classmethod
@@ -54,6 +75,8 @@ class Role(Answer):
             name=role.name,
             version=role.version,
             created_at=role.created_at,
+            policy=role.policy_text,
+            cases=role.cases,
             policy_hash=role.policy_hash.hex(),
             rules=[cast("dict[str, JsonValue]", rule_to_json(rule)) for rule in role.rules],
             max_tokens_default=role.max_tokens_default,
@@ -98,9 +121,10 @@ async def get_agent(name: NamePath, caller: Caller, parts: Parts) -> Agent:
 
 @router.put("/roles/{name}", summary="Store a new version of a role")
 async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) -> Role:
-    """Stores a new version, and makes the tenant's policy anew out of all tables; runs admitted from now on are decided by that.
+    """Stores a new version, and makes the tenant's policy anew of what all roles say; runs admitted from now on are decided by that.
 
-    While a policy that a person wrote is active, it decides: a role with rules is refused then, and one without is stored.
+    While a policy that a person wrote is active, it decides: a role that says something is refused then, and one that does not is
+    stored.
     """
     caller.require(OWNER, ADMIN)
     async with transaction(parts.engine, caller.tenant_id) as connection:
@@ -110,6 +134,8 @@ async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) 
             caller.tenant_id,
             name,
             rules,
+            source=body.policy,
+            cases=body.cases,
             max_tokens_default=body.max_tokens_default,
             actor=caller.actor,
         )

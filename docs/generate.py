@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from activities.tools.openapi_request import BasicAuth, BearerAuth, HeaderAuth, NoAuth, OpenapiCredential, QueryAuth
 from cli.deployment.secret_files import FILES
-from cli.project.files import AgentFile, CaseFile, LimitsFile
+from cli.project.files import AgentFile, CaseFile, LimitsFile, RoleFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
 from docs import commands, looseness, operations, refusals
 from holdfast.codes.catalogue import GROUPS
@@ -249,6 +249,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "limits": _fields(AgentLimits),
         "agent-file": _fields(AgentFile),
         "limits-file": _fields(LimitsFile),
+        "role-file": _fields(RoleFile),
         "case-file": _fields(CaseFile),
         "tool-form": _fields(ToolForm),
         "python-file": _fields(PythonFile),

@@ -424,18 +424,27 @@ class Holdfast(ApprovalCalls, DecisionCalls):
     def put_role(
         self,
         name: str,
-        rules: Sequence[Mapping[str, Any]],  # Any: JSON that the server checks
+        rules: Sequence[Mapping[str, Any]] = (),  # Any: JSON that the server checks
         *,
+        policy: str = "",
+        cases: str = "",
         max_tokens_default: int | None = None,
     ) -> StoredVersion:
         """Stores a new version of a role; runs admitted from now on are decided by it.
 
         Args:
             name: The role's name.
-            rules: Its rules.
+            rules: What it may do as a table of rules, in place of a text.
+            policy: What it may do in the language of policies: `role NAME { … }`.
+            cases: Cases that the text has to decide as they say, as TOML.
             max_tokens_default: Output bound of a model call whose agent sets none; None for the server's.
         """
-        body = {"rules": [dict(rule) for rule in rules], "max_tokens_default": max_tokens_default}
+        body = {
+            "policy": policy,
+            "cases": cases,
+            "rules": [dict(rule) for rule in rules],
+            "max_tokens_default": max_tokens_default,
+        }
         answer = self._transport.request("PUT", f"/v1/roles/{name}", body=body)
         return read_answer(StoredVersion, answer)
 

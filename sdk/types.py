@@ -461,11 +461,13 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The newest version of a role; decision records cite `policy_hash`."""
+    """The newest version of a role: `policy` is what it may do in the language of policies, `rules` its table if it was put as one."""
 
     name: str
     version: int
     created_at: datetime
+    policy: str
+    cases: str
     policy_hash: str
     rules: list[dict[str, Any]]  # Any: JSON as it was put, with all fields
     max_tokens_default: int | None

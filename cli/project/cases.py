@@ -1,4 +1,4 @@
-"""Plays the cases of a role's file through the deciding core: what the rules were meant to say, before they are put."""
+"""Plays cases through the deciding core: what policies, roles' texts and tables were meant to say, before they are put."""
 
 from __future__ import annotations
 
@@ -75,12 +75,25 @@ def check_policy(written: WrittenPolicy, tools: Toolset) -> tuple[Policy, int]:
 
 
 def check(roles: list[Role], tools: Toolset) -> int:
-    """Plays all cases and returns how many there were.
+    """Compiles what roles say, plays all their cases and returns how many there were.
 
     Raises:
-        ProjectInvalid: Some did not come out as they say.
+        ProjectInvalid: A text cannot be used, or some cases did not come out as they say.
     """
+    played = sum(_check_text(role.name, role.text, tools) for role in roles if role.text is not None)
     found = [sentence for role in roles for sentence in failures(role, tools)]
     if found:
         raise ProjectInvalid("\n  ".join(["rules do not decide as their cases say:", *found]))
-    return sum(len(role.cases) for role in roles)
+    return played + sum(len(role.cases) for role in roles)
+
+
+def _check_text(name: str, said: WrittenPolicy, tools: Toolset) -> int:
+    from holdfast.policies.catalogue import catalogue_of
+    from holdfast.policies.of_roles import accepted
+
+    _, played = check_policy(said, tools)
+    try:
+        accepted(name, said.source, "", catalogue_of(tools.values()))
+    except HoldfastError as error:
+        raise ProjectInvalid(f"{said.place}: {error.message}", remedy=error.remedy) from None
+    return played

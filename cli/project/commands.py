@@ -70,7 +70,7 @@ def agent(
     folder: ProjectFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Makes an agent with a role of its own, whose rules come with cases that are checked at every `apply`."""
+    """Makes an agent with a role of its own: what it may do, with cases that are checked at every `apply`."""
     from cli.project import new
 
     with reported():
@@ -117,14 +117,14 @@ def agents(session: Session, name: Name = None) -> None:
 
 @with_session
 def roles(session: Session, name: Name = None) -> None:
-    """Lists roles, or shows the rules of one."""
+    """Lists roles, or shows what one may do."""
     if name is not None:
         role = session.client.role(name)
-        session.show(role, lambda: _whole(f"role {role.name}, version {role.version}", role.rules))
+        session.show(role, lambda: [f"# role {role.name}, version {role.version}", *role.policy.splitlines()])
         return
     found = session.client.roles()
-    rows = ([role.name, str(role.version), str(len(role.rules)), role.policy_hash[:16]] for role in found)
-    session.show_table(found, ["role", "version", "rules", "policy hash"], rows, "there are no roles: `holdfast new`")
+    rows = ([role.name, str(role.version), role.policy_hash[:16]] for role in found)
+    session.show_table(found, ["role", "version", "policy hash"], rows, "there are no roles: `holdfast new`")
 
 
 @with_session

@@ -1,4 +1,4 @@
-"""Reads a project folder: agents, roles and tools as `*.toml`, one policy as `*.policy`; every problem at once and by its place."""
+"""Reads a project folder: agents and tools as `*.toml`, roles and policies as `*.policy`; every problem at once and by its place."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from holdfast_verdict.decide import Rule, policy_hash
 
 FOLDERS: Final = ("agents", "roles", "tools", "policies")
 FILE_BYTES_MAX: Final = 1_000_000
+_CASES: Final = ".cases.toml"
 _NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 # Modules with a function `forms`, from a parsed file and its folder to the tools that it describes by name. Each is imported
 # when a file asks for it: they bring parsers along.
@@ -75,7 +76,7 @@ class AgentFile(_File):
 
 
 class CaseFile(_File):
-    """An example of what a role's rules shall decide; checked before anything is put."""
+    """An example of what a role's table shall decide; checked before anything is put."""
 
     tool: str | None = Field(default=None, description="the tool that is called; none: a model is called")
     arguments: dict[str, Any] = Field(default={}, description="its arguments")  # Any: each tool has its own
@@ -85,12 +86,14 @@ class CaseFile(_File):
 
 
 class RoleFile(_File):
-    """A role as a file describes it."""
+    """What a role has besides the text of what it may do, or a table of rules in place of that text."""
 
     name: str | None = Field(default=None, pattern=_NAME, description="its name; default: the file's")
-    rules: list[RuleForm] = Field(max_length=RULES_MAX, description="see the reference of rules")
+    rules: list[RuleForm] = Field(
+        default=[], max_length=RULES_MAX, description="the older form of what it may do: a table"
+    )
     max_tokens_default: OutputDefault = None
-    cases: list[CaseFile] = Field(default=[], description="examples that must come out as they say")
+    cases: list[CaseFile] = Field(default=[], description="of a table: examples that must come out as they say")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,25 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role to be put, with the cases that its rules have to decide as they say."""
+    """A role to be put: a text with its cases, or a table with its own.
+
+    Attributes:
+        text: What it may do in the language of policies, if that is how it is said.
+        forms: Its table otherwise.
+        cases: What the table has to decide.
+    """
 
     name: str
     place: str
+    text: WrittenPolicy | None
     forms: tuple[RuleForm, ...]
     cases: tuple[CaseFile, ...]
     max_tokens_default: int | None
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it says what it may do."""
+        return self.text is not None or bool(self.forms)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -125,7 +140,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class WrittenPolicy:
-    """The policy of the tenant, as a file says it, with the cases that lie beside it."""
+    """A policy as a file says it, of the tenant or of one role, with the cases that lie beside it."""
 
     name: str
     place: str
@@ -156,6 +171,8 @@ class _Reader:
         """Returns the parsed files of a folder with the place that messages name."""
         found = []
         for path in sorted((self.folder / kind).glob("*.toml")):
+            if path.name.endswith(_CASES):
+                continue
             place = f"{kind}/{path.name}"
             try:
                 if path.stat().st_size > FILE_BYTES_MAX:
@@ -208,7 +225,8 @@ class _Reader:
         return found
 
     def roles(self) -> dict[str, Role]:
-        """Reads the roles."""
+        """Reads the roles: each a text, a table, or neither."""
+        texts = {path.stem: self.written(path) for path in sorted((self.folder / "roles").glob("*.policy"))}
         found: dict[str, Role] = {}
         for path, place, document in self.documents("roles"):
             file = self.validated(RoleFile, place, document)
@@ -216,7 +234,13 @@ class _Reader:
                 continue
             name = file.name or path.stem
             if self.is_new("role", name, place):
-                found[name] = Role(name, place, tuple(file.rules), tuple(file.cases), file.max_tokens_default)
+                said = texts.pop(name, None)
+                if said is not None and (file.rules or file.cases):
+                    self.problems.append(f"{place}: has a table, and {said.place} says what the role may do")
+                found[name] = Role(name, place, said, tuple(file.rules), tuple(file.cases), file.max_tokens_default)
+        for name, said in texts.items():
+            if said is not None and self.is_new("role", name, said.place):
+                found[name] = Role(name, said.place, said, (), (), None)
         return found
 
     def tools(self) -> dict[str, OwnTool]:
@@ -247,11 +271,14 @@ class _Reader:
             )
         if len(paths) != 1:
             return None
-        (path,) = paths
-        place = f"policies/{path.name}"
+        return self.written(paths[0])
+
+    def written(self, path: Path) -> WrittenPolicy | None:
+        """Reads a text with the cases beside it, or notes why it cannot be read."""
+        place = f"{path.parent.name}/{path.name}"
         try:
             source = self._text(path)
-            beside = path.with_suffix(".cases.toml")
+            beside = path.with_suffix(_CASES)
             return WrittenPolicy(path.stem, place, source, self._text(beside) if beside.is_file() else "")
         except (OSError, ValueError) as error:
             self.problems.append(f"{place}: {error}")

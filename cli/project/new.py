@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import Conflict, RequestInvalid
+from holdfast.policies.tables import name_text
 from holdfast.tools.versions import check_name
 
 _AGENT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -25,7 +26,7 @@ def agent(folder: Path, name: str, starter: str) -> dict[str, object]:
     """
     if _AGENT_NAME.fullmatch(name) is None:
         raise RequestInvalid(f"{name!r} is no name of an agent", remedy="use lower-case letters, digits and -")
-    return _make(folder, f"agent-{starter}", {"NAME": name})
+    return _make(folder, f"agent-{starter}", {"NAME": name, "ROLE": name_text(name)})
 
 
 def tool(folder: Path, name: str, source: str) -> dict[str, object]:

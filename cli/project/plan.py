@@ -107,14 +107,14 @@ class Server:
     def _roles(self, project: Project) -> Iterator[Item]:
         for name, role in project.roles.items():
             there = self.roles.get(name)
-            same = there is not None and (there.policy_hash, there.max_tokens_default) == (
-                role.policy_hash,
-                role.max_tokens_default,
-            )
+            same = there is not None and _says_the_same(there, role)
 
             def put(name: str = name, role: Role = role) -> int:
                 rules = [form.model_dump(mode="json") for form in role.forms]
-                return self.client.put_role(name, rules, max_tokens_default=role.max_tokens_default).version
+                policy, cases = (role.text.source, role.text.cases) if role.text is not None else ("", "")
+                return self.client.put_role(
+                    name, rules, policy=policy, cases=cases, max_tokens_default=role.max_tokens_default
+                ).version
 
             yield _item("role", name, there, same, put)
 
@@ -139,6 +139,14 @@ def _item(kind: Kind, name: str, stored: _Stored | None, same: bool, put: Callab
     return Item(kind, name, change, 0 if stored is None else stored.version, put)
 
 
+def _says_the_same(there: StoredRole, role: Role) -> bool:
+    if there.max_tokens_default != role.max_tokens_default:
+        return False
+    if role.text is not None:
+        return not there.rules and (there.policy, there.cases) == (role.text.source, role.text.cases)
+    return (there.policy_hash, bool(there.rules)) == (role.policy_hash, bool(role.forms))
+
+
 def check_references(project: Project, tools: Toolset, roles: Collection[str]) -> None:
     """Checks that everything that is named exists, here or on the server.
 
@@ -158,9 +166,9 @@ def check_references(project: Project, tools: Toolset, roles: Collection[str]) -
     ]
     if project.policy is not None:
         problems += [
-            f"{role.place}: has rules, and {project.policy.place} decides: say them there"
+            f"{role.place}: says what the role may do, and {project.policy.place} decides: say it there"
             for role in project.roles.values()
-            if role.forms
+            if role.says_something
         ]
     for agent in project.agents.values():
         problems += [

@@ -31,50 +31,26 @@ _INSTRUCTIONS: Final = (
     "customer that a colleague will take care of it. When all mails are answered, sum up in a few lines what you did."
 )
 
-_MONEY: Final[dict[str, JsonValue]] = {"kind": "tool.call", "tool": "payments.refund"}
+RULES: Final = f"""\
+# Support: reads its inbox, writes to customers only, refunds small amounts, asks for larger ones.
+# Nothing here permits account.delete: what no rule permits is denied, though the agent has the tool.
+role {ROLE} {{
+  permit llm.call
+  permit mail.list, mail.read, mail.send, orders.lookup, payments.refund
+  permit code.exec where args.timeout_ms <= 20000
 
-RULES: Final[tuple[dict[str, JsonValue], ...]] = (
-    {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
-    {"rule_id": "list-mails", "effect": "permit", "kind": "tool.call", "tool": "mail.list"},
-    {"rule_id": "read-mails", "effect": "permit", "kind": "tool.call", "tool": "mail.read"},
-    {"rule_id": "look-up-orders", "effect": "permit", "kind": "tool.call", "tool": "orders.lookup"},
-    {
-        "rule_id": "own-tenant-only",
-        "effect": "forbid",
-        "kind": "tool.call",
-        "tool": "orders.lookup",
-        "conditions": [{"path": "args.tenant", "operator": "!=", "other_path": "principal.tenant"}],
-        "code": CROSS_TENANT,
-        "message": "this order belongs to another tenant",
-    },
-    {"rule_id": "send-mails", "effect": "permit", "kind": "tool.call", "tool": "mail.send"},
-    {
-        "rule_id": "customers-only",
-        "effect": "forbid",
-        "kind": "tool.call",
-        "tool": "mail.send",
-        "conditions": [{"path": "args.to", "operator": "any_outside_domains", "value": [CUSTOMERS_DOMAIN]}],
-        "code": OUTSIDE_DOMAIN,
-        "message": f"mail goes to {CUSTOMERS_DOMAIN} only",
-    },
-    {
-        "rule_id": "compute",
-        "effect": "permit",
-        "kind": "code.exec",
-        "conditions": [{"path": "args.timeout_ms", "operator": "<=", "value": 20_000}],
-    },
-    {"rule_id": "refund", "effect": "permit", **_MONEY},
-    {
-        "rule_id": "large-refunds",
-        "effect": "gate",
-        **_MONEY,
-        "conditions": [{"path": "args.amount_usd_cents", "operator": ">", "value": REFUND_FREE_USD_CENTS}],
-        "approver_role": APPROVER,
-        "expires_s": 3_600,
-        "message": "refunds above $100.00 need a person's consent",
-    },
-)
-"""Nothing here permits `account.delete`: what no rule permits is denied, though the agent has the tool."""
+  forbid orders.lookup where args.tenant != principal.tenant
+    code "{CROSS_TENANT}" because "this order belongs to another tenant"
+
+  forbid mail.send where not args.to all in domain("{CUSTOMERS_DOMAIN}")
+    code "{OUTSIDE_DOMAIN}" because "mail goes to {CUSTOMERS_DOMAIN} only"
+
+  gate large-refunds: payments.refund where args.amount_usd_cents > {REFUND_FREE_USD_CENTS}
+    needs 1 of role("{APPROVER}"), expires 1h, not requester
+    because "refunds above $100.00 need a person's consent"
+}}
+"""
+"""What the role may do, in the language of policies."""
 
 
 def agent(wire: str, model: str) -> dict[str, JsonValue]:

@@ -244,6 +244,6 @@ def _make_tenants(installation: Installation, world: World, model: Model, orders
     }
     for name, credential in credentials.items():
         owner.put_credential(name, credential)
-    owner.put_role(policy.ROLE, policy.RULES)
+    owner.put_role(policy.ROLE, policy=policy.RULES)
     owner.put_agent(policy.AGENT, policy.agent(model.wire, model.name))
     return People(owner, desk, approver, neighbour)

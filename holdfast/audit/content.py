@@ -70,7 +70,7 @@ _RUNS: Final = """
 _TABLES = f"""
     WITH {_SCOPE}, {_RUNS}
     SELECT r.name, r.version, r.rules::text AS rules, encode(r.policy_hash, 'hex') AS policy_hash FROM roles r
-    WHERE r.tenant_id = $1 AND r.name IN (SELECT role_name FROM runs_in) ORDER BY r.name, r.version
+    WHERE r.tenant_id = $1 AND r.source = '' AND r.name IN (SELECT role_name FROM runs_in) ORDER BY r.name, r.version
 """  # noqa: S608 (constant parts)
 _POLICIES = f"""
     WITH {_SCOPE}, {_RUNS}

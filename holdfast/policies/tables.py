@@ -28,6 +28,10 @@ _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _DOTTED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*\Z")
 _FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _DOMAIN: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")
+_TOOLS_LIKE_KINDS: Final = frozenset({"http.request"})
+"""Tools that are called like a kind of action, of which there are no other actions: the name means the tool in both."""
+_ALL_TOOLS: Final = ", ".join(["tools", *sorted(_TOOLS_LIKE_KINDS)])
+"""In policies `tools` are those that are not called like a kind."""
 _MEASURES: Final = ("bytes", "chars", "size", "host", "domain", "lower")
 
 Fixed = Literal["always", "never"]
@@ -56,7 +60,7 @@ def policy_text(roles: Mapping[str, Sequence[Rule]]) -> str:
     ids = Counter(rule.rule_id for rules in roles.values() for rule in rules)
     lines: list[str] = []
     for role, rules in roles.items():
-        lines += [*([""] if lines else []), f"role {_name(role)} {{"]
+        lines += [*([""] if lines else []), f"role {name_text(role)} {{"]
         for rule in rules:
             name = rule.rule_id if ids[rule.rule_id] == 1 else f"{role}/{rule.rule_id}"
             lines += [f"  {line}" for line in _statement(rule, name)]
@@ -64,7 +68,8 @@ def policy_text(roles: Mapping[str, Sequence[Rule]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _name(name: str) -> str:
+def name_text(name: str) -> str:
+    """Returns a name as the language writes it: in quotes if it could be taken for something else."""
     return name if _WORD.match(name) and name not in reserved() else quoted(name)
 
 
@@ -83,8 +88,10 @@ def _action(rule: Rule) -> str | None:
     if rule.kind != "tool.call":
         return rule.kind
     if rule.tool == "*":
-        return "tools"
-    if rule.tool in KINDS or rule.tool in NO_NAME or not is_action(rule.tool) or "*" in rule.tool:
+        return _ALL_TOOLS
+    if rule.tool in KINDS and rule.tool not in _TOOLS_LIKE_KINDS:
+        return None
+    if rule.tool in NO_NAME or not is_action(rule.tool) or "*" in rule.tool:
         return None
     return rule.tool if _DOTTED.match(rule.tool) and rule.tool not in reserved() else quoted(rule.tool)
 
@@ -105,10 +112,10 @@ def _statement(rule: Rule, name: str) -> list[str]:
         return [*lines, f"# rule {name} never matches"]
     where = " and ".join(_joined(each) for each in said if each != "always")
     clause = f" where {where}" if where else ""
-    named = f"{rule.effect} {action or 'tools'}{clause} as {quoted(name)}"
+    named = f"{rule.effect} {action or _ALL_TOOLS}{clause} as {quoted(name)}"
     message = _message(rule.message)
     if rule.effect == "gate":
-        head = f"gate {quoted(name)}: {action or 'tools'}{clause}"
+        head = f"gate {quoted(name)}: {action or _ALL_TOOLS}{clause}"
         return [*lines, f'{head} needs 1 of role("{rule.approver_role}"), expires {rule.expires_s}s{message}']
     code = f" code {quoted(rule.code)}" if rule.effect == "forbid" and rule.code else ""
     return [*lines, f"{named}{code}{message}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
-from holdfast.policies import from_tables, store
+from holdfast.policies import of_roles, store
+from holdfast.policies.catalogue import read_catalogue
+from holdfast.policies.tables import policy_text
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, USEFUL_MAX_TOKENS_MIN
 from holdfast.runs.definition import AgentDefinition
 from holdfast.tools.versions import newest_of
@@ -43,8 +46,9 @@ _INSERT_AGENT = text("""
     RETURNING version, created_at
 """)
 _INSERT_ROLE = text("""
-    INSERT INTO roles (tenant_id, name, version, rules, policy_hash, max_tokens_default)
-    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:rules AS jsonb), :policy_hash, CAST(:max_tokens_default AS integer)
+    INSERT INTO roles (tenant_id, name, version, rules, source, cases, policy_hash, max_tokens_default)
+    SELECT :tenant_id, :name, coalesce(max(version), 0) + 1, CAST(:rules AS jsonb), :source, :cases, :policy_hash,
+        CAST(:max_tokens_default AS integer)
     FROM roles
     WHERE tenant_id = :tenant_id AND name = :name
     RETURNING version, created_at
@@ -54,11 +58,11 @@ _NEWEST_AGENT = text("""
     WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
 """)
 _NEWEST_ROLE = text("""
-    SELECT name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
+    SELECT name, version, created_at, rules, policy_hash, max_tokens_default, source, cases FROM roles
     WHERE tenant_id = :tenant_id AND name = :name ORDER BY version DESC LIMIT 1
 """)
 _ROLE_VERSION = text("""
-    SELECT name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
+    SELECT name, version, created_at, rules, policy_hash, max_tokens_default, source, cases FROM roles
     WHERE tenant_id = :tenant_id AND name = :name AND version = :version
 """)
 _LIST_AGENTS = text("""
@@ -66,7 +70,7 @@ _LIST_AGENTS = text("""
     WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
 """)
 _LIST_ROLES = text("""
-    SELECT DISTINCT ON (name) name, version, created_at, rules, policy_hash, max_tokens_default FROM roles
+    SELECT DISTINCT ON (name) name, version, created_at, rules, policy_hash, max_tokens_default, source, cases FROM roles
     WHERE tenant_id = :tenant_id AND name > :after ORDER BY name, version DESC LIMIT :count
 """)
 
@@ -159,7 +163,14 @@ class AgentVersion:
 
 @dataclass(frozen=True, slots=True)
 class RoleVersion:
-    """A version of a role with its rules and their hash, and the output bound of its agents' calls that have none."""
+    """A version of a role: what it may do, and the output bound of its agents' calls that have none.
+
+    Attributes:
+        rules: Its table, if it was put as one.
+        policy_hash: Hash of what its text compiles to, or of its table.
+        source: Its text, if it was put as one.
+        cases: What the text was held against, as TOML.
+    """
 
     name: str
     version: int
@@ -167,6 +178,13 @@ class RoleVersion:
     rules: tuple[Rule, ...]
     policy_hash: bytes
     max_tokens_default: int | None = None
+    source: str = ""
+    cases: str = ""
+
+    @property
+    def policy_text(self) -> str:
+        """What the role may do in the language of policies, however it was put."""
+        return self.source or (policy_text({self.name: self.rules}) if self.rules else "")
 
 
 def _agent(name: str, version: int, created_at: datetime, definition: object) -> AgentVersion:
@@ -180,9 +198,11 @@ def _role(
     rules: list[dict[str, Canonical]],
     hash_: bytes,
     max_tokens_default: int | None,
+    source: str,
+    cases: str,
 ) -> RoleVersion:
     read = tuple(rule_from_json(rule) for rule in rules)
-    return RoleVersion(name, version, created_at, read, hash_, max_tokens_default)
+    return RoleVersion(name, version, created_at, read, hash_, max_tokens_default, source, cases)
 
 
 async def put_agent(
@@ -231,32 +251,40 @@ async def put_role(
     connection: AsyncConnection,
     tenant_id: UUID,
     name: str,
-    rules: tuple[Rule, ...],
+    rules: tuple[Rule, ...] = (),
     *,
+    source: str = "",
+    cases: str = "",
     max_tokens_default: int | None = None,
     actor: str = "roles",
 ) -> RoleVersion:
-    """Stores a new version of a role, and makes the tenant's policy mean what its tables now mean.
+    """Stores a new version of a role, and makes the tenant's policy mean what its roles now say.
 
     Args:
         connection: The caller's transaction.
         tenant_id: The tenant.
         name: The role's name.
-        rules: Its rules.
+        rules: What it may do as a table of rules.
+        source: What it may do in the language of policies, in place of a table.
+        cases: What the text is held against, as TOML.
         max_tokens_default: Output bound of its agents' calls that have none of their own; None for Holdfast's.
         actor: Who puts it.
 
     Raises:
-        Conflict: It has rules, and a policy that a person wrote is active: then that decides, and no table.
-        RequestInvalid: Two rules have the same id, or a rule names a tool that does not exist.
+        Conflict: It says something, and a policy that a person wrote is active: then that decides.
+        PolicyInvalid: The text cannot be used, a case failed, or it does not fit to what other roles say.
+        RequestInvalid: Two rules have the same id, a rule names a tool that does not exist, or the text says more than it may.
     """
+    hash_ = policy_hash(rules)
+    if source:
+        catalogue = await read_catalogue(connection, tenant_id)
+        hash_ = (await asyncio.to_thread(of_roles.accepted, name, source, cases, catalogue)).policy_hash
     ids = [rule.rule_id for rule in rules]
     if doubled := [rule_id for rule_id in ids if ids.count(rule_id) > 1]:
         raise RequestInvalid(f"rules: two rules are called {doubled[0]!r}", remedy="give each rule an id of its own")
     await _check_tools(connection, tenant_id, "rules", [rule.tool for rule in rules if rule.tool not in ("", "*")])
-    if rules:
-        await from_tables.require_tables_decide(connection, tenant_id, name)
-    hash_ = policy_hash(rules)
+    if rules or source:
+        await of_roles.require_roles_decide(connection, tenant_id, name)
     await connection.execute(_LOCK, {"name": f"{tenant_id} role {name}"})
     row = (
         await connection.execute(
@@ -265,13 +293,15 @@ async def put_role(
                 "tenant_id": tenant_id,
                 "name": name,
                 "rules": orjson.dumps([rule_to_json(rule) for rule in rules]).decode(),
+                "source": source,
+                "cases": cases,
                 "policy_hash": hash_,
                 "max_tokens_default": max_tokens_default,
             },
         )
     ).one()
-    await from_tables.follow(connection, tenant_id, by=actor)
-    return RoleVersion(name, row.version, row.created_at, rules, hash_, max_tokens_default)
+    await of_roles.follow(connection, tenant_id, by=actor)
+    return RoleVersion(name, row.version, row.created_at, rules, hash_, max_tokens_default, source, cases)
 
 
 async def newest_agent(connection: AsyncConnection, tenant_id: UUID, name: str) -> AgentVersion:

@@ -28,7 +28,7 @@ from holdfast.ids import PLATFORM_TENANT_ID, new_id
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.money import NANO_PER_USD, format_usd
-from holdfast.policies import from_tables, starter
+from holdfast.policies import of_roles, starter
 from holdfast.settings import BootstrapSettings, load, read_key_file, secret_variable, warn_of_misspellings
 from holdfast.tenancy import keys, service
 from holdfast.tenancy.principals import ADMIN, APPROVER, OPERATOR, OWNER
@@ -97,7 +97,7 @@ async def move_tables(engine: AsyncEngine) -> list[str]:
     moved = []
     for tenant in await service.list_tenants(engine):
         async with transaction(engine, tenant.tenant_id) as connection:
-            if await from_tables.move(connection, tenant.tenant_id, by="bootstrap"):
+            if await of_roles.move(connection, tenant.tenant_id, by="bootstrap"):
                 await _record(
                     connection, tenant.tenant_id, "the roles' tables were moved into a policy of the same meaning"
                 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.project.files import ProjectInvalid, read_project
+from holdfast_verdict import format_policy
 from tests.stack.places import ROOT
 from tests.tools.packages import install
 
@@ -69,8 +70,7 @@ async def test_fallbacks_and_a_bound_come_from_the_file_and_are_the_same_when_ap
         text + '\n[[model.fallbacks]]\nwire = "openai"\nname = "gpt-4.1"\n',
         encoding="utf-8",
     )
-    role = tmp_path / "roles" / "routed.toml"
-    role.write_text(f"max_tokens_default = 700\n{role.read_text(encoding='utf-8')}", encoding="utf-8")
+    (tmp_path / "roles" / "routed.toml").write_text("max_tokens_default = 700\n", encoding="utf-8")
     assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"changed"}
     assert {item["change"] for item in (await applied(desk, tmp_path)).values()} == {"unchanged"}
     assert (await asyncio.to_thread(desk.owner.role, "routed")).max_tokens_default == 700
@@ -104,12 +104,12 @@ async def test_a_mistake_anywhere_changes_nothing_and_all_are_named(desk: Desk, 
 
 async def test_rules_that_do_not_decide_as_their_cases_say_are_not_put(desk: Desk, tmp_path: Path) -> None:
     await desk.bare("new", "agent", "sloppy", "--starter", "support", "--folder", str(tmp_path))
-    role = tmp_path / "roles" / "sloppy.toml"
+    role = tmp_path / "roles" / "sloppy.policy"
     text = role.read_text(encoding="utf-8")
-    role.write_text(text.replace('operator = "any_outside_domains"', 'operator = "all_in_domains"'), encoding="utf-8")
+    role.write_text(text.replace("when not args.to", "when args.to"), encoding="utf-8")
     refused = await desk.holdfast("apply", str(tmp_path))
     assert refused.exit_code == 1
-    assert "roles/sloppy.toml: case" in refused.stderr
+    assert "roles/sloppy.policy: 2 of 7 cases failed" in refused.stderr
     assert "mail.outside_domain" in refused.stderr
     assert "sloppy" not in [stored.name for stored in await asyncio.to_thread(desk.owner.roles)]
 
@@ -127,11 +127,49 @@ async def test_what_is_named_must_exist(desk: Desk, tmp_path: Path) -> None:
     assert "there is no role 'nobody'" in refused.stderr
 
 
+async def test_a_role_with_a_table_is_put_and_shown_in_the_language_of_policies(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "roles").mkdir()
+    role = tmp_path / "roles" / "tabled.toml"
+    role.write_text(
+        '[[rules]]\nrule_id = "think"\neffect = "permit"\nkind = "llm.call"\n[[cases]]\nverdict = "allow"\n',
+        encoding="utf-8",
+    )
+    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "new"
+    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "unchanged"
+    assert "permit llm.call" in (await desk.holdfast("roles", "tabled")).stdout
+    (tmp_path / "roles" / "tabled.policy").write_text("role tabled {\n  permit llm.call\n}\n", encoding="utf-8")
+    refused = await desk.holdfast("apply", str(tmp_path))
+    assert "roles/tabled.toml: has a table, and roles/tabled.policy says what the role may do" in refused.stderr
+    role.unlink()
+    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "changed"
+    assert (await asyncio.to_thread(desk.owner.role, "tabled")).policy == "role tabled {\n  permit llm.call\n}\n"
+
+
+async def test_the_text_of_a_role_speaks_of_that_role_alone(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "roles").mkdir()
+    role = tmp_path / "roles" / "alone.policy"
+    for more in ("forbid external", "role other {\n  permit tools\n}", 'label web.fetch yields "x"'):
+        role.write_text(f"role alone {{\n  permit llm.call\n}}\n{more}\n", encoding="utf-8")
+        refused = await desk.holdfast("apply", str(tmp_path))
+        assert refused.exit_code == 1
+        assert "roles/alone.policy" in refused.stderr
+    assert "alone" not in [stored.name for stored in await asyncio.to_thread(desk.owner.roles)]
+
+
+@pytest.mark.parametrize("name", ["run", "2nd-line", "any"])
+async def test_an_agent_may_be_called_like_a_word_of_the_language(desk: Desk, tmp_path: Path, name: str) -> None:
+    await desk.bare("new", "agent", name, "--starter", "support", "--folder", str(tmp_path))
+    done = await desk.holdfast("apply", str(tmp_path), "--check")
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("starter", ["plain", "support", "data-analysis", "coding"])
 async def test_every_starter_applies_as_it_is(desk: Desk, tmp_path: Path, starter: str) -> None:
     made = await desk.answer_bare("new", "agent", f"from-{starter}", "--starter", starter, "--folder", str(tmp_path))
     assert made["files"]
     assert made["next"]
+    written = (tmp_path / "roles" / f"from-{starter}.policy").read_text(encoding="utf-8")
+    assert format_policy(written) == written
     done = await desk.holdfast("apply", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert "cases decide as they say" in done.stdout
@@ -203,10 +241,11 @@ async def test_a_tool_of_ones_own_is_made_tested_refused_permitted_and_run(
 
     code, _ = await decided("tent")
     assert code == "policy.not_permitted"
-    role = tmp_path / "roles" / "clerk.toml"
-    rule = '[[rules]]\nrule_id = "stock"\neffect = "permit"\nkind = "tool.call"\ntool = "shop.stock"\n'
-    case = '[[cases]]\ntool = "shop.stock"\narguments = { item = "tent" }\nverdict = "allow"\n'
-    role.write_text(f"{role.read_text(encoding='utf-8')}\n{rule}\n{case}", encoding="utf-8")
+    role = tmp_path / "roles" / "clerk.policy"
+    text = role.read_text(encoding="utf-8")
+    role.write_text(text.replace("permit llm.call", "permit llm.call, shop.stock"), encoding="utf-8")
+    with (tmp_path / "roles" / "clerk.cases.toml").open("a", encoding="utf-8") as cases:
+        cases.write('\n[[case]]\nname = "stock"\naction = "shop.stock"\nargs = { item = "tent" }\nexpect = "allow"\n')
     await applied(desk, tmp_path)
     code, result = await decided("tent")
     assert code == "policy.permitted"
@@ -225,12 +264,12 @@ async def test_a_tool_of_ones_own_is_made_tested_refused_permitted_and_run(
 async def test_nothing_that_is_there_is_overwritten(desk: Desk, tmp_path: Path) -> None:
     await desk.bare("new", "agent", "twice", "--folder", str(tmp_path))
     (tmp_path / "agents" / "twice.toml").write_text("mine", encoding="utf-8")
-    (tmp_path / "roles" / "twice.toml").unlink()
+    (tmp_path / "roles" / "twice.policy").unlink()
     again = await desk.bare("new", "agent", "twice", "--folder", str(tmp_path))
     assert again.exit_code == 1
     assert "is there already; nothing was written" in again.stderr
     assert (tmp_path / "agents" / "twice.toml").read_text(encoding="utf-8") == "mine"
-    assert not (tmp_path / "roles" / "twice.toml").exists()
+    assert not (tmp_path / "roles" / "twice.policy").exists()
     for command in (("agent", "No Name"), ("tool", "undotted"), ("tool", "mail.send")):
         assert (await desk.bare("new", *command, "--folder", str(tmp_path))).exit_code == 1
 
@@ -362,7 +401,7 @@ async def test_a_policy_goes_along_with_the_agents_that_it_speaks_of(desk: Desk,
     role = tmp_path / "roles" / "other.toml"
     role.write_text('[[rules]]\nrule_id = "think"\neffect = "permit"\nkind = "llm.call"\n')
     wrong = await desk.holdfast("apply", str(tmp_path))
-    assert "roles/other.toml: has rules" in wrong.stderr
+    assert "roles/other.toml: says what the role may do" in wrong.stderr
     role.unlink()
     try:
         changes = await applied(desk, tmp_path)

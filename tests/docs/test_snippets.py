@@ -25,7 +25,7 @@ from activities.tools.sql_query import SqlCredential
 from api.agents import PutRole
 from bench import __main__ as bench
 from cli.main import app
-from cli.project.files import AgentFile, RoleFile
+from cli.project.files import AgentFile
 from holdfast.contracts import names
 from holdfast.contracts.run import ApprovalSignal
 from holdfast.runs.definition import AgentDefinition
@@ -48,7 +48,7 @@ _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
     }
 )
 _TOML_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
-    {"role": RoleFile, "agent": AgentFile, "openapi": OpenapiFile, "sql": SqlFile}
+    {"agent": AgentFile, "openapi": OpenapiFile, "sql": SqlFile}
 )
 _PLAIN: Final = frozenset({"git", "cd", "chmod", "cat", "ls", "echo", "cp", "sed", "grep", "sleep", "umask", "tar"})
 _INSTALLABLE: Final = frozenset({"docs", "deploy", "http", "demo", "bench", "holdfast", "api", "workers", "cli"})

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.policies.tables import policy_text
+from holdfast.tools.toolset import BUILTIN
 from holdfast_verdict import Facts, compile_policy, decide
 from holdfast_verdict import decide as engine_decide
+from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.decide import Condition, Operator, Rule, Verdict, rule_from_json, rule_to_json
 from holdfast_verdict.decide import Facts as TableFacts
 from holdfast_verdict.decide import decide as table_decide
@@ -47,7 +49,15 @@ def _conditions(paths: Any) -> st.SearchStrategy[Condition]:
     )
 
 
-_CALLS = st.sampled_from([("tool.call", "crm.export"), ("tool.call", "mail"), ("tool.call", "*"), ("llm.call", "")])
+_CALLS = st.sampled_from(
+    [
+        ("tool.call", "crm.export"),
+        ("tool.call", "mail"),
+        ("tool.call", "*"),
+        ("llm.call", ""),
+        ("tool.call", "http.request"),
+    ]
+)
 
 
 def _rules(conditions: st.SearchStrategy[Condition]) -> st.SearchStrategy[Rule]:
@@ -77,7 +87,7 @@ _ARGUMENTS = st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=5)
 _ACTIONS = st.one_of(
     st.builds(
         lambda tool, args: {"kind": "tool.call", "tool": tool, "args": args},
-        st.sampled_from(["crm.export", "mail"]),
+        st.sampled_from(["crm.export", "mail", "http.request"]),
         _ARGUMENTS,
     ),
     st.builds(lambda args: {"kind": "llm.call", "args": args}, _ARGUMENTS),
@@ -203,11 +213,28 @@ def test_a_policy_never_allows_what_its_table_did_not(rules: tuple[Rule, ...], a
 # --- the seams that chance would not find
 
 
-@pytest.mark.parametrize("tool", ["llm.call", "external", "tools", "a*b", "tool.call"])
+@pytest.mark.parametrize("tool", ["llm.call", "code.exec", "external", "tools", "a*b", "tool.call"])
 def test_a_tool_whose_name_means_something_else_in_policies_is_not_permitted(tool: str) -> None:
     rules = (Rule("p", "permit", "tool.call", tool), Rule("f", "forbid", "tool.call", tool))
     policy = compile_policy(policy_text({ROLE: rules}))
-    assert [(rule.effect, rule.actions) for rule in policy.rules] == [("forbid", ("tools",))]
+    assert [(rule.effect, rule.actions) for rule in policy.rules] == [("forbid", ("tools", "http.request"))]
+
+
+def test_a_tool_that_is_called_like_a_kind_is_permitted_and_forbidden_as_the_table_said() -> None:
+    assert set(BUILTIN) & set(KINDS) == {"http.request", "code.exec"}, "code is no tool call, whoever asks for it"
+    get = Condition("args.method", "==", "GET")
+    for tool in ("http.request", "*"):
+        rules = (
+            Rule("p", "permit", "tool.call", tool),
+            Rule("f", "forbid", "tool.call", tool, (Condition("args.method", "==", "DELETE"),), "x.f"),
+            Rule("g", "gate", "tool.call", tool, (Condition("args.method", "!=", "GET"),)),
+        )
+        for method in ("GET", "POST", "DELETE"):
+            action = {"kind": "tool.call", "tool": "http.request", "args": {"method": method}}
+            by_table, by_policy = _by_table(rules, action), _by_policy(rules, action)
+            assert by_table.verdict == by_policy.verdict, (tool, method)
+        narrow = (Rule("p", "permit", "tool.call", tool, (get,)),)
+        assert not _by_policy(narrow, {"kind": "tool.call", "tool": "http.request", "args": {"method": "POST"}}).allowed
 
 
 def test_all_tools_are_no_model_calls() -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import pytest
 
 from holdfast.database.engine import transaction
-from holdfast.errors import Conflict
-from holdfast.policies import from_tables, starter, store
+from holdfast.errors import Conflict, RequestInvalid
+from holdfast.policies import of_roles, starter, store
+from holdfast.policies.accepting import PolicyCasesFailed, PolicyInvalid
 from holdfast.policies.version import StoredPolicy
 from holdfast.runs import versions
 from holdfast.runs.definition import AgentDefinition, ModelRoute
@@ -63,7 +64,7 @@ def test_ids_are_told_apart_whatever_they_are_called() -> None:
         return Rule(rule_id, "permit", "llm.call")
 
     long = "x" * 100
-    texts = from_tables.texts_of(
+    texts = of_roles.texts_of(
         {"a": [permit("b"), permit(long)], "c": [permit("b"), permit("a.b"), permit(long)], "a-role": [permit("c.b")]}
     )
     ids = [rule.id for source in texts for rule in compile_policy(source).rules]
@@ -185,3 +186,86 @@ async def test_the_starter_stays_beside_tables_until_one_speaks_of_its_role(tena
     assert found is not None
     assert not starter.begins_with_starter(found.source)
     assert [rule.id for rule in found.policy.rules if rule.role == "assistant"] == ["assistant.think"]
+
+
+# Roles that say it in the language ------------------------------------------------------------------------------------------
+
+
+async def say(tenant: Tenant, name: str, source: str, cases: str = "") -> versions.RoleVersion:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        return await versions.put_role(
+            connection, tenant.tenant_id, name, source=source, cases=cases, actor="user:alice"
+        )
+
+
+DESK = """role desk {
+  permit llm.call
+  permit payments.refund where args.amount_usd_cents <= 5000 as refund
+  limit payments.refund count <= 3 per run
+  gate ask: payments.refund where args.amount_usd_cents > 100 needs 1 of role("finance")
+}
+"""
+
+
+async def test_texts_tables_and_the_starter_stand_in_one_policy(tenant: Tenant) -> None:
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        await starter.give(connection, tenant.tenant_id, by="bootstrap")
+    await put_role(tenant, "reader", THINK, Rule("refund", "permit", "tool.call", "*"))
+    await say(tenant, "desk", DESK)
+    await say(tenant, "clerk", "role clerk {\n  forbid mail.send after mail.read within 1h\n  permit mail.*\n}\n")
+    found = await active(tenant)
+    assert found is not None
+    assert found.about.origin == "tables"
+    assert compile_policy(found.source).policy_hash == found.about.policy_hash
+    assert {"assistant", "desk", "reader", "clerk"} <= set(found.policy.roles)
+    assert {"refund", "ask", "desk/llm.call-1", "think", "reader.refund"} <= {rule.id for rule in found.policy.rules}
+    assert len(found.policy.watches) == 1, "what a text remembers is remembered"
+    assert DESK in found.source
+
+
+async def test_a_role_says_it_as_a_text_in_place_of_its_table_and_the_other_way_round(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK)
+    said = await say(tenant, "desk", DESK)
+    assert (said.version, said.policy_text, said.rules) == (2, DESK, ())
+    found = await active(tenant)
+    assert found is not None
+    assert "think" not in {rule.id for rule in found.policy.rules}
+    await put_role(tenant, "desk", THINK)
+    found = await active(tenant)
+    assert found is not None
+    assert [rule.id for rule in found.policy.rules if rule.role == "desk"] == ["think"]
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        shown = await versions.newest_role(connection, tenant.tenant_id, "desk")
+    assert 'permit llm.call as "think"' in shown.policy_text
+
+
+async def test_a_text_that_cannot_be_used_changes_nothing(tenant: Tenant) -> None:
+    await say(tenant, "desk", DESK)
+    before = await active(tenant)
+    case = '[[case]]\nname = "none"\nrole = "desk"\naction = "mail.list"\nexpect = "allow"\n'
+    for source, cases, error, match in (
+        ("role desk {\n  permit no.such\n}\n", "", PolicyInvalid, "role desk:2:10"),
+        ("role other {\n  permit llm.call\n}\n", "", RequestInvalid, "nothing else"),
+        (DESK + "forbid external\n", "", RequestInvalid, "nothing else"),
+        (DESK, case, PolicyCasesFailed, "1 of 1 cases failed"),
+    ):
+        with pytest.raises(error, match=match):
+            await say(tenant, "desk", source, cases)
+    with pytest.raises(PolicyInvalid, match="refund"):  # a name that another role's rule has
+        await say(tenant, "other", "role other {\n  permit payments.refund as refund\n}\n")
+    assert await active(tenant) == before
+
+
+async def test_an_older_translation_is_made_anew_at_the_start(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK, Rule("ask", "permit", "tool.call", "http.request"))
+    older = "# Made of the roles' tables\nrole desk {\n  permit llm.call as think\n}\nrole worker {}\n"
+    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
+        stored = await store.put(
+            connection, tenant.tenant_id, older, compile_policy(older), put_by="bootstrap", origin="tables"
+        )
+        await store.activate(connection, tenant.tenant_id, stored.policy_id, by="bootstrap")
+    assert len(await move_tables(tenant.database.engine("api"))) == 1
+    found = await active(tenant)
+    assert found is not None
+    assert "permit http.request" in found.source
+    assert await move_tables(tenant.database.engine("api")) == []
