@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.decisions.facets import Facets, facets_of
 from holdfast.decisions.record import record_event
 from holdfast.errors import HoldfastError
 from holdfast.failpoint import failpoint
@@ -29,6 +31,8 @@ log = structlog.get_logger("sequencer")
 
 BATCH_MAX: Final = 1_000
 """Records in one transaction; more than these are followed by another."""
+SMALL_BYTES: Final = 16_384
+"""Both parts of a record together, up to which they are read whole: a batch is in memory."""
 ENTRY_BYTES: Final = 64
 _FROZEN_S: Final = 30
 _RESTORE: Final = "compare with a witness's or an auditor's checkpoint, and restore the database from a backup"
@@ -39,10 +43,15 @@ _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('holdfast.lo
 _MAKE = text("INSERT INTO logs (tenant_id, origin) VALUES (:tenant_id, :origin) ON CONFLICT DO NOTHING")
 _LOCK = text("SELECT origin, size FROM logs WHERE tenant_id = :tenant_id FOR UPDATE")
 _LAST = text("SELECT size, root FROM log_checkpoints WHERE tenant_id = :tenant_id ORDER BY size DESC LIMIT 1")
+# Parts that are small are hashed here, which costs half of what it costs there; of larger ones only the digests come.
 _WAITING = text("""
-    SELECT decision_id, record_hash, sha256(part_a) || sha256(part_b) AS entry FROM decisions
-    WHERE tenant_id = :tenant_id AND leaf_index IS NULL AND decision_id <> ALL (CAST(:broken AS uuid[]))
-    ORDER BY decision_id LIMIT :count
+    SELECT d.decision_id, d.record_hash, d.kind, r.agent_name AS agent, r.role_name AS role, d.reply ->> 'rule_id' AS rule,
+        d.reason_codes[1] AS code, CASE WHEN s.small THEN d.part_a END AS part_a, CASE WHEN s.small THEN d.part_b END AS part_b,
+        CASE WHEN NOT s.small THEN sha256(d.part_a) || sha256(d.part_b) END AS entry
+    FROM decisions d LEFT JOIN runs r ON r.tenant_id = d.tenant_id AND r.run_id = d.run_id,
+        LATERAL (SELECT length(d.part_a) + length(d.part_b) <= :small AS small) s
+    WHERE d.tenant_id = :tenant_id AND d.leaf_index IS NULL AND d.decision_id <> ALL (CAST(:broken AS uuid[]))
+    ORDER BY d.decision_id LIMIT :count
 """)
 _TILES = text("""
     SELECT t.level, t.index AS place, t.data FROM unnest(CAST(:levels AS smallint[]), CAST(:indexes AS bigint[])) AS w (level, index)
@@ -55,8 +64,10 @@ _WRITE_TILES = text("""
     ON CONFLICT (tenant_id, level, index) DO UPDATE SET data = excluded.data
 """)
 _NUMBER = text("""
-    UPDATE decisions d SET leaf_index = CAST(:size AS bigint) + w.place - 1
-    FROM unnest(CAST(:decision_ids AS uuid[])) WITH ORDINALITY AS w (decision_id, place)
+    UPDATE decisions d SET leaf_index = CAST(:size AS bigint) + w.place - 1,
+        facet_agent = w.agent, facet_role = w.role, facet_tool = w.tool, facet_rule = w.rule, facet_code = w.code
+    FROM unnest(CAST(:decision_ids AS uuid[]), CAST(:agent AS text[]), CAST(:role AS text[]), CAST(:tool AS text[]),
+                CAST(:rule AS text[]), CAST(:code AS text[])) WITH ORDINALITY AS w (decision_id, agent, role, tool, rule, code, place)
     WHERE d.tenant_id = :tenant_id AND d.decision_id = w.decision_id AND d.leaf_index IS NULL
 """)
 _GROW = text("UPDATE logs SET size = :size WHERE tenant_id = :tenant_id")
@@ -137,9 +148,9 @@ async def append(
         grown = _grown(edge, found.size, rows)
     await _write_tiles(connection, tenant_id, grown)
     await failpoint("log.tiles")
-    numbered = await connection.execute(
-        _NUMBER, {**own, "size": found.size, "decision_ids": [row.decision_id for row in rows]}
-    )
+    facets = dict(zip(Facets._fields, zip(*(row.facets for row in rows), strict=True), strict=True))
+    decision_ids = [row.decision_id for row in rows]
+    numbered = await connection.execute(_NUMBER, {**own, "size": found.size, "decision_ids": decision_ids, **facets})
     if numbered.rowcount != len(rows):
         raise LogBroken(f"{len(rows)} records had no number, and {numbered.rowcount} were given one")
     await failpoint("log.numbered")
@@ -151,6 +162,18 @@ async def append(
     await connection.execute(_CHECKPOINT, {**own, "size": size, "root": root, "note": signed.message})
     await failpoint("log.signed")
     return Appended(size, len(rows), more=len(rows) == count, broken=broken)
+
+
+class _Waiting(NamedTuple):
+    decision_id: UUID
+    record_hash: bytes
+    entry: bytes
+    facets: Facets
+
+
+def _waiting_of(row: Row[Any]) -> _Waiting:  # rows of text() carry no types
+    entry = sha256(row.part_a).digest() + sha256(row.part_b).digest() if row.entry is None else row.entry
+    return _Waiting(row.decision_id, row.record_hash, entry, facets_of(row))
 
 
 @contextmanager
@@ -178,14 +201,12 @@ async def read_tiles(connection: AsyncConnection, tenant_id: UUID, wanted: Seque
     return found
 
 
-async def _waiting(
-    connection: AsyncConnection, tenant_id: UUID, count: int
-) -> tuple[list[Row[Any]], tuple[UUID, ...]]:  # rows of text() carry no types
+async def _waiting(connection: AsyncConnection, tenant_id: UUID, count: int) -> tuple[list[_Waiting], tuple[UUID, ...]]:
     """Returns records without a number, and the ids of those that nobody may have meant."""
     broken: list[UUID] = []
     while True:
-        parameters = {"tenant_id": tenant_id, "count": count, "broken": broken}
-        rows = list(await connection.execute(_WAITING, parameters))
+        parameters = {"tenant_id": tenant_id, "count": count, "broken": broken, "small": SMALL_BYTES}
+        rows = [_waiting_of(row) for row in await connection.execute(_WAITING, parameters)]
         # the permit carries the record's hash as a promise of inclusion: it has to be the one of these two parts
         wrong = [row.decision_id for row in rows if tree.leaf_hash(row.entry) != row.record_hash]
         if not wrong:
@@ -216,9 +237,7 @@ async def _edge(connection: AsyncConnection, tenant_id: UUID, size: int) -> dict
     return edge
 
 
-def _grown(
-    edge: dict[TileKey, bytes], size: int, rows: Sequence[Row[Any]]
-) -> dict[TileKey, bytes]:  # rows of text() carry no types
+def _grown(edge: dict[TileKey, bytes], size: int, rows: Sequence[_Waiting]) -> dict[TileKey, bytes]:
     """Returns all tiles and bundles that are new or have grown."""
     grown = tiles.append(edge, size, [row.record_hash for row in rows])
     index, filled = divmod(size, tiles.WIDTH)
