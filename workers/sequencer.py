@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from holdfast.database.engine import tenantless, transaction
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.transparency.keys import KeySource
-from holdfast.transparency.sequencing import Appended, append
+from holdfast.transparency.sequencing import FROZEN_MS, Appended, append
 
 log = structlog.get_logger("sequencer")
 
@@ -38,13 +38,17 @@ class Sequencer:
         keys: What signs.
         name: What the origins of new logs begin with.
         interval_ms: Pause between two rounds.
+        frozen_ms: How long one that freezes in the middle keeps a log from the others.
     """
 
-    def __init__(self, engine: AsyncEngine, keys: KeySource, *, name: str, interval_ms: int) -> None:
+    def __init__(
+        self, engine: AsyncEngine, keys: KeySource, *, name: str, interval_ms: int, frozen_ms: int = FROZEN_MS
+    ) -> None:
         self._engine = engine
         self._keys = keys
         self._name = name
         self._interval_s = interval_ms / 1000
+        self._frozen_ms = frozen_ms
         self._stopping = asyncio.Event()
         self._said: dict[tuple[UUID, str], float] = {}
 
@@ -86,7 +90,9 @@ class Sequencer:
         while not self._stopping.is_set():
             try:
                 async with transaction(self._engine, tenant_id) as connection:
-                    done = await append(connection, tenant_id, keys=self._keys.read(), name=self._name)
+                    done = await append(
+                        connection, tenant_id, keys=self._keys.read(), name=self._name, frozen_ms=self._frozen_ms
+                    )
             except Unavailable:
                 raise
             except HoldfastError as error:

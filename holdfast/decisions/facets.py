@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import Row
 
 LENGTH_MAX: Final = 200
 """Characters of a name by which it is found."""
@@ -25,27 +24,28 @@ class Facets(NamedTuple):
 _LEFT: Final = Facets(None, None, None, None, None)
 
 
-def facets_of(row: Row[Any]) -> Facets:  # rows of text() carry no types
+def facets_of(
+    part_a: bytes | None, kind: str, agent: str | None, role: str | None, rule: str | None, code: str | None
+) -> Facets:
     """Returns what a record is found by, the same as the database's function says, or leaves it to that.
 
     Args:
-        row: With `kind`, `part_a` (`None` if it was not read), `agent` and `role` of the run, `rule` and `code`.
+        part_a: What was evaluated; `None` if it was not read.
+        kind: The record's.
+        agent: That of the run; `None` if it has none.
+        role: That of the run.
+        rule: The rule of the reply.
+        code: The first of the reasons.
     """
-    if row.agent is None:
+    if agent is None or role is None:
         return _LEFT  # of no run: subject and facts are asked, in this order
     tool = ""
-    if row.kind == TOOL_CALL:
-        found = _tool_of(row.part_a)
+    if kind == TOOL_CALL:
+        found = _tool_of(part_a)
         if found is None:
             return _LEFT
         tool = found
-    return Facets(
-        row.agent[:LENGTH_MAX],
-        row.role[:LENGTH_MAX],
-        tool,
-        (row.rule or "")[:LENGTH_MAX],
-        (row.code or "")[:LENGTH_MAX],
-    )
+    return Facets(agent[:LENGTH_MAX], role[:LENGTH_MAX], tool, (rule or "")[:LENGTH_MAX], (code or "")[:LENGTH_MAX])
 
 
 def _tool_of(part_a: bytes | None) -> str | None:

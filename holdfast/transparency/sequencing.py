@@ -34,20 +34,21 @@ BATCH_MAX: Final = 1_000
 SMALL_BYTES: Final = 16_384
 """Both parts of a record together, up to which they are read whole: a batch is in memory."""
 ENTRY_BYTES: Final = 64
-_FROZEN_S: Final = 30
+FROZEN_MS: Final = 30_000
+"""So long a process may stand still in the middle before another one goes on."""
 _RESTORE: Final = "compare with a witness's or an auditor's checkpoint, and restore the database from a backup"
 
 # A process that freezes in the middle is thrown out by PostgreSQL, so that another one goes on.
-_BOUND = text(f"SET LOCAL idle_in_transaction_session_timeout = '{_FROZEN_S}s'")
+_BOUND = text("SELECT set_config('idle_in_transaction_session_timeout', :frozen_ms, true)")
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('holdfast.log ' || CAST(:tenant_id AS text), 0))")
 _MAKE = text("INSERT INTO logs (tenant_id, origin) VALUES (:tenant_id, :origin) ON CONFLICT DO NOTHING")
 _LOCK = text("SELECT origin, size FROM logs WHERE tenant_id = :tenant_id FOR UPDATE")
 _LAST = text("SELECT size, root FROM log_checkpoints WHERE tenant_id = :tenant_id ORDER BY size DESC LIMIT 1")
 # Parts that are small are hashed here, which costs half of what it costs there; of larger ones only the digests come.
 _WAITING = text("""
-    SELECT d.decision_id, d.record_hash, d.kind, r.agent_name AS agent, r.role_name AS role, d.reply ->> 'rule_id' AS rule,
-        d.reason_codes[1] AS code, CASE WHEN s.small THEN d.part_a END AS part_a, CASE WHEN s.small THEN d.part_b END AS part_b,
-        CASE WHEN NOT s.small THEN sha256(d.part_a) || sha256(d.part_b) END AS entry
+    SELECT d.decision_id, d.record_hash, CASE WHEN s.small THEN d.part_a END AS part_a, CASE WHEN s.small THEN d.part_b END AS part_b,
+        CASE WHEN NOT s.small THEN sha256(d.part_a) || sha256(d.part_b) END AS entry,
+        d.kind, r.agent_name AS agent, r.role_name AS role, d.reply ->> 'rule_id' AS rule, d.reason_codes[1] AS code
     FROM decisions d LEFT JOIN runs r ON r.tenant_id = d.tenant_id AND r.run_id = d.run_id,
         LATERAL (SELECT length(d.part_a) + length(d.part_b) <= :small AS small) s
     WHERE d.tenant_id = :tenant_id AND d.leaf_index IS NULL AND d.decision_id <> ALL (CAST(:broken AS uuid[]))
@@ -63,11 +64,13 @@ _WRITE_TILES = text("""
     FROM unnest(CAST(:levels AS smallint[]), CAST(:indexes AS bigint[]), CAST(:data AS bytea[])) AS w (level, index, data)
     ON CONFLICT (tenant_id, level, index) DO UPDATE SET data = excluded.data
 """)
+# Many records of a batch are found by the same: each such set comes once, and a record says which it has.
 _NUMBER = text("""
     UPDATE decisions d SET leaf_index = CAST(:size AS bigint) + w.place - 1,
-        facet_agent = w.agent, facet_role = w.role, facet_tool = w.tool, facet_rule = w.rule, facet_code = w.code
-    FROM unnest(CAST(:decision_ids AS uuid[]), CAST(:agent AS text[]), CAST(:role AS text[]), CAST(:tool AS text[]),
-                CAST(:rule AS text[]), CAST(:code AS text[])) WITH ORDINALITY AS w (decision_id, agent, role, tool, rule, code, place)
+        facet_agent = f.agent, facet_role = f.role, facet_tool = f.tool, facet_rule = f.rule, facet_code = f.code
+    FROM unnest(CAST(:decision_ids AS uuid[]), CAST(:which AS integer[])) WITH ORDINALITY AS w (decision_id, which, place)
+    JOIN unnest(CAST(:agent AS text[]), CAST(:role AS text[]), CAST(:tool AS text[]), CAST(:rule AS text[]), CAST(:code AS text[]))
+        WITH ORDINALITY AS f (agent, role, tool, rule, code, number) ON f.number = w.which
     WHERE d.tenant_id = :tenant_id AND d.decision_id = w.decision_id AND d.leaf_index IS NULL
 """)
 _GROW = text("UPDATE logs SET size = :size WHERE tenant_id = :tenant_id")
@@ -112,7 +115,13 @@ class Appended:
 
 
 async def append(
-    connection: AsyncConnection, tenant_id: UUID, *, keys: LogKeys, name: str, count: int = BATCH_MAX
+    connection: AsyncConnection,
+    tenant_id: UUID,
+    *,
+    keys: LogKeys,
+    name: str,
+    count: int = BATCH_MAX,
+    frozen_ms: int = FROZEN_MS,
 ) -> Appended | None:
     """Appends records that have no number yet, and signs a checkpoint over all, in the caller's transaction.
 
@@ -122,6 +131,7 @@ async def append(
         keys: What signs.
         name: What the origin of a log that is new begins with.
         count: How many records at most.
+        frozen_ms: After standing still for so long in the middle, PostgreSQL throws this process out.
 
     Returns:
         What was done; `None` if another process is at this log.
@@ -131,7 +141,7 @@ async def append(
         LogKeyUnknown: The log is known by other keys.
     """
     own: dict[str, object] = {"tenant_id": tenant_id}
-    await connection.execute(_BOUND)
+    await connection.execute(_BOUND, {"frozen_ms": str(frozen_ms)})
     if not await connection.scalar(_TRY_LOCK, {"tenant_id": str(tenant_id)}):
         return None
     found = (await connection.execute(_LOCK, own)).one_or_none()
@@ -148,9 +158,7 @@ async def append(
         grown = _grown(edge, found.size, rows)
     await _write_tiles(connection, tenant_id, grown)
     await failpoint("log.tiles")
-    facets = dict(zip(Facets._fields, zip(*(row.facets for row in rows), strict=True), strict=True))
-    decision_ids = [row.decision_id for row in rows]
-    numbered = await connection.execute(_NUMBER, {**own, "size": found.size, "decision_ids": decision_ids, **facets})
+    numbered = await connection.execute(_NUMBER, {**own, "size": found.size, **_numbering(rows)})
     if numbered.rowcount != len(rows):
         raise LogBroken(f"{len(rows)} records had no number, and {numbered.rowcount} were given one")
     await failpoint("log.numbered")
@@ -172,8 +180,18 @@ class _Waiting(NamedTuple):
 
 
 def _waiting_of(row: Row[Any]) -> _Waiting:  # rows of text() carry no types
-    entry = sha256(row.part_a).digest() + sha256(row.part_b).digest() if row.entry is None else row.entry
-    return _Waiting(row.decision_id, row.record_hash, entry, facets_of(row))
+    decision_id, record_hash, part_a, part_b, entry, *found_by = tuple(row)
+    if entry is None:
+        entry = sha256(part_a).digest() + sha256(part_b).digest()
+    return _Waiting(decision_id, record_hash, entry, facets_of(part_a, *found_by))
+
+
+def _numbering(rows: Sequence[_Waiting]) -> dict[str, object]:
+    """Returns who gets a number, in their order, and what each is found by."""
+    numbers: dict[Facets, int] = {}
+    which = [numbers.setdefault(row.facets, len(numbers) + 1) for row in rows]
+    columns = zip(Facets._fields, zip(*numbers, strict=True), strict=True)
+    return {"decision_ids": [row.decision_id for row in rows], "which": which, **dict(columns)}
 
 
 @contextmanager

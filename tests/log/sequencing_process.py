@@ -8,15 +8,17 @@ from pathlib import Path
 
 from holdfast.database.engine import create_engine
 from holdfast.transparency.keys import FileKeys
+from holdfast.transparency.sequencing import FROZEN_MS
 from workers.process import run_until_stopped
 from workers.sequencer import Sequencer
 
 
-async def main(url: str, key_file: str, name: str) -> int:
+async def main(url: str, key_file: str, name: str, frozen_ms: str = str(FROZEN_MS)) -> int:
     """Numbers and signs until it is stopped."""
     engine = create_engine(url, process="sequencer")
+    keys = FileKeys(Path(key_file))
     try:
-        return await run_until_stopped(Sequencer(engine, FileKeys(Path(key_file)), name=name, interval_ms=50))
+        return await run_until_stopped(Sequencer(engine, keys, name=name, interval_ms=50, frozen_ms=int(frozen_ms)))
     finally:
         await engine.dispose()
 

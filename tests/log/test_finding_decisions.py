@@ -168,11 +168,13 @@ async def test_records_that_were_numbered_before_are_filled_in(database: Databas
     facets = "facet_agent, facet_role, facet_tool, facet_rule, facet_code"
     look = f"SELECT {facets} FROM decisions WHERE tenant_id = $1 AND leaf_index < 2500 ORDER BY leaf_index"
     before = await database.fetch(look, tenant_id)
-    await database.execute(
-        """UPDATE decisions SET facet_agent = NULL, facet_role = NULL, facet_tool = NULL, facet_rule = NULL, facet_code = NULL
-           WHERE tenant_id = $1 AND leaf_index < 2500""",
-        tenant_id,
-    )
+    async with database.superuser.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")  # no trigger stands in its way
+        await connection.execute(
+            """UPDATE decisions SET facet_agent = NULL, facet_role = NULL, facet_tool = NULL, facet_rule = NULL, facet_code = NULL
+               WHERE tenant_id = $1 AND leaf_index < 2500""",
+            tenant_id,
+        )
     owner = await database.connect("owner")
     try:
         await owner.execute("CALL fill_facets()")
