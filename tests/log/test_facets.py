@@ -59,8 +59,8 @@ async def test_the_sequencer_gives_what_the_database_says(database: Database) ->
     count = await _write_all(tenant)
     await log.sequencer().round()
     assert await log.check() == count
-    look = f"""SELECT part_a, ARRAY[{FACETS}] AS kept,
-        ARRAY[f.agent, f.role, f.tool, f.rule, f.code] AS computed FROM decisions d, LATERAL decision_facets(d) f WHERE tenant_id = $1"""
+    look = f"""SELECT part_a, ARRAY[{FACETS}] AS kept, ARRAY[f.agent, f.role, f.tool, f.rule, f.code] AS computed
+        FROM decisions d, LATERAL decision_facets(d) f WHERE tenant_id = $1"""
     rows = await database.fetch(look, tenant.tenant_id)
     assert [row for row in rows if row["kept"] != row["computed"]] == []
     assert {"mail.send", _LONG[:LENGTH_MAX], ""} <= {row["kept"][2] for row in rows}
