@@ -20,10 +20,12 @@ from bench.matrix.hall import Hall
 from bench.matrix.process import News
 from holdfast.database.engine import transaction
 
-_PATIENCE_S: Final = 150.0
+_PATIENCE_S: Final = 300.0
 _SETTLING_S: Final = 60.0
 _MIDWAY_S: Final = 0.5
 _LOOK_S: Final = 0.05
+_ENDINGS: Final = 3
+"""So many runs are ended at once: fewer than the sweeper has connections, which sweeps meanwhile."""
 
 _OPEN: Final = "SELECT count(*) FROM holds WHERE tenant_id = ANY($1) AND settled_at IS NULL"
 # The dead do not come back, and nobody here waits for a lease to run out: the clock is put forward for their holds.
@@ -68,6 +70,7 @@ class Batch:
         self._tables = {one.tenant_id: _Table(one) for one in map(ground.lay, cells)}
         self._processes = max(cell.process_count for cell in cells)
         self._deadline = time.monotonic() + _PATIENCE_S
+        self._endings = asyncio.Semaphore(_ENDINGS)
 
     @property
     def grounds(self) -> list[Ground]:
@@ -176,13 +179,15 @@ class Batch:
             again.append((table, [self._successor(table, caller) for caller in lost]))
             for caller in lost:
                 del table.waiting[caller.number]
-        for tenant_id, run_id in gone:
-            async with transaction(self._hall.sweeper, tenant_id) as connection:
-                await end_run(connection, tenant_id, run_id, status="terminated", code="workflow.terminated")
+        await asyncio.gather(*(self._end(tenant_id, run_id) for tenant_id, run_id in gone))
         async with self._hall.superuser.acquire() as connection:
             await connection.execute(_RUN_OUT, [run_id for _, run_id in gone])
         for table, callers in again:
             self._order(table, 0, callers)
+
+    async def _end(self, tenant_id: UUID, run_id: UUID) -> None:
+        async with self._endings, transaction(self._hall.sweeper, tenant_id) as connection:
+            await end_run(connection, tenant_id, run_id, status="terminated", code="workflow.terminated")
 
     def _successor(self, table: _Table, caller: Caller) -> Caller:
         """Returns who makes the call in its place: the same run with the same keys; or another run, where its own has ended."""

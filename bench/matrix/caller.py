@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from uuid import UUID
@@ -38,7 +38,7 @@ from holdfast.ledger.types import (
     Settlement,
     TryKey,
 )
-from holdfast.pricing.headroom import UNITS, USEFUL_MAX_TOKENS_MIN, fitted, headroom_of
+from holdfast.pricing.headroom import UNITS, USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
 from holdfast.providers.model import ModelOutcome
 from holdfast_verdict.canonical import canonical_bytes
 from holdfast_verdict.decide import Facts, decide, policy_hash
@@ -49,6 +49,8 @@ End = Literal["served", "failed", "refused", "gave_up"]
 LEASE_MS: Final = 120_000
 _HEAD: Final = hashlib.sha256(b"the overspend matrix").digest()
 _POLICY_HASH: Final = policy_hash(RULES).hex()
+_FRESH: Final = FactVersions(0, 1)
+"""What a run begins with. Where it is no longer so, the ledger says that the facts have changed, and they are read."""
 _ASKS_MAX: Final = 400
 _PAUSE_FIRST_S: Final = 0.01
 _PAUSE_MAX_S: Final = 0.25
@@ -85,14 +87,37 @@ class Caller:
 
 @dataclass(slots=True)
 class Line:
-    """Calls of one process and one cell that wait until others have settled: only the first in line asks again."""
+    """Calls of one process and one cell that wait until others have settled: only the first in line asks again.
+
+    Attributes:
+        turn: Who has it asks.
+        moved: Set when somebody has settled.
+        spent: Whether the last that asked was refused for good. Nobody waits for the turn then: all ask at once.
+    """
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    spent: bool = False
+    _reading: asyncio.Task[Headroom] | None = None
+    _next: asyncio.Task[Headroom] | None = None
 
     def settled(self) -> None:
         """Lets the first in line ask again."""
         self.moved.set()
+
+    async def headroom(self, read: Callable[[], Awaitable[Headroom]]) -> Headroom:
+        """Reads what the caps have left, once for all that ask while an earlier reading is under way: it begins after they asked."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read_after(self._reading, read))
+        return await asyncio.shield(self._next)
+
+    async def _read_after(
+        self, before: asyncio.Task[Headroom] | None, read: Callable[[], Awaitable[Headroom]]
+    ) -> Headroom:
+        if before is not None:
+            await asyncio.wait({before})
+        self._reading, self._next = self._next, None
+        return await read()
 
     async def pause(self, asks: int) -> None:
         """Waits until somebody here has settled, or for a growing while: others may be in other processes."""
@@ -127,7 +152,7 @@ class Way:
         self._caller = caller
         self._parked = parked
         self._try_number = 0
-        self._versions: FactVersions | None = None
+        self._versions: FactVersions | None = _FRESH
         self._told_again = False
 
     async def go(self) -> End:
@@ -165,13 +190,25 @@ class Way:
             max_tokens, decision = await self._reserve(attempt)
         if self._is_final(max_tokens, decision):
             return max_tokens, decision
-        async with self._line.turn:
-            for asks in range(_ASKS_MAX):
-                max_tokens, decision = await self._reserve(attempt)
-                if self._is_final(max_tokens, decision):
-                    break
-                if decision.retryable:
-                    await self._line.pause(asks)
+        for asks in range(_ASKS_MAX):
+            async with self._line.turn:
+                if not self._line.spent:
+                    return await self._ask_in_turn(attempt)
+            max_tokens, decision = await self._reserve(attempt)
+            self._line.spent = decision.hold_id is None and self._is_final(max_tokens, decision)
+            if self._is_final(max_tokens, decision):
+                break
+            await self._line.pause(asks)
+        return max_tokens, decision
+
+    async def _ask_in_turn(self, attempt: lies.Attempt) -> tuple[int, Decision]:
+        for asks in range(_ASKS_MAX):
+            max_tokens, decision = await self._reserve(attempt)
+            if self._is_final(max_tokens, decision):
+                self._line.spent = decision.hold_id is None
+                break
+            if decision.retryable:
+                await self._line.pause(asks)
         return max_tokens, decision
 
     def _is_final(self, max_tokens: int, decision: Decision) -> bool:
@@ -206,10 +243,13 @@ class Way:
         """Returns what the request gives; without that the default, less where the caps cannot afford it."""
         if self._ground.cell.max_tokens == "given":
             return MAX_TOKENS
+        headroom = await self._line.headroom(self._read_headroom)
+        return fitted(grounds.request(model, 1), grounds.price(model), headroom, None).output_tokens_bound
+
+    async def _read_headroom(self) -> Headroom:
         tenant_id = self._ground.tenant_id
         async with transaction(self._engines.governor, tenant_id) as connection:
-            caps = await read_applicable_caps(connection, tenant_id, self._ground.scopes, UNITS)
-        return fitted(grounds.request(model, 1), grounds.price(model), headroom_of(caps), None).output_tokens_bound
+            return headroom_of(await read_applicable_caps(connection, tenant_id, self._ground.scopes, UNITS))
 
     def _reservation(self, model: str, max_tokens: int, versions: FactVersions) -> Reservation:
         ground, caller = self._ground, self._caller

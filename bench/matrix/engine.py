@@ -19,7 +19,7 @@ from holdfast.ledger.auditor import audit
 SEED: Final = 5
 LARGE_CELLS: Final = 60
 """So many cells with 500 calls at once are drawn: each takes seconds, and there are thousands."""
-_BATCH_CALLS: Final = 800
+_BATCH_CALLS: Final = 4_000
 """About so many calls are under way at once, over all cells of a batch."""
 _TOLD_MAX: Final = 5
 _BATCH_CELLS: Final = 48
