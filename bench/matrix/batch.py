@@ -28,6 +28,8 @@ _ENDINGS: Final = 3
 """So many runs are ended at once: fewer than the sweeper has connections, which sweeps meanwhile."""
 
 _OPEN: Final = "SELECT count(*) FROM holds WHERE tenant_id = ANY($1) AND settled_at IS NULL"
+# Of the dead's runs those end that have a hold in hand; who had none is taken up by another run as it is.
+_HOLDING: Final = "SELECT DISTINCT run_id FROM holds WHERE run_id = ANY($1) AND settled_at IS NULL"
 # The dead do not come back, and nobody here waits for a lease to run out: the clock is put forward for their holds.
 _RUN_OUT: Final = """
     UPDATE holds SET lease_expires_at = clock_timestamp() WHERE run_id = ANY($1) AND state = 'executing'
@@ -179,9 +181,11 @@ class Batch:
             again.append((table, [self._successor(table, caller) for caller in lost]))
             for caller in lost:
                 del table.waiting[caller.number]
-        await asyncio.gather(*(self._end(tenant_id, run_id) for tenant_id, run_id in gone))
         async with self._hall.superuser.acquire() as connection:
-            await connection.execute(_RUN_OUT, [run_id for _, run_id in gone])
+            rows = await connection.fetch(_HOLDING, [run_id for _, run_id in gone])
+            holding = {row["run_id"] for row in rows}
+            await asyncio.gather(*(self._end(*one) for one in gone if one[1] in holding))
+            await connection.execute(_RUN_OUT, list(holding))
         for table, callers in again:
             self._order(table, 0, callers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,32 +9,19 @@ from typing import Final
 
 from bench.matrix.batch import Batch
 from bench.matrix.books import Findings
-from bench.matrix.cells import DIMENSIONS, Cell, product
+from bench.matrix.cells import DIMENSIONS, Cell
 from bench.matrix.covering import cover
 from bench.matrix.diary import Diary
 from bench.matrix.hall import Hall, open_hall
 from holdfast.ledger.auditor import audit
 
 SEED: Final = 5
-LARGE_CELLS: Final = 60
-"""So many cells with 500 calls at once are drawn: each takes seconds, and there are thousands."""
 _BATCH_CALLS: Final = 4_000
 """About so many calls are under way at once, over all cells of a batch."""
 _TOLD_MAX: Final = 5
-_BATCH_CELLS: Final = 48
+_BATCH_CELLS: Final = 96
 _HOLDINGS: Final = {"1": 8, "50": 50, "500": 500}
 _COSTS: Final = {"500": 20.0, "50": 2.0}
-
-
-def sampled(few: int) -> list[Cell]:
-    """Returns every cell with 1 and 50 at once, and as many of those with 500 as said, spread evenly by chance."""
-    chance = random.Random(SEED)  # noqa: S311 (a choice that is to be the same again)
-    large = [cell for cell in product() if cell.calls == 500]  # noqa: PLR2004 (the value of the dimension)
-    chosen = set(chance.sample(large, min(few, len(large))))
-    covering = [Cell(*row) for row in cover({**DIMENSIONS, "concurrent": ("500",)}, seed=SEED)]
-    return [cell for cell in product() if cell.calls < 500 or cell in chosen] + [  # noqa: PLR2004 (as above)
-        cell for cell in covering if cell not in chosen
-    ]
 
 
 def quick() -> list[Cell]:

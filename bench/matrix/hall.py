@@ -27,6 +27,8 @@ from holdfast.timeline.stream import Publisher, connect_redis
 from workers.sweepers import Sweepers
 
 _SWEEP_INTERVAL_MS: Final = 50
+_LOOK_S: Final = 0.02
+_CONNECTED: Final = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1"
 
 
 class _NoWorkflow:
@@ -61,8 +63,11 @@ class Hall:
             self.processes.append(Process(self.urls, self.news))
 
     async def kill_first(self) -> None:
-        """Kills the first process with -9 and puts another in its place."""
+        """Kills the first process with -9, waits until PostgreSQL has ended what that had asked for, and puts another in its place."""
+        dead = self.processes[0].pid
         await self.processes[0].kill()
+        while await self.superuser.fetchval(_CONNECTED, f"%matrix-{dead}"):  # noqa: ASYNC110 (a table)
+            await asyncio.sleep(_LOOK_S)
         self.kills += 1
         self.processes[0] = Process(self.urls, self.news)
 

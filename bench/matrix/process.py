@@ -47,7 +47,7 @@ class _Player:
     def __init__(self, connection: Connection, urls: Mapping[str, str]) -> None:
         self._connection = connection
         engines = {
-            role: create_engine(urls[f"holdfast_{role}"], process=f"matrix-{role}", pool_size=size)
+            role: create_engine(urls[f"holdfast_{role}"], process=f"matrix-{os.getpid()}", pool_size=size)
             for role, size in _POOLS.items()
         }
         self._engines = Engines(
