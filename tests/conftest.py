@@ -16,7 +16,7 @@ from holdfast.codec import data_converter
 from holdfast.database.roles import LOGIN_ROLES
 from holdfast.runs.start import ensure_search_attributes
 
-pytest_plugins = ["tests.skips", "tests.spread"]
+pytest_plugins = ["tests.skips", "tests.spread", "tests.witnesses"]
 
 # Processes log as JSON. Tests that run a part in their own process log to a terminal, where structlog would draw every failure with
 # all its variables; that takes seconds, for which requests would wait.

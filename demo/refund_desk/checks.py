@@ -18,7 +18,7 @@ from demo.refund_desk.world.smtp_server import stored_mails
 from holdfast.database.engine import create_engine
 from holdfast.ledger.auditor import Audit, audit
 from holdfast.money import format_usd
-from sdk import Artefact, Cap, Decision, Hold, Run
+from sdk import Artefact, Cap, CrossCheck, Decision, Hold, Run
 from workers import replay
 
 _REFUNDS_USD_CENTS: Final = {"A-1003": 3_490, "A-1005": 2_795, "A-1007": 5_990}
@@ -65,6 +65,7 @@ class Evidence:
     provider_calls: Sequence[dict[str, Any]]  # the simulated provider's journal, as it writes it
     audit: Audit
     replays: Sequence[replay.Replayed]
+    witnessed: Sequence[CrossCheck]  # every run that the tenant has
     artefacts: Sequence[Artefact]
     report: bytes
 
@@ -103,6 +104,8 @@ async def gather(setting: Setting, told: Told) -> Evidence:
     if made is not None:
         report = await asyncio.to_thread(people.owner.artefact, told.run_id, made.step, made.name)
     histories = await replay.fetch(setting.temporal, told.run_id)
+    runs = await asyncio.to_thread(people.owner.runs)
+    witnessed = [await asyncio.to_thread(people.owner.cross_check, run.run_id) for run in runs]
     return Evidence(
         told=told,
         simulated=setting.model.simulated,
@@ -119,6 +122,7 @@ async def gather(setting: Setting, told: Told) -> Evidence:
         provider_calls=calls,
         audit=audited,
         replays=await replay.replay(histories, setting.codec_key),
+        witnessed=witnessed,
         artefacts=artefacts,
         report=report,
     )
@@ -318,4 +322,13 @@ def _records(e: Evidence) -> Iterator[Found]:
         not divergences and bool(e.replays),
         "the run's history in Temporal replays exactly",
         "; ".join(divergences) or f"{sum(one.events for one in e.replays)} events",
+    )
+    differences = [f"{one.code}: {one.sentence}" for checked in e.witnessed for one in checked.differences]
+    activities, allowed = (sum(getattr(one, name) for one in e.witnessed) for name in ("activities", "allowed"))
+    yield Found(
+        {e.told.run_id, e.told.tiny_run_id} <= {one.run_id for one in e.witnessed}
+        and all(one.agrees and one.source != "none" and not one.is_open for one in e.witnessed)
+        and activities > 0,
+        "Temporal's history of every run says the same as the log: what was executed was allowed and settled, and nothing else",
+        "; ".join(differences) or f"{len(e.witnessed)} runs, {activities} activities, {allowed} allowed actions",
     )

@@ -29,6 +29,7 @@ class Allowed:
         digest: The action's digest, hex.
         tool: The tool, or empty.
         state: Where the hold stands; empty if there is no such hold.
+        was_redeemed: Whether its permit was redeemed.
         went_outward: Whether a request went outside.
         has_outcome: Whether an outcome is recorded.
         was_unknown: Whether nobody knew its outcome, now or for a while.
@@ -45,6 +46,7 @@ class Allowed:
     digest: str
     tool: str
     state: str
+    was_redeemed: bool
     went_outward: bool
     has_outcome: bool
     was_unknown: bool
@@ -125,10 +127,14 @@ def compare(
         differences += _permitted(tenant_id, run_id, activity, found)
         if found is not None:
             differences += _settled(activity, found, notes, is_open=is_open)
+    differences += _twice(history.activities)
     there = {activity.permit.hold_id for activity in history.activities if activity.permit}
     for one in before:
-        if one.acted and one.hold_id not in there:
-            said = f"the log says that {one.name} was executed ({_state(one)}), and the workflow's history has no such activity"
+        if (one.acted or one.was_redeemed) and one.hold_id not in there:
+            said = f"the log says that {one.name} was executed ({_state(one)})"
+            if not one.acted:
+                said = f"the permit of {one.name} was redeemed ({_state(one)})"
+            said = f"{said}, and the workflow's history has no such activity"
             differences.append(Difference("witness.no_activity", said, "", one.hold_id, one.decision_id))
     differences += [Difference("witness.stray", f"the workflow {stray}") for stray in history.strays]
     for one in after:
@@ -165,6 +171,18 @@ def _permitted(tenant_id: str, run_id: str, activity: Activity, found: Allowed |
     if says != told or (activity.activity_id, _TYPES[activity.activity_type]) != meant:
         said = f"{name} has a permit that is not the one of decision {found.decision_id}, which allowed {found.name}"
         yield Difference("witness.other_action", said, activity.activity_id, found.hold_id, found.decision_id)
+
+
+def _twice(activities: Sequence[Activity]) -> Iterator[Difference]:
+    """INVARIANT (LAW 1): a permit is for one execution. An execution of the workflow that was reset may schedule it anew."""
+    seen: dict[tuple[str, str], Activity] = {}
+    for activity in activities:
+        if activity.permit is None:
+            continue
+        first = seen.setdefault((activity.execution, activity.permit.hold_id), activity)
+        if first is not activity:
+            said = f"the activities {first.activity_id} and {activity.activity_id} were given permits for one hold"
+            yield Difference("witness.permit_twice", said, activity.activity_id, activity.permit.hold_id)
 
 
 def _settled(activity: Activity, found: Allowed, notes: list[str], *, is_open: bool) -> Iterator[Difference]:

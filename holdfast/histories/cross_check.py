@@ -33,6 +33,7 @@ _RUN = text("""
 """)
 _ALLOWED = text("""
     SELECT d.decision_id, d.part_a, d.part_b, d.record_hash, d.hold_id, h.kind, h.state, h.outward_at, h.unknown_at,
+           h.lease_hash IS NOT NULL AS was_redeemed,
            coalesce(h.state = 'executing' AND h.lease_expires_at > clock_timestamp(), false) AS lease_runs,
            EXISTS (SELECT 1 FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id) AS has_outcome
     FROM decisions d LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id
@@ -276,6 +277,7 @@ def _allowed(row: Any) -> Allowed:  # rows of text() carry no types
         digest=a["action_digest"],
         tool=a["action"].get("tool") or "",
         state=row.state or "",
+        was_redeemed=bool(row.was_redeemed),
         went_outward=row.outward_at is not None,
         has_outcome=row.has_outcome,
         was_unknown=row.unknown_at is not None,

@@ -74,7 +74,7 @@ async def read(executions: Iterable[Execution], codec: PayloadCodec | None) -> W
         executions: All executions of a run's workflow.
         codec: What decrypts their payloads.
     """
-    activities: dict[tuple[str, str, str], Activity] = {}
+    activities: dict[tuple[int, str, str, Permit | None], Activity] = {}
     strays: list[str] = []
     count = events = 0
     for execution in executions:
@@ -89,9 +89,9 @@ async def read(executions: Iterable[Execution], codec: PayloadCodec | None) -> W
                 scheduled[place] = replace(scheduled[place], end=end, code=code)
             elif stray := _stray(event):
                 strays.append(stray)
-        for one in scheduled.values():
+        for place, one in scheduled.items():
             # an execution that was reset begins with a copy of the other's events: the one that knows the end counts
-            key = (one.activity_id, one.activity_type, one.permit.hold_id if one.permit else "")
+            key = (place, one.activity_id, one.activity_type, one.permit)
             if key not in activities or activities[key].end == "open":
                 activities[key] = one
     return Witnessed(tuple(activities.values()), tuple(dict.fromkeys(strays)), count, events)

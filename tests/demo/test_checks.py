@@ -16,7 +16,7 @@ from demo.refund_desk.checks import Evidence, check
 from demo.refund_desk.story import Told
 from holdfast.ids import new_id
 from holdfast.ledger.auditor import Audit, Discrepancy
-from sdk import Artefact, Cap, Decision, Hold, Run
+from sdk import Artefact, Cap, CrossCheck, Decision, Difference, Hold, Run
 from workers.replay import Replayed
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -117,6 +117,16 @@ def call(run_id: str, step: int, *, completed: bool = True) -> dict[str, Any]:
     return {"idempotency_key": f"t:{run_id}:{step}", "completed": completed, "usage": {"output_tokens": 5}}
 
 
+def witnessed(run_id: str, **changes: Any) -> CrossCheck:
+    one = CrossCheck(run_id, True, "succeeded", "temporal", False, 1, 50, 9, 9, "", "", [], [], [])
+    return replace(one, **changes)
+
+
+def disagreeing(run_id: str) -> CrossCheck:
+    found = Difference("witness.no_permit", "the activity was given no permit", "step-3-try-1", "", "")
+    return witnessed(run_id, agrees=False, differences=[found])
+
+
 def good() -> Evidence:
     steps = count(3)
     holds = [hold(RUN, 1, state="unknown"), hold(RUN, 1, try_number=2), hold(RUN, 2)]
@@ -171,6 +181,7 @@ def good() -> Evidence:
         provider_calls=[call(RUN, 1, completed=False), call(RUN, 1), call(RUN, 2), call(TINY, 1)],
         audit=Audit(2, 3, 4, 5, ()),
         replays=[Replayed("x", 10, "")],
+        witnessed=[witnessed(RUN), witnessed(TINY)],
         artefacts=[Artefact(20, 1, "refunds.svg", len(PLOT), hashlib.sha256(PLOT).hexdigest(), AT)],
         report=PLOT,
     )
@@ -230,6 +241,12 @@ SPOILT: dict[str, Callable[[Evidence], Evidence]] = {
     "another plot than the run's": lambda e: replace(e, report=b"<svg>other</svg>"),
     "code that nobody paid": lambda e: replace(
         e, holds=changed(list(e.holds), "code.exec", cost_nano_usd=0), run=replace(e.run, spent_nano_usd=20)
+    ),
+    "a history that says otherwise": lambda e: replace(e, witnessed=[witnessed(RUN), disagreeing(TINY)]),
+    "no history to ask": lambda e: replace(e, witnessed=[witnessed(RUN), witnessed(TINY, source="none")]),
+    "a run that nobody asked about": lambda e: replace(e, witnessed=[witnessed(RUN)]),
+    "histories without activities": lambda e: replace(
+        e, witnessed=[witnessed(RUN, activities=0), witnessed(TINY, activities=0)]
     ),
     "no history": lambda e: replace(e, replays=[]),
 }

@@ -27,6 +27,7 @@ LINES = (
     r"402 budget\.insufficient",
     r"llm\.call +DENIED +budget\.cap_exceeded",
     r"the run has ended: succeeded",
+    r"✓ Temporal's history of every run says the same as the log: .*\(2 runs, \d+ activities, \d+ allowed actions",
     r"\d+ decisions +\$0\.\d+|\d+ decisions +\$1\.\d+",
     r"the run in Temporal's UI: http://127\.0\.0\.1:\d+/namespaces/holdfast/workflows/[0-9a-f-]{36}",
     r"no model thinks here",

@@ -15,8 +15,7 @@ async def standing_rig() -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def rig(standing_rig: Rig) -> AsyncIterator[Rig]:
-    """The stack; after each test everything is up and undisturbed, the books are right, and nothing was done without a permit."""
-    standing_rig.runs.clear()
+    """The stack; after each test all is up and undisturbed, the books are right, and Temporal's histories say what the log says."""
     yield standing_rig
     await standing_rig.calm()
     await standing_rig.audit()

@@ -57,6 +57,7 @@ from holdfast_verdict.decide import Rule, policy_hash, rule_to_json
 from holdfast_verdict.language.compiler import compile_policy
 
 from .points import Points
+from .witness import Witness
 
 # rows of asyncpg, and JSON from outside, carry no types
 Record = Any
@@ -69,7 +70,6 @@ TASK_TIMEOUT: Final = timedelta(seconds=5)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
 PERMIT_ALL: Final = (Rule("think", "permit", "llm.call"), Rule("act", "permit", "tool.call", "*"))
-NEVER_PERMITTED: Final = frozenset({"witness.no_permit", "witness.no_allow", "witness.other_action", "witness.stray"})
 TOOLS: Final = ("mail.list", "mail.send", "payments.refund")
 
 Step = Mapping[str, JsonValue]
@@ -125,7 +125,7 @@ class Rig:
     provider: httpx.AsyncClient
     engines: dict[str, AsyncEngine] = field(default_factory=dict)
     restarts: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    runs: list[Run] = field(default_factory=list)
+    witness: Witness = field(default_factory=Witness)
 
     def engine(self, role: str) -> AsyncEngine:
         """The database as a role such as `api` sees it."""
@@ -255,12 +255,8 @@ class Rig:
         assert not found, "\n".join(f"{one.tenant}: {one.check}: {one.subject_id}: {one.message}" for one in found)
 
     async def cross_check(self) -> None:
-        """No activity of any run of the test had no permit, as Temporal's histories say; what a test has forged is its own."""
-        for run in self.runs:
-            checked = await run.cross_check()
-            found = [one for one in checked.differences if one.code in NEVER_PERMITTED]
-            said = "\n".join(f"{one.code}: {one.sentence}" for one in found)
-            assert run.is_forged or not found, f"{said}\n{await run.story()}"
+        """Log and Temporal's histories say the same of every run that there is, but of those that were excused."""
+        await self.witness.hold_all(self.database, self.engine("api"), self.client)
 
     async def tenant(self) -> Tenant:
         """Makes a tenant with people, money and credentials."""
@@ -354,7 +350,6 @@ class Tenant:
         admitted = await runs.admit(self.rig.engine("api"), by or self.ada, request)
         run = Run(self, admitted.run_id)
         self.runs.append(run)
-        self.rig.runs.append(run)
         return run
 
     async def start(self, content: str, *, task_timeout: timedelta = TASK_TIMEOUT, **admission: Any) -> Run:
@@ -370,12 +365,13 @@ class Run:
 
     tenant: Tenant
     run_id: UUID
-    forged: list[str] = field(default_factory=list)
 
-    @property
-    def is_forged(self) -> bool:
-        """Whether a test has put something into its history or records that is not so."""
-        return bool(self.forged)
+    def excuse(self, reason: str) -> None:
+        """Lets the run be when all runs are held against Temporal's history, for a reason that is shown."""
+        self.rig.witness.excuse(self.run_id, reason)
+
+    def excuse_no_more(self) -> None:
+        self.rig.witness.excused.pop(self.run_id)
 
     async def cross_check(self) -> CrossCheck:
         """Holds its history against the log."""
@@ -622,5 +618,7 @@ async def standing_in(
         rig = Rig(stack, world, points, database, client, provider)
         yield rig
         rig.points.clear()
+        await rig.cross_check()
+        rig.witness.close()
         for engine in rig.engines.values():
             await engine.dispose()

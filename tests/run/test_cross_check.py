@@ -131,23 +131,23 @@ async def test_an_activity_without_a_permit_is_found(rig: Rig, tenant: Tenant) -
     """Somebody who reaches Temporal runs a tool under the run's own id, with workers of their own."""
     run = await done(tenant, "forged activity")
     other = await done(tenant, "forged elsewhere")
-    run.forged.append("activity")
+    run.excuse("an activity was forged under its id")
     await play(rig.client, run, "none")
     checked = await run.cross_check()
     found = [one for one in checked.differences if one.code == "witness.no_permit"]
     assert len(found) == 1
     assert "was given no permit" in found[0].sentence
-    run.forged.clear()
+    run.excuse_no_more()
     with pytest.raises(AssertionError, match=r"witness\.no_permit"):
         await rig.cross_check()  # what every test of these ends with
-    run.forged.append("activity")
+    run.excuse("an activity was forged under its id")
     await play(rig.client, run, await permit_of(rig, other, "step-2-try-1"))
     assert "witness.no_allow" in await codes(run)
 
 
 async def test_a_settlement_that_was_taken_away_is_found(rig: Rig, tenant: Tenant) -> None:
     run = await done(tenant, "settlement")
-    run.forged.append("settlement")
+    run.excuse("its settlement is taken away")
     await rig.stack.stop_child("governor")  # its sweeper would settle anew
     [hold] = await run.holds(tool="mail.send")
     hold_id = hold["hold_id"]
@@ -174,13 +174,13 @@ async def test_a_settlement_that_was_taken_away_is_found(rig: Rig, tenant: Tenan
         await execute("ALTER TABLE holds ENABLE TRIGGER USER")
         rig.restart("governor")
         await rig.all_up()
-    run.forged.clear()
+    run.excuse_no_more()
 
 
 async def test_an_execution_that_the_history_lacks_is_found(rig: Rig, tenant: Tenant) -> None:
     run = await tenant.start(task(mail("not in history"), refund("LACK-1"), say("done")), rules=(*PERMIT_ALL, GATE))
     await run.until_status("waiting")
-    run.forged.append("history")
+    run.excuse("its history is altered")
     await run.handle.terminate("to begin anew")
     assert await run.ended() == "terminated workflow.terminated"
     await run.settled()
@@ -198,7 +198,7 @@ async def test_an_execution_that_the_history_lacks_is_found(rig: Rig, tenant: Te
 
 async def test_a_kept_history_that_was_altered_is_found(rig: Rig, tenant: Tenant) -> None:
     run = await done(tenant, "kept history")
-    run.forged.append("history")
+    run.excuse("its history is altered")
     where = "WHERE run_id = $1 AND piece = 0"
     data = await rig.value(f"SELECT data FROM run_histories {where}", run.run_id)
     altered = bytearray(zlib.decompress(data))
@@ -228,7 +228,7 @@ async def test_a_kept_history_that_was_altered_is_found(rig: Rig, tenant: Tenant
     await rig.database.execute(write, run.run_id, other_digest)
     assert {"witness.record_altered", "witness.history_altered"} <= await codes(run)
     await rig.database.execute(write, run.run_id, record["part_a"])
-    run.forged.clear()
+    run.excuse_no_more()
 
 
 async def test_nobody_of_ours_may_change_what_is_kept(rig: Rig, tenant: Tenant) -> None:

@@ -155,7 +155,7 @@ async def test_a_stolen_permit_does_not_open_the_broker_twice_nor_for_anything_e
     assert await run.ended() == "succeeded"
     assert await run.states("tool.call") == ["voided", "committed"]
     assert len(rig.mails("permit stolen")) == 1
-    other.forged.append("a second workflow under its id, if a sweeper has started it by now")
+    other.excuse("a second workflow under its id, if a sweeper has started it by now")
     await rig.client.start_workflow(
         names.AGENT_RUN, id=str(other.run_id), task_queue=names.GOVERNOR_QUEUE
     )  # admitted, so it may run
