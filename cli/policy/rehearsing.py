@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError, RequestInvalid
 
 if TYPE_CHECKING:
     from sdk import PolicyRehearsal
+    from sdk.policies import Policies
 
 _TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S"]
 _DAYS: Final = 7
@@ -29,7 +30,7 @@ _WORDS: Final = {
     "untold": "cannot be told",
     "other_reason": "another reason only",
 }
-EPILOG: Final = f"{EXIT_CODES_HELP} Here 0: nothing would change, 1: something would, or cannot be told."
+EPILOG: Final = f"{EXIT_CODES_HELP} Here 0: nothing would change, 1: something would, or cannot be told, 130: Ctrl-C has cancelled it."
 
 Time = datetime | None
 
@@ -140,13 +141,25 @@ def _on_server(session: Session, candidate: str, start: Time, end: Time) -> Poli
     try:
         found = _wait(session, found)
     except KeyboardInterrupt:
-        policies.cancel_rehearsal(found.rehearsal_id)
-        note(f"rehearsal {found.rehearsal_id} is cancelled")
+        _cancel(policies, found.rehearsal_id)
         raise
     if found.state != "done":
         words = found.error or f"it was {found.state}"
         raise RehearsalFailed(f"rehearsal {found.rehearsal_id} has no result: {words}", remedy="ask for it again")
     return found
+
+
+def _cancel(policies: Policies, rehearsal_id: str) -> None:
+    """Cancels it at the server for whoever pressed Ctrl-C, and says what became of that."""
+    from sdk import HoldfastSdkError
+
+    try:
+        ended = policies.cancel_rehearsal(rehearsal_id)
+    except HoldfastSdkError as error:
+        note(f"rehearsal {rehearsal_id} could not be cancelled and may go on: {error}")
+        return
+    was = "is cancelled" if ended.state == "cancelled" else f"had ended already: {ended.state}"
+    note(f"rehearsal {rehearsal_id} {was}")
 
 
 def _wait(session: Session, found: PolicyRehearsal) -> PolicyRehearsal:
