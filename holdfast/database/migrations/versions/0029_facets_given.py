@@ -2,8 +2,8 @@
 
 One call of a function for each record had doubled what a number costs. What a numbered record is found by stays as it is.
 
-Revision ID: 0022
-Revises: 0021
+Revision ID: 0029
+Revises: 0028
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 
 from alembic import op
 
-revision = "0022"
-down_revision = "0021"
+revision = "0029"
+down_revision = "0028"
 
 _STATEMENTS: Final = (
     # Both changes of triggers wait for writers that are under way, and hold up others for a moment: they look at no row.
