@@ -66,6 +66,7 @@ docs: setup ## Build the documentation's site into site/, strictly
 
 pytest: setup isolators ## Run all tests, on real parts (PROCESSES=1 runs them in one process)
 	$(call step,find or bring Temporal,$(RUN) python -m cli.stack.temporal)
+	$(call step,find or build the S3 server of the tests,$(RUN) python -m tests.storage.s3_server)
 	$(call step,pytest,$(RUN) pytest $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) )$(ARGS))
 
 test: lint types imports docs pytest ## Set up, then lint, types, imports, documentation and tests

@@ -17,6 +17,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from activities.execution import Execution
 from activities.lease import Lease
 from holdfast.actions.build import llm_action
+from holdfast.artefacts import signed
+from holdfast.artefacts.signed import BrokerSigner, SignedStorage
 from holdfast.errors import CredentialMissing, PermitInvalid, PermitUsed, StopActive, Unavailable
 from holdfast.failpoint import failpoint
 from holdfast.ledger.executions import Executions
@@ -70,10 +72,12 @@ class BrokerClient:
     def __init__(self, url: str, engine: AsyncEngine) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=10.0, trust_env=False)
         self._executions = Executions(engine)
+        self._s3 = signed.connect()
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
+        await self._s3.aclose()
 
     async def redeem(self, token: str, permit: Permit | None, *, workflow_id: str, activity_type: str) -> Execution:
         """Redeems a permit.
@@ -126,7 +130,13 @@ class BrokerClient:
         request = None if reply.material is None else _request(action, reply.material)
         credential = cast("dict[str, Json]", reply.credential)  # the same values under pydantic's name
         tool = None if permit.kind != "tool.call" else _tool(action, reply.tool)
-        return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request, tool)
+        objects = self._objects(permit, reply.lease_token) if permit.kind == "code.exec" else None
+        return Execution(permit, action, credential, lease, reply.tenant, reply.idempotency_key, request, tool, objects)
+
+    def _objects(self, permit: Permit, lease_token: str) -> SignedStorage:
+        """Object storage for one execution: each address is asked for under its lease, which the broker checks (LAW 1)."""
+        fields = {"tenant_id": permit.tenant_id, "hold_id": permit.hold_id, "lease_token": lease_token}
+        return SignedStorage(BrokerSigner(self._http, "/executions/objects", fields=fields), self._s3)
 
 
 def _tool(action: Mapping[str, Json], form: ToolForm | None) -> Tool:

@@ -16,7 +16,7 @@ from activities.code_host import CodeHost
 from activities.code_requests import CodeRequests
 from activities.execution import Execution
 from activities.live_output import LiveOutput
-from holdfast.artefacts.objects import ArtefactLost, ObjectFolder
+from holdfast.artefacts.storage import ObjectStorage, StorageUnavailable
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 from holdfast.contracts.tiers import PROCESS, Tier
@@ -29,7 +29,6 @@ from sandbox.job import Job, Limits, Result
 from sandbox.service import Sandbox
 
 _MIB: Final = 2**20
-_NO_STORAGE: Final = "no object storage is set: HOLDFAST_OBJECTS_FOLDER"
 
 
 class CodeExec:
@@ -37,14 +36,14 @@ class CodeExec:
 
     Args:
         host: Where code runs.
-        objects: Where files come from and go to, or None.
+        objects: Where files come from and go to; None where it is S3, which each execution reaches by its own right.
         publisher: Gets what the code prints, as it prints.
         client: The way to the run, of which code may ask for calls of its tools.
         requests_max: How many requests one job may make.
     """
 
     def __init__(
-        self, host: CodeHost, objects: ObjectFolder | None, publisher: Publisher, client: Client, requests_max: int
+        self, host: CodeHost, objects: ObjectStorage | None, publisher: Publisher, client: Client, requests_max: int
     ) -> None:
         self._host = host
         self._client = client
@@ -61,11 +60,11 @@ class CodeExec:
             args = cast("Mapping[str, JsonValue]", current.action["args"])
             # an action of before there were tiers names none
             sandbox = await self._host.sandbox(cast("Tier", args.get("tier", PROCESS)))
-            job = await asyncio.to_thread(self._job, current)
+            job = await self._job(current)
         except HoldfastError as error:
             # nothing has begun: the hold is given back, and the model reads why (LAW 7)
             remedy = f" {error.remedy}" if error.remedy else ""
-            retryable = isinstance(error, SandboxLost)
+            retryable = isinstance(error, SandboxLost | StorageUnavailable)
             await lease.store(code_answer.nothing(error.code, f"{error.message}.{remedy}", retryable=retryable))
             return ExecuteReply(stored=True)
         # INVARIANT (LAW 1): the lease is asked for right before the job starts; from here on it counts as begun
@@ -78,14 +77,19 @@ class CodeExec:
         await lease.store(await self._run(current, sandbox, job))
         return ExecuteReply(stored=True)
 
-    def _job(self, current: Execution) -> Job:
+    def _storage(self, current: Execution) -> ObjectStorage:
+        storage = current.objects if self._objects is None else self._objects
+        assert storage is not None  # every `code.exec` comes with it
+        return storage
+
+    async def _job(self, current: Execution) -> Job:
         """Makes the job of an action; each file is the one whose digest was decided on (LAW 1)."""
         args = cast("Mapping[str, JsonValue]", current.action["args"])
         files: dict[str, bytes] = {}
         for file in cast("list[Mapping[str, JsonValue]]", args["files"]):
-            if self._objects is None:
-                raise ArtefactLost(_NO_STORAGE)
-            files[str(file["name"])] = self._objects.get(UUID(current.permit.tenant_id), str(file["sha256"]))
+            files[str(file["name"])] = await self._storage(current).get(
+                UUID(current.permit.tenant_id), str(file["sha256"]), cast(int, file["size_bytes"])
+            )
         timeout_ms = cast(int, args["timeout_ms"])
         limits = Limits(
             wall_ms=timeout_ms, cpu_s=-(-timeout_ms // 1_000), memory_bytes=cast(int, args["memory_mb"]) * _MIB
@@ -132,7 +136,7 @@ class CodeExec:
                 await self._host.forget(sandbox)
                 used = code_answer.used_at_most(time.monotonic() - began, job.limits.memory_bytes)
                 return code_answer.stopped(error.code, error.message, used, sandbox.receipt)
-        return await asyncio.to_thread(self._keep, UUID(current.permit.tenant_id), result, requests.called)
+        return await self._keep(current, result, requests.called)
 
     def _ended_early(self, running: asyncio.Task[Result], began: float, sandbox: Sandbox, job: Job) -> OutcomeView:
         """The run was cancelled, or its process stops: the job was ended, and what it can have used is paid (LAW 4)."""
@@ -142,19 +146,17 @@ class CodeExec:
         used = code_answer.used_at_most(time.monotonic() - began, job.limits.memory_bytes)
         return code_answer.stopped(code, "the code was ended before it was done", used, sandbox.receipt)
 
-    def _keep(self, tenant_id: UUID, result: Result, called: Mapping[str, JsonValue]) -> OutcomeView:
+    async def _keep(self, current: Execution, result: Result, called: Mapping[str, JsonValue]) -> OutcomeView:
         """Puts a job's files into object storage, before the outcome that names them is stored."""
         kept: list[Mapping[str, JsonValue]] = []
         refused = dict(result.refused)
         for file in result.files:
             assert isinstance(file.content, bytes)  # no folder was given for them
-            if self._objects is None:
-                refused[file.name] = _NO_STORAGE
-                continue
             try:
-                sha256 = self._objects.put(tenant_id, file.content)
-            except OSError as error:
-                refused[file.name] = error.strerror or "it cannot be kept"
+                sha256 = await self._storage(current).put(UUID(current.permit.tenant_id), file.content)
+            except HoldfastError as error:
+                # what the code did is done and paid; that its file is not kept is said, and nothing names it (LAW 7)
+                refused[file.name] = error.message
                 continue
             kept.append({"name": file.name, "size_bytes": file.size_bytes, "sha256": sha256})
         return code_answer.outcome_of(result, kept, refused, called)

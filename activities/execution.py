@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.lease import Lease
+from holdfast.artefacts.storage import ObjectStorage
 from holdfast.errors import PermitInvalid
 from holdfast.permits import Permit
 from holdfast.providers.model import ModelRequest
@@ -29,6 +30,7 @@ class Execution:
         idempotency_key: The same for all tries of the step, so that the outside can tell a repetition.
         request: For `llm.call`, the whole request, checked against the action's digests.
         tool: For `tool.call`, the definition, checked against the action's digest.
+        objects: For `code.exec`, object storage in S3, as far as this execution may use it.
     """
 
     permit: Permit
@@ -39,6 +41,7 @@ class Execution:
     idempotency_key: str
     request: ModelRequest | None = None
     tool: Tool | None = None
+    objects: ObjectStorage | None = None
 
 
 def handed_back() -> bool:

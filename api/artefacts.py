@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Self
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from api.authentication import Caller
 from api.context import Parts
 from api.forms import Answer, Time
-from api.runs import object_folder, read_visible
+from api.runs import object_storage, read_visible
 from holdfast.artefacts import reading
 from holdfast.artefacts.reading import Artefact as Row
 from holdfast.database.engine import transaction
@@ -59,7 +58,7 @@ async def list_artefacts(run_id: UUID, caller: Caller, parts: Parts) -> Artefact
     response_class=Response,
     responses={200: {"description": "the content", "content": {"application/octet-stream": {}}}},
 )
-async def get_artefact(run_id: UUID, step: int, name: str, caller: Caller, parts: Parts) -> Response:
+async def get_artefact(run_id: UUID, step: int, name: str, request: Request, caller: Caller, parts: Parts) -> Response:
     """Answers with the content, of which it was made sure that it is the one of the digest. It is never shown as a page."""
     await read_visible(caller, parts, run_id)
     async with transaction(parts.engine, caller.tenant_id) as connection:
@@ -67,7 +66,7 @@ async def get_artefact(run_id: UUID, step: int, name: str, caller: Caller, parts
     found = reading.newest([row for row in rows if row.step == step], name)
     if found is None:
         raise NotFound(f"the run has no file {name!r} of step {step}")
-    content = await asyncio.to_thread(object_folder(parts).get, caller.tenant_id, found.sha256)
+    content = await object_storage(parts, request).get(caller.tenant_id, found.sha256, found.size_bytes)
     file_name = quote(name.rpartition("/")[2])
     return Response(
         content,

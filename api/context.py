@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from temporalio.client import Client
 
 from holdfast import temporal_logs
+from holdfast.artefacts import signed
 from holdfast.codec import EncryptingCodec, data_converter
 from holdfast.database.engine import create_engine
 from holdfast.policies.rehearsing import Rehearsing
@@ -44,6 +45,7 @@ class Context:
     publisher: Publisher
     temporal: Client
     broker: httpx.AsyncClient
+    s3: httpx.AsyncClient
     codec: EncryptingCodec
     failures: FailureLog
     rehearsing: Rehearsing
@@ -75,6 +77,7 @@ class Context:
             ),
             # no proxy of the environment: callers' keys go to the broker and nowhere else
             broker=httpx.AsyncClient(base_url=settings.broker_url, timeout=_BROKER_TIMEOUT_S, trust_env=False),
+            s3=signed.connect(),
             codec=EncryptingCodec(codec_key),
             failures=FailureLog(engine),
             rehearsing=Rehearsing(engine),
@@ -85,6 +88,7 @@ class Context:
         await self.rehearsing.close()
         await self.failures.flush()
         await self.broker.aclose()
+        await self.s3.aclose()
         await self.redis.aclose()
         await self.engine.dispose()
 

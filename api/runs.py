@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, model_validator
 from temporalio.service import RPCError
 
@@ -30,7 +30,9 @@ from api.forms import (
     page_of,
     usd,
 )
-from holdfast.artefacts.objects import ArtefactLost, ObjectFolder
+from holdfast.artefacts.objects import ObjectFolder
+from holdfast.artefacts.signed import BrokerSigner, SignedStorage
+from holdfast.artefacts.storage import ObjectStorage
 from holdfast.database.engine import transaction
 from holdfast.errors import RequestInvalid
 from holdfast.money import parse_usd
@@ -190,17 +192,12 @@ async def hear(parts: Context, delivery: str, sending: object) -> None:
         _log.warning("temporal.unavailable", delivery=delivery, error=type(error).__name__, effect="delivered later")
 
 
-def object_folder(parts: Context) -> ObjectFolder:
-    """Returns object storage.
-
-    Raises:
-        ArtefactLost: None is set.
-    """
-    if parts.settings.objects_folder is None:
-        raise ArtefactLost(
-            "no object storage is set", remedy="set HOLDFAST_OBJECTS_FOLDER for the API and the executors"
-        )
-    return ObjectFolder(parts.settings.objects_folder)
+def object_storage(parts: Context, request: Request) -> ObjectStorage:
+    """Returns object storage: the folder, or S3 through the broker, which believes the caller's own key and no API (LAW 5)."""
+    if parts.settings.objects_folder is not None:
+        return ObjectFolder(parts.settings.objects_folder)
+    headers = {"authorization": request.headers.get("authorization", "")}
+    return SignedStorage(BrokerSigner(parts.broker, "/objects", headers=headers), parts.s3)
 
 
 def _content(name: str, text: str) -> bytes:
@@ -212,7 +209,12 @@ def _content(name: str, text: str) -> bytes:
 
 @router.post("", status_code=201, summary="Admit a run")
 async def create_run(
-    body: CreateRun, response: Response, caller: Caller, parts: Parts, idempotency_key: IdempotencyKey = None
+    body: CreateRun,
+    request: Request,
+    response: Response,
+    caller: Caller,
+    parts: Parts,
+    idempotency_key: IdempotencyKey = None,
 ) -> CreatedRun:
     """Checks the economics, holds a guaranteed budget, records the decision and starts the run.
 
@@ -224,10 +226,10 @@ async def create_run(
     claim = claim_for(caller, "POST /v1/runs", idempotency_key, body.model_dump(mode="json", exclude=since))
     files = {name: _content(name, text) for name, text in body.files.items()}
     if files:
-        objects = object_folder(parts)
+        objects = object_storage(parts, request)
         for content in files.values():
-            await asyncio.to_thread(objects.put, caller.tenant_id, content)
-    request = service.RunRequest(
+            await objects.put(caller.tenant_id, content)
+    admission = service.RunRequest(
         agent=body.agent,
         content=body.input,
         project=body.project,
@@ -238,7 +240,7 @@ async def create_run(
         follows_latest=body.follows_latest,
         files=files,
     )
-    admitted = await service.admit(parts.engine, caller, request, claim)
+    admitted = await service.admit(parts.engine, caller, admission, claim)
     structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))
     await parts.publisher.poke(caller.tenant_id, admitted.run_id, admitted.timeline_seq)
     await hear(parts, "start", start_run(parts.temporal, parts.engine, caller.tenant_id, admitted.run_id))

@@ -166,7 +166,10 @@ class ApiSettings(CommonSettings):
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
     )
-    objects_folder: Path | None = Field(default=None, description="object storage: where the files of runs are kept")
+    objects_folder: Path | None = Field(
+        default=None,
+        description="object storage in a folder: where the files of runs are kept; without it the broker is asked for S3",
+    )
     webhook_private_hosts: Hosts = Field(
         default="",
         description="hosts inside, `host` or `host:port`, that webhooks may go to, also without TLS; by commas",
@@ -203,7 +206,24 @@ class GovernorSettings(CommonSettings):
     )
 
 
-class BrokerSettings(ProcessSettings):
+class BucketSettings(ProcessSettings):
+    """Where the files of runs are kept in S3, and the key to it."""
+
+    objects_bucket: str = Field(
+        default="", description="object storage in S3: the bucket that the files of runs are kept in"
+    )
+    objects_prefix: str = Field(default="", description="what the names of all objects in the bucket begin with")
+    objects_endpoint: HttpUrl = Field(
+        default="", description="address of S3, where it is not Amazon's; executors and API have to reach it as well"
+    )
+    objects_region: str = Field(default="us-east-1", description="region of the bucket")
+    objects_access_key_id: str = Field(
+        default="", description="key of S3 that may read, write and delete in the bucket"
+    )
+    objects_secret_access_key: SecretStr | None = Field(default=None, description="secret of that key")
+
+
+class BrokerSettings(BucketSettings):
     """Settings of the broker. It verifies permits and cannot make any; it reaches neither Temporal nor Redis."""
 
     broker_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_broker")
@@ -250,7 +270,10 @@ class ExecutorSettings(CommonSettings):
         default=None,
         description="packages that code may import, as `holdfast sandbox build` makes them; else the account's own folder",
     )
-    objects_folder: Path | None = Field(default=None, description="object storage: where the files of runs are kept")
+    objects_folder: Path | None = Field(
+        default=None,
+        description="object storage in a folder: where the files of runs are kept; without it the broker is asked for S3",
+    )
     preloaded_providers: Annotated[str, AfterValidator(_provider_names)] = Field(
         default="",
         description="providers whose client an executor loads before it is ready, not with the first call: "

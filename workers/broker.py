@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import cast
+from typing import TypeVar, cast
 from uuid import UUID
 
 import orjson
 import structlog
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.applications import Starlette
@@ -30,6 +31,9 @@ from activities.broker import ModelMaterial, RedeemReply
 from holdfast import logs, permits
 from holdfast.actions import build
 from holdfast.actions.run_facts import RunReader
+from holdfast.artefacts.bucket import Bucket
+from holdfast.artefacts.signed import Asked, Signed
+from holdfast.artefacts.storage import StorageRefused
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine, transaction
 from holdfast.database.version import require_schema
@@ -37,6 +41,7 @@ from holdfast.decisions.record import record_event
 from holdfast.errors import (
     ConfigurationInvalid,
     HoldfastError,
+    LeaseLost,
     NotFound,
     NotPermitted,
     PermitInvalid,
@@ -61,6 +66,8 @@ from workers import process
 
 log = structlog.get_logger("broker")
 
+AskedT = TypeVar("AskedT", bound=Asked)
+
 _BODY_BYTES_MAX = 64 * 1024
 _BACKLOG = 2048
 _READ_HELD = text("""
@@ -68,6 +75,18 @@ _READ_HELD = text("""
     JOIN runs r ON r.tenant_id = h.tenant_id AND r.run_id = h.run_id JOIN tenants t ON t.tenant_id = h.tenant_id
     WHERE h.tenant_id = :tenant_id AND h.hold_id = :hold_id AND h.run_id = :run_id AND h.state = 'held'
 """)
+_READ_RUNNING_CODE = text("""
+    SELECT action FROM holds WHERE tenant_id = :tenant_id AND hold_id = :hold_id AND kind = 'code.exec' AND state = 'executing'
+      AND lease_hash = sha256(:lease_token) AND lease_expires_at > clock_timestamp()
+""")
+
+
+class ExecutionAsked(Asked):
+    """What an execution asks an address for, and by which right."""
+
+    tenant_id: str
+    hold_id: str
+    lease_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ class Broker:
     vault: Vault
     permit_key: Ed25519PublicKey
     ledger: Ledger
+    bucket: Bucket | None = None
 
     async def redeem(self, token: str, workflow_id: str, activity_type: str) -> RedeemReply:
         """Redeems a permit: held → executing, once (LAW 1); what is refused is recorded.
@@ -149,6 +169,40 @@ class Broker:
             material=material,
             tool=None if own is None else own.form,
         )
+
+    async def sign(self, tenant_id: UUID, asked: Asked) -> Signed:
+        """Signs an address of one content of a tenant.
+
+        Raises:
+            StorageRefused: No object storage is set.
+        """
+        if self.bucket is None:
+            raise StorageRefused(
+                "no object storage is set",
+                remedy="set HOLDFAST_OBJECTS_FOLDER for API and executors, or HOLDFAST_OBJECTS_BUCKET for the broker",
+            )
+        return Signed(url=await self.bucket.sign(tenant_id, asked))
+
+    async def sign_for_execution(self, tenant_id: UUID, hold_id: UUID, lease_token: bytes, asked: Asked) -> Signed:
+        """Signs for code that runs: it reads what its action names, and writes what it has made (LAW 1).
+
+        Raises:
+            LeaseLost: It runs no longer, by PostgreSQL's clock, or the lease is another one.
+            NotPermitted: It is to read what was not decided on.
+        """
+        async with transaction(self.engine, tenant_id) as connection:
+            action = (
+                await connection.execute(
+                    _READ_RUNNING_CODE, {"tenant_id": tenant_id, "hold_id": hold_id, "lease_token": lease_token}
+                )
+            ).scalar_one_or_none()
+        if action is None:
+            raise LeaseLost("the lease is lost: nothing is signed")
+        files = cast("list[Mapping[str, JsonValue]]", orjson.loads(action)["args"]["files"])
+        named = {(file["sha256"], file["size_bytes"]) for file in files}
+        if asked.method == "GET" and (asked.sha256, asked.size_bytes) not in named:
+            raise NotPermitted("the action names no such file")
+        return await self.sign(tenant_id, asked)
 
     async def _record_refusal(
         self, permit: Permit | None, error: HoldfastError, workflow_id: str, activity_type: str
@@ -230,21 +284,48 @@ async def _body(request: Request) -> dict[str, JsonValue]:
     return value
 
 
+async def _principal(broker: Broker, request: Request) -> Principal:
+    """Returns who asks; the broker believes the API key itself, not the API that passes it on."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return await authenticate(broker.engine, key if scheme.lower() == "bearer" else "")
+
+
 async def _vault_principal(broker: Broker, request: Request) -> Principal:
-    """Returns who asks; the broker believes the API key itself, not the API that passes it on.
+    """Returns who asks.
 
     Raises:
         NotPermitted: The key's roles do not include the vault.
     """
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    principal = await authenticate(broker.engine, key if scheme.lower() == "bearer" else "")
+    principal = await _principal(broker, request)
     if not {"owner", "admin"} & set(principal.roles):
         raise NotPermitted("only owners and admins may touch the vault")
     return principal
 
 
+def _asked(body: Mapping[str, JsonValue], kind: type[AskedT]) -> AskedT:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise RequestInvalid(f"this asks for no address of a content ({error.error_count()} faults)") from None
+
+
 def application(broker: Broker) -> Starlette:
-    """Builds the broker's HTTP surface: /redeem for executors, /vault for the API on behalf of people."""
+    """Builds the broker's HTTP surface: /redeem for executors, /vault for the API on behalf of people, objects for both."""
+
+    async def objects(request: Request) -> Response:
+        principal = await _principal(broker, request)
+        signed = await broker.sign(principal.tenant_id, _asked(await _body(request), Asked))
+        return Response(signed.model_dump_json(), media_type="application/json")
+
+    async def execution_objects(request: Request) -> Response:
+        asked = _asked(await _body(request), ExecutionAsked)
+        try:
+            tenant_id, hold_id = UUID(asked.tenant_id), UUID(asked.hold_id)
+            lease_token = base64.b64decode(asked.lease_token, validate=True)
+        except ValueError:
+            raise RequestInvalid("tenant_id, hold_id or lease_token is none") from None
+        signed = await broker.sign_for_execution(tenant_id, hold_id, lease_token, asked)
+        return Response(signed.model_dump_json(), media_type="application/json")
 
     async def redeem(request: Request) -> Response:
         body = await _body(request)
@@ -291,6 +372,8 @@ def application(broker: Broker) -> Starlette:
     return Starlette(
         routes=[
             Route("/redeem", redeem, methods=["POST"]),
+            Route("/objects", objects, methods=["POST"]),
+            Route("/executions/objects", execution_objects, methods=["POST"]),
             Route("/vault", vault_list, methods=["GET"]),
             Route("/vault/{name}", vault_entry, methods=["PUT", "DELETE"]),
             Route("/healthz", alive, methods=["GET"]),
@@ -355,15 +438,16 @@ async def brokering(settings: BrokerSettings) -> AsyncIterator[BrokerServer]:
     """Yields the broker, listening; it serves while its `run` does.
 
     Raises:
-        ConfigurationInvalid: A key file is wrong, or the port is taken.
+        ConfigurationInvalid: A key file or a setting of S3 is wrong, or the port is taken.
     """
     vault = Vault(read_key_file(settings.vault_key_file))
     permit_key = permits.public_key(read_key_file(settings.permit_public_key_file))
+    bucket = Bucket.of(settings)
     engine = create_engine(settings.broker_database_url, process="broker")
     try:
         await require_schema(engine)
         yield BrokerServer(
-            Broker(engine=engine, reader=RunReader(), vault=vault, permit_key=permit_key, ledger=Ledger(engine)),
+            Broker(engine, RunReader(), vault, permit_key, Ledger(engine), bucket),
             settings.broker_host,
             settings.broker_port,
             settings.shutdown_grace_ms,

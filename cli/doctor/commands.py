@@ -28,7 +28,8 @@ def doctor(session: Session) -> None:
     """Looks at everything that Holdfast needs: what is there, what is missing, and what to do. It changes nothing.
 
     Without a server it looks at this machine and at the stack on the data folder, if one runs. With --url or a profile it
-    looks at that server only. Exit code 0 if nothing failed.
+    looks at that server only. Where settings name a bucket of S3, it writes an object of its own there, and removes it. Exit
+    code 0 if nothing failed.
     """
     found: list[Finding] = []
     for finding in findings(session):
@@ -75,13 +76,14 @@ def _profiles() -> Iterator[Finding]:
 
 
 def _local(session: Session) -> Iterator[Finding]:
-    from cli.doctor import folder, machine, own_servers, sandbox, server, stack
+    from cli.doctor import folder, machine, own_servers, sandbox, server, stack, storage
 
     yield from machine.programs()
     yield from sandbox.layers()
     yield sandbox.languages()
     yield sandbox.backends()
     yield from own_servers.named()
+    yield from storage.bucket()
     yield from folder.data_folder(session.folder)
     yield from folder.secrets(session.folder)
     yield from folder.ports(session.folder)

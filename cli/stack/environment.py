@@ -45,6 +45,8 @@ _PASSED_ON: Final = frozenset(
         "HOLDFAST_SANDBOX_TIER",
     }
 )
+_BUCKET: Final = "HOLDFAST_OBJECTS_"
+_FOLDER: Final = "HOLDFAST_OBJECTS_FOLDER"
 _TUNING_SUFFIXES: Final = ("_MS", "_SLOTS", "_MB")
 
 
@@ -70,6 +72,7 @@ class Environments:
     providers: tuple[str, ...]
     headless: bool
     objects: Path
+    bucket: Mapping[str, str]
 
     def of(self, process: str) -> dict[str, str]:
         """Returns the `HOLDFAST_…` variables of a process; `executor-2` is an `executor`.
@@ -88,6 +91,10 @@ class Environments:
         kind = process.rpartition("-")[0] if process.rpartition("-")[2].isdecimal() else process
         return {f"HOLDFAST_{name}": value for name, value in kinds[kind]().items()}
 
+    def _objects_folder(self) -> dict[str, str]:
+        """Where files are kept, for those who may hold no key of S3: they ask the broker where there is no folder (LAW 1)."""
+        return {} if self.bucket else {"OBJECTS_FOLDER": str(self.objects)}
+
     def _common(self) -> dict[str, str]:
         return {
             "REDIS_URL": self.redis_url,
@@ -102,7 +109,7 @@ class Environments:
             "API_DATABASE_URL": self.database_urls["holdfast_api"],
             "API_HOST": LOOPBACK,
             "API_PORT": str(self.ports.api),
-            "OBJECTS_FOLDER": str(self.objects),
+            **self._objects_folder(),
             "BROKER_URL": f"http://{LOOPBACK}:{self.ports.broker}",
             "TEMPORAL_UI_URL": "" if self.headless else f"http://{LOOPBACK}:{self.ports.temporal_ui}",
             # Temporal's UI in a browser on this machine shows payloads decrypted; it has no way to send an operator's key
@@ -122,13 +129,14 @@ class Environments:
             "VAULT_KEY_FILE": str(self.secrets.vault_key_file),
             "BROKER_HOST": LOOPBACK,
             "BROKER_PORT": str(self.ports.broker),
+            **self.bucket,
         }
 
     def _executor(self) -> dict[str, str]:
         return {
             **self._common(),
             "EXECUTOR_DATABASE_URL": self.database_urls["holdfast_executor"],
-            "OBJECTS_FOLDER": str(self.objects),
+            **self._objects_folder(),
             "PERMIT_PUBLIC_KEY_FILE": str(self.secrets.permit_public_key_file),
             "BROKER_URL": f"http://{LOOPBACK}:{self.ports.broker}",
         }
@@ -147,6 +155,16 @@ class Environments:
             "PROVIDERS": ",".join(self.providers),
             "SIMULATED_PROVIDER_URL": f"http://{LOOPBACK}:{self.ports.provider}",
         }
+
+
+def choose_bucket(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the settings of object storage in S3, which only the broker gets; none if they name no bucket."""
+    found = {
+        name.removeprefix("HOLDFAST_"): value
+        for name, value in environ.items()
+        if name.startswith(_BUCKET) and name != _FOLDER and value
+    }
+    return found if "OBJECTS_BUCKET" in found else {}
 
 
 def choose_providers(wanted: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:

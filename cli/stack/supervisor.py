@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from cli.stack import temporal, valkey
 from cli.stack.child import Child, ChildSpec
 from cli.stack.data_folder import DataFolder
-from cli.stack.environment import PROVIDER_KEYS, Environments, choose_providers, passed_on
+from cli.stack.environment import PROVIDER_KEYS, Environments, choose_bucket, choose_providers, passed_on
 from cli.stack.errors import StackError
 from cli.stack.one_shot import run_to_completion
 from cli.stack.ports import LOOPBACK, Ports, check_free
@@ -317,6 +317,7 @@ class Stack:
             providers=self.providers,
             headless=self._headless,
             objects=self.folder.objects,
+            bucket=choose_bucket(),
         )
 
     async def _start_servers(self) -> None:

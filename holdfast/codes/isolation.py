@@ -109,7 +109,21 @@ CODES: Final = (
         "artefact.lost",
         (Place.API, Place.RESULT),
         "A file of a run is not in object storage any more, or is not what its digest says; nothing was run with it.",
-        "Restore the objects folder from a backup; every process has to name the same one (`HOLDFAST_OBJECTS_FOLDER`).",
+        "Restore the objects from a backup; every process has to reach the same ones (`HOLDFAST_OBJECTS_FOLDER`, or the bucket).",
         status=500,
+    ),
+    Code(
+        "artefact.storage_unavailable",
+        (Place.API, Place.RESULT, Place.COMMAND),
+        "Object storage, or the broker that signs for it, does not answer or broke off in the middle; nothing half was kept.",
+        "Try again. See that S3 and the broker run, and that API and executors reach `HOLDFAST_OBJECTS_ENDPOINT` as well.",
+        status=503,
+    ),
+    Code(
+        "artefact.storage_refused",
+        (Place.API, Place.RESULT, Place.COMMAND),
+        "Object storage is not set, or answers and refuses: another key, no such bucket, no right to write, no room.",
+        "The sentence has S3's own code. Check the broker's `HOLDFAST_OBJECTS_…` settings; `holdfast doctor` tries them.",
+        status=502,
     ),
 )
