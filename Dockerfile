@@ -23,7 +23,9 @@ COPY workflows/ workflows/
 COPY workers/ workers/
 COPY api/ api/
 COPY cli/ cli/
-RUN uv sync --locked --no-default-groups --no-editable
+# The last adds what code in the sandbox may import as the runtime `data`: numpy, pandas and matplotlib, by the lock in the source tree.
+RUN uv sync --locked --no-default-groups --no-editable \
+    && /opt/holdfast/bin/holdfast sandbox build data --folder /opt/holdfast-environments
 
 FROM python:3.12.12-slim-bookworm
 ARG HOLDFAST_VERSION=0.1.0
@@ -40,7 +42,9 @@ RUN groupadd --gid 10001 holdfast \
         /secrets/migrations /secrets/bootstrap /secrets/auditor \
     && install -d -o holdfast -g holdfast -m 0755 /secrets/postgres /secrets/redis /secrets/temporal
 COPY --from=build /opt/holdfast /opt/holdfast
+COPY --from=build /opt/holdfast-environments /opt/holdfast-environments
 ENV PATH=/opt/holdfast/bin:$PATH \
+    HOLDFAST_ENVIRONMENTS_FOLDER=/opt/holdfast-environments \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /

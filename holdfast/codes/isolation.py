@@ -123,7 +123,7 @@ CODES: Final = (
         "artefact.storage_refused",
         (Place.API, Place.RESULT, Place.COMMAND),
         "Object storage is not set, or answers and refuses: another key, no such bucket, no right to write, no room.",
-        "The sentence has S3's own code. Check the broker's `HOLDFAST_OBJECTS_…` settings; `holdfast doctor` tries them.",
+        "The sentence has S3's own code. Check what the broker is told of S3; `holdfast doctor` tries it.",
         status=502,
     ),
 )

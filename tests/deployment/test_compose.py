@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic_settings import BaseSettings
 
 from cli.deployment.secret_files import FILES, FOREIGN, MASTER
-from holdfast.settings import PROCESSES, load, variable, variables
+from holdfast.settings import FILE_SUFFIX, PROCESSES, BucketSettings, load, variable, variables
 from tests.stack.places import ROOT
 from workers.temporal import RETENTION
 
@@ -151,6 +152,24 @@ def test_the_broker_reaches_the_database_only() -> None:
         "provider",
     }
     assert "outside" not in services()["broker"]["networks"]
+
+
+def test_with_s3_the_broker_alone_has_its_key_and_a_way_to_it() -> None:
+    more = yaml.safe_load((ROOT / "deploy/compose.s3.yaml").read_text(encoding="utf-8"))
+    assert set(more) == {"services", "networks"}
+    assert set(more["services"]) == {"broker"}
+    broker = more["services"]["broker"]
+    assert set(broker) == {"environment", "volumes", "networks"}
+    named = set(broker["environment"])
+    known = {variable(name) for name in BucketSettings.model_fields}
+    known |= {f"{name}{FILE_SUFFIX}" for name in known}
+    assert named <= known
+    assert {variable("objects_bucket"), variable("objects_access_key_id")} <= named
+    assert broker["environment"][variable("objects_secret_access_key") + FILE_SUFFIX] in broker["volumes"][0]
+    assert broker["networks"] == list(more["networks"])
+    assert not set(more["networks"]) & set(compose()["networks"])
+    # without that file nothing of it is set, and the broker has no way out
+    assert not [name for each in services().values() for name in each.get("environment") or {} if "OBJECTS" in name]
 
 
 def test_the_superuser_comes_in_through_a_socket_that_one_step_has() -> None:

@@ -12,8 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.deployment.secret_files import FILES, FOREIGN, MASTER
+from holdfast.settings import variable
 from tests.stack.places import ROOT
 
 from .composition import services
@@ -79,6 +81,27 @@ def test_docker_compose_itself_accepts_the_file(profiles: str) -> None:
 
 
 @on_amd64
+def test_docker_compose_itself_accepts_the_file_for_s3_and_asks_for_what_it_needs() -> None:
+    command = ("python", "-c", COMPOSE_PROGRAM, "-f", "compose.yaml", "-f", "deploy/compose.s3.yaml", "config")
+    needed = {
+        "HOLDFAST_OBJECTS_BUCKET": "files",
+        "HOLDFAST_OBJECTS_ACCESS_KEY_ID": "key",
+        "HOLDFAST_OBJECTS_SECRET_FILE": "/etc/holdfast/s3_secret",
+    }
+    done = tool(COMPOSE, *command, folder=ROOT, **needed)
+    assert done.returncode == 0, done.stderr
+    configured = yaml.safe_load(done.stdout)["services"]
+    named = {
+        name for name, each in configured.items() if any("OBJECTS" in one for one in each.get("environment") or {})
+    }
+    assert named == {"broker"}
+    for left in needed:
+        done = tool(COMPOSE, *command, folder=ROOT, **{name: value for name, value in needed.items() if name != left})
+        assert done.returncode != 0, left
+        assert left in done.stderr
+
+
+@on_amd64
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
@@ -140,6 +163,19 @@ def test_the_image_is_built_from_the_lock_and_runs_as_nobody_special() -> None:
     assert len(set(bases)) == 1
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", bases[0])
     assert not [line for line in INSTRUCTIONS if line.startswith("ADD")]
+
+
+def test_the_image_has_the_packages_of_the_runtime_data_where_its_processes_look() -> None:
+    [build] = [line for line in INSTRUCTIONS if "sandbox build" in line]
+    folder = build.rpartition("--folder ")[2].strip()
+    assert " && /opt/holdfast/bin/holdfast sandbox build data " in re.sub(r" +", " ", build)
+    order = [line.split()[0] + (" build" if line == build else "") for line in INSTRUCTIONS if line.strip()]
+    assert order.index("RUN build") < len(order) - 1 - order[::-1].index("FROM")  # in the stage that has uv
+    assert f"COPY --from=build {folder} {folder}" in INSTRUCTIONS
+    assert any(
+        line.startswith("ENV") and f"{variable('environments_folder')}={folder}" in line for line in INSTRUCTIONS
+    )
+    assert not [mount for service in services().values() for mount in service.get("volumes", []) if folder in mount]
 
 
 def test_every_folder_that_a_volume_takes_over_is_made_with_the_right_account() -> None:

@@ -18,7 +18,8 @@ _NAME = re.compile(r"[\"'](HOLDFAST_[A-Z_]+|[A-Z]+_API_KEY)[\"']")
 @cache
 def variables() -> frozenset[str]:
     """Returns the environment variables that something reads."""
-    found = {name for kind in PROCESSES.values() for name in variables_of(kind)} | set(defaults())
+    found = {"HOLDFAST_OBJECTS_SECRET_FILE"}  # of deploy/compose.s3.yaml
+    found |= {name for kind in PROCESSES.values() for name in variables_of(kind)} | set(defaults())
     for room in _ROOMS:
         for path in (ROOT / room).rglob("*.py"):
             found |= set(_NAME.findall(path.read_text(encoding="utf-8")))

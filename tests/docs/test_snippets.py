@@ -103,6 +103,9 @@ def _docker(words: list[str]) -> None:
     """Of Docker's own syntax only what these pages use; the services have to be there."""
     assert words[:1] == ["compose"], words
     words = words[1:]
+    while words[:1] == ["-f"]:
+        assert (ROOT / words[1]).is_file(), words[1]
+        words = words[2:]
     while words[:1] == ["--profile"]:
         assert any(words[1] in service.get("profiles", ()) for service in services().values()), words[1]
         words = words[2:]

@@ -189,7 +189,9 @@ def test_every_secret_may_be_in_a_file_and_nothing_else_may() -> None:
     for kind in PROCESSES.values():
         for name, field in kind.model_fields.items():
             assert (f"{variable(name)}_FILE" in variables(kind)) is is_secret(field)
-            assert is_secret(field) is name.endswith(("database_url", "redis_url", "superuser_url", "log_key"))
+            assert is_secret(field) is name.endswith(
+                ("database_url", "redis_url", "superuser_url", "log_key", "secret_access_key")
+            )
 
 
 def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

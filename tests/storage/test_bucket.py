@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -51,12 +52,19 @@ def bucket_of(settings: BucketSettings) -> Bucket:
 
 def storage_of(settings: BucketSettings, tenant_id: UUID) -> tuple[SignedStorage, Signing]:
     signing = Signing(bucket_of(settings), tenant_id)
-    return SignedStorage(signing, signed.connect()), signing
+    _ways.append(signed.connect())
+    return SignedStorage(signing, _ways[-1]), signing
+
+
+_ways: list[httpx.AsyncClient] = []
 
 
 @pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+async def _hasty(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setattr(signed, "_PATIENCE_S", 1.0)
+    yield
+    while _ways:
+        await _ways.pop().aclose()
 
 
 async def test_a_content_is_kept_once_under_its_tenant_and_got_back(s3: S3Server) -> None:

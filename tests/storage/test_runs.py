@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -46,6 +46,7 @@ class Desk:
 
     rig: Rig
     api_url: str
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     async def client(self, tenant: Tenant, *roles: str) -> httpx.AsyncClient:
         async with transaction(self.rig.engine("api"), tenant.tenant_id) as connection:
@@ -57,7 +58,8 @@ class Desk:
                 roles=roles or ("owner",),
             )
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.api_url, headers=headers, timeout=60, trust_env=False)
+        self.clients.append(httpx.AsyncClient(base_url=self.api_url, headers=headers, timeout=60, trust_env=False))
+        return self.clients[-1]
 
     async def start(self, tenant: Tenant, client: httpx.AsyncClient, **files: bytes) -> Run:
         """Starts a run that adds up `orders.csv`, as a client does."""
@@ -85,7 +87,10 @@ async def desk(s3: S3Server) -> AsyncIterator[Desk]:
         async with running_rig() as rig:
             settings = settings_for(rig.stack, objects_folder=None, broker_url=rig.stack.urls.broker)
             async with running_api(settings) as api:
-                yield Desk(rig, api.url)
+                desk = Desk(rig, api.url)
+                yield desk
+                for client in desk.clients:
+                    await client.aclose()
     finally:
         patch.undo()
 
