@@ -1,6 +1,6 @@
 # Everything a fresh machine needs is git, make and Python; the rest comes by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup isolators lint types imports docs pytest test sbom test-cluster demo clean
+.PHONY: help setup isolators lint types imports docs pytest test sbom mutation test-cluster demo clean
 MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
@@ -70,6 +70,9 @@ pytest: setup isolators ## Run all tests, on real parts (PROCESSES=1 runs them i
 	$(call step,pytest,$(RUN) pytest $(if $(filter-out 1,$(PROCESSES)),-n $(PROCESSES) )$(ARGS))
 
 test: lint types imports docs pytest ## Set up, then lint, types, imports, documentation and tests
+
+mutation: setup ## Change the engine's core, one place at a time, and say which changes no test notices (ARGS="--sample 0" tries all)
+	$(call step,try changes,$(RUN) python -m tests.mutation $(ARGS))
 
 sbom: setup ## Write the bill of materials of what runs (CycloneDX)
 	$(call step,bill of materials,$(RUN) python -m deploy.sbom --output dist/holdfast.cdx.json)

@@ -62,6 +62,9 @@ def main(
     policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
     suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
     attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",
+    in_memory: Annotated[
+        bool, typer.Option("--in-memory", help="agentdojo: decide without PostgreSQL, which is faster")
+    ] = False,
     role: Annotated[str, typer.Option(help="agentdojo: which of the policy's roles acts, if there are several")] = "",
 ) -> None:
     """Runs one benchmark. A missed speed goal is reported; a wrong result exits with 1."""
@@ -72,7 +75,14 @@ def main(
         "ledger": {"scale": None if scale is None else int(scale), "profiled": profile},
         "matrix": {"cell": cell, "kept": kept},
         "escape": {"suite": suite, "language": language, "backend": backend},
-        "agentdojo": {"suite": suite, "policy": policy, "suite_version": suite_version, "attack": attack, "role": role},
+        "agentdojo": {
+            "suite": suite,
+            "policy": policy,
+            "suite_version": suite_version,
+            "attack": attack,
+            "role": role,
+            "in_memory": in_memory,
+        },
     }
     for other, values in own.items():
         given = [option for option, value in values.items() if value and option not in own.get(name, {})]

@@ -1,27 +1,17 @@
-"""One run at the gate: each call is decided before it is executed in the suite's environment; then its output is a source."""
+"""One run at a gate: each call is decided before it is executed in the suite's environment; then its output is a source."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
-from bench.agentdojo.suite import UNTRUSTED, nested, plain
-from holdfast_verdict import Catalogue, Session
-from holdfast_verdict.engine.facts import LocalTime
+from bench.agentdojo.suite import nested, plain
 from holdfast_verdict.provenance.leaves import leaves_of
 
 if TYPE_CHECKING:
     from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
-
-    from holdfast_verdict.engine.facts import ApproverKind
-    from holdfast_verdict.policy import Policy
-
-_NOON: Final = int(datetime(2024, 5, 15, 12, tzinfo=UTC).timestamp() * 1000)
-"""A Wednesday at noon: the suites' own day, and within anybody's working hours."""
-_KINDS: Final[Mapping[str, ApproverKind]] = {"role": "user", "agent": "agent", "signer": "signer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +52,47 @@ class Call:
         return asdict(self)
 
 
-class Gate:
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of an execution.
+
+    Attributes:
+        answer: What the tool returned, as JSON, or why it failed.
+        error: Why it failed, or empty.
+        changed: Whether it changed the environment.
+    """
+
+    answer: Any  # JSON of any tool
+    error: str
+    changed: bool
+
+
+class Gate(ABC):
     """A run of one agent with one policy.
 
     Attributes:
-        session: The run.
         environment: Where its calls are executed.
         heard: Texts that its calls returned.
+        executed: How many calls were executed.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        catalogue: Catalogue,
-        role: str,
-        runtime: FunctionsRuntime,
-        environment: Any,
-    ) -> None:
+    def __init__(self, runtime: FunctionsRuntime, environment: Any) -> None:  # Any: each suite has a type of its own
         """Begins the run."""
-        principal = {
-            "tenant": "bench",
-            "project": "agentdojo",
-            "user": "user",
-            "agent": "agent",
-            "role": role,
-            "run": "run-1",
-        }
-        self.session = Session(policy, catalogue, principal, now_ms=_NOON, clocks=_local)
         self.environment = environment
+        self.heard: list[str] = []
+        self.executed = 0
         self._runtime = runtime
         self._last: object = None
-        self.heard: list[str] = []
 
-    def says(self, prompt: str) -> None:
+    @abstractmethod
+    async def says(self, prompt: str) -> None:
         """Takes the user's words."""
-        self.session.user_says(prompt)
 
-    def calls(self, call: FunctionCall, *, approving: bool) -> list[Call]:
+    @abstractmethod
+    async def decide(self, tool: str, arguments: object, *, approving: bool) -> Call:
+        """Decides on a call, and executes it if it is allowed."""
+
+    async def calls(self, call: FunctionCall, *, approving: bool) -> list[Call]:
         """Decides on a call, and on those whose results it takes, and executes what is allowed.
 
         Args:
@@ -108,51 +102,20 @@ class Gate:
         before: list[Call] = []
         arguments = dict(call.args)
         for name, inner in nested(call):
-            before += self.calls(inner, approving=approving)
+            before += await self.calls(inner, approving=approving)
             arguments[name] = self._last if before[-1].executed else None
-        return [*before, self._decide(call.function, plain(arguments), approving=approving)]
+        return [*before, await self.decide(call.function, plain(arguments), approving=approving)]
 
-    def _decide(self, tool: str, arguments: object, *, approving: bool) -> Call:
-        first = verdict = self.session.propose(tool, arguments)
-        approved = False
-        if approving and verdict.verdict == "needs_approval":
-            for ask in verdict.gates:
-                for need in ask.waiting:
-                    for number in range(need.count):
-                        self.session.approve(
-                            f"{need.kind}-{need.name}-{number}", kind=_KINDS[need.kind], roles=(need.name,)
-                        )
-            verdict = self.session.propose(tool, arguments)
-            approved = verdict.verdict == "allow"
-        decided = Call(tool, arguments, first.verdict, first.code, first.rule_id or "", first.message)
-        if verdict.verdict != "allow":
-            return decided
-        action = self.session.steps[-1].action
-        assert action is not None
+    def execute(self, tool: str, arguments: dict[str, Any]) -> Done:
+        """Executes a call in the environment."""
+        self.executed += 1
         before = self.environment.model_dump()
-        output, error = self._runtime.run_function(self.environment, tool, action.arguments(fractions=float))
+        output, error = self._runtime.run_function(self.environment, tool, arguments)
         self._last = output
         answer = plain(output) if error is None else error
-        if error is None:
-            self.session.succeeded(answer)
-        else:
-            self.session.failed()
-            self.session.sources.tool(tool, answer, [UNTRUSTED])
         self.heard += [leaf for _, leaf in leaves_of(answer) if isinstance(leaf, str)]
-        return Call(
-            tool,
-            arguments,
-            first.verdict,
-            first.code,
-            first.rule_id or "",
-            first.message,
-            executed=True,
-            approved=approved,
-            changed=self.environment.model_dump() != before,
-            error=error or "",
-        )
+        return Done(answer, error or "", self.environment.model_dump() != before)
 
 
-def _local(zone: str, now_ms: int) -> LocalTime:
-    local = datetime.fromtimestamp(now_ms / 1000, ZoneInfo(zone))
-    return LocalTime(local.date().isoformat(), local.hour, local.minute, local.isoweekday())
+Opened = Callable[[Any], Awaitable[Gate]]
+"""Begins a run in an environment."""

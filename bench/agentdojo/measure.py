@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from bench.agentdojo.gate import Call, Gate
+from bench.agentdojo.gate import Call, Gate, Opened
+from bench.agentdojo.memory import MemoryGate
 from bench.agentdojo.suite import DEFAULT_ATTACK, DEFAULT_VERSION, Suite
 from bench.report import Figure, Report
 from holdfast.errors import ConfigurationInvalid
@@ -20,6 +21,7 @@ from holdfast_verdict.problems import PolicyRefused
 if TYPE_CHECKING:
     from agentdojo.base_tasks import BaseInjectionTask, BaseUserTask
 
+    from holdfast_verdict import Catalogue
     from holdfast_verdict.policy import Policy
 
 UNASKED_AT_LEAST: Final = 0.75
@@ -87,23 +89,19 @@ class Pair:
 
 
 class Replay:
-    """A suite under a policy."""
+    """A suite at a gate."""
 
-    def __init__(self, suite: Suite, policy: Policy, role: str) -> None:
+    def __init__(self, suite: Suite, opened: Opened) -> None:
         """Makes it ready."""
-        from agentdojo.functions_runtime import FunctionsRuntime
+        self._suite, self._opened = suite, opened
 
-        self._suite, self._policy, self._role = suite, policy, role
-        self._catalogue = suite.catalogue(policy)
-        self._runtime = FunctionsRuntime(suite.suite.tools)
-
-    def user(self, task: BaseUserTask[Any]) -> UserResult:
+    async def user(self, task: BaseUserTask[Any]) -> UserResult:
         """Replays a user's task twice: without any approval, and with every one that is asked for."""
-        unasked, calls = self._alone(task, approving=False)
-        with_approval, _ = self._alone(task, approving=True)
+        unasked, calls = await self._alone(task, approving=False)
+        with_approval, _ = await self._alone(task, approving=True)
         return UserResult(task.ID, unasked, with_approval, calls)
 
-    def pair(self, user_task: BaseUserTask[Any], injection_task: BaseInjectionTask[Any]) -> Pair | None:
+    async def pair(self, user_task: BaseUserTask[Any], injection_task: BaseInjectionTask[Any]) -> Pair | None:
         """Replays a user's task with an attack in its environment, then the attacker's calls; `None` if it reads no attack at all.
 
         What the user's calls need is approved, so that as much of the attack as can be is read; what the attacker's need is not.
@@ -112,15 +110,14 @@ class Replay:
         if not injections:
             return None
         environment = self._suite.environment(user_task, injections)
-        gate = self._gate(environment)
-        gate.says(user_task.PROMPT)
+        gate = await self._begun(environment, user_task.PROMPT)
         before = environment.model_copy(deep=True)
         for call in user_task.ground_truth(environment.model_copy(deep=True)):
-            gate.calls(call, approving=True)
+            await gate.calls(call, approving=True)
         heard = [_squeezed(text) for text in gate.heard]
         read = any(_squeezed(text) in each for text in injections.values() for each in heard)
         wanted = injection_task.ground_truth(gate.environment.model_copy(deep=True))
-        calls = [each for call in wanted for each in gate.calls(call, approving=False)]
+        calls = [each for call in wanted for each in await gate.calls(call, approving=False)]
         ran = [call for call, each in zip(wanted, calls, strict=False) if each.executed]
         output = user_task.GROUND_TRUTH_OUTPUT
         reached = injection_task.security_from_traces(output, before, gate.environment, ran)
@@ -133,13 +130,12 @@ class Replay:
         environment = self._suite.suite.load_and_inject_default_environment({})
         return [task for task in tasks if task.ground_truth(environment.model_copy(deep=True))]
 
-    def _alone(self, task: BaseUserTask[Any], *, approving: bool) -> tuple[bool, list[Call]]:
+    async def _alone(self, task: BaseUserTask[Any], *, approving: bool) -> tuple[bool, list[Call]]:
         environment = self._suite.environment(task, {})
-        gate = self._gate(environment)
-        gate.says(task.PROMPT)
+        gate = await self._begun(environment, task.PROMPT)
         before = environment.model_copy(deep=True)
         wanted = task.ground_truth(environment.model_copy(deep=True))
-        calls = [each for call in wanted for each in gate.calls(call, approving=approving)]
+        calls = [each for call in wanted for each in await gate.calls(call, approving=approving)]
         if not all(call.executed for call in calls):
             return False, calls
         useful = task.utility_from_traces(task.GROUND_TRUTH_OUTPUT, before, gate.environment, wanted)
@@ -147,8 +143,10 @@ class Replay:
             useful = task.utility(task.GROUND_TRUTH_OUTPUT, before, gate.environment)
         return bool(useful), calls
 
-    def _gate(self, environment: Any) -> Gate:
-        return Gate(self._policy, self._catalogue, self._role, self._runtime, environment)
+    async def _begun(self, environment: Any, prompt: str) -> Gate:  # Any: each suite has a type of its own
+        gate = await self._opened(environment)
+        await gate.says(prompt)
+        return gate
 
 
 async def measure(
@@ -159,6 +157,7 @@ async def measure(
     suite_version: str = DEFAULT_VERSION,
     attack: str = DEFAULT_ATTACK,
     role: str = "",
+    in_memory: bool = False,
 ) -> Report:
     """Replays a suite under a policy.
 
@@ -168,34 +167,89 @@ async def measure(
     if not suite or policy is None:
         raise ConfigurationInvalid("This benchmark needs a suite and a policy", remedy="Give --suite and --policy.")
     dojo = Suite(suite, suite_version, attack)
-    compiled = _compiled(dojo, policy)
+    source = _text(policy)
+    compiled = _compiled(dojo, source, policy)
     acting = role or _role_of(compiled, suite)
-    replay = Replay(dojo, compiled, acting)
+    if acting not in compiled.roles:
+        raise ConfigurationInvalid(
+            f"The policy has no role {acting!r}", remedy=f"Take one of {', '.join(sorted(compiled.roles)) or 'none'}."
+        )
     report = Report("agentdojo")
+    catalogue = dojo.catalogue(compiled)
+    if in_memory:
+        await _replay(report, dojo, lambda environment: _in_memory(dojo, compiled, acting, environment), quick=quick)
+    else:
+        await _governed(report, dojo, source, compiled, catalogue, acting, quick=quick)
+    report.notes.insert(
+        0, f"suite {suite} {suite_version}, policy {policy.name} (role {acting}), attack {attack}, no model"
+    )
+    report.details["policy_hash"] = compiled.policy_hash.hex()
+    return report
+
+
+async def _in_memory(dojo: Suite, policy: Policy, role: str, environment: Any) -> Gate:  # Any: as in `Replay`
+    return MemoryGate(policy, dojo.catalogue(policy), role, dojo.runtime, environment)
+
+
+async def _governed(
+    report: Report, dojo: Suite, source: str, policy: Policy, catalogue: Catalogue, role: str, *, quick: bool
+) -> None:
+    # the server's parts take their time to load, and the replay in memory needs none of them
+    from bench.agentdojo.governed import GovernedGate, open_place
+
+    executed = 0
+    _progress("PostgreSQL is starting")
+    async with open_place(source, policy, catalogue, role) as place:
+
+        async def opened(environment: Any) -> Gate:  # Any: as in `Replay`
+            gates.append(GovernedGate(place, await place.begin(), dojo.runtime, environment))
+            return gates[-1]
+
+        gates: list[GovernedGate] = []
+        await _replay(report, dojo, opened, quick=quick)
+        executed = sum(gate.executed for gate in gates)
+        books = await place.books()
+    if not books.holds == books.committed == executed:
+        report.wrong.append(
+            f"{executed} calls were executed, by {books.holds} holds of which {books.committed} are settled"
+        )
+    if books.decisions < executed:
+        report.wrong.append(f"{executed} calls were executed, and {books.decisions} decisions recorded")
+    report.figures["decisions_recorded"] = Figure(books.decisions, "decisions")
+    report.figures["holds_settled"] = Figure(books.committed, "holds")
+    report.notes.append(
+        f"{len(gates)} runs at the server's gate on PostgreSQL: each call decided, recorded and held in one transaction, redeemed, "
+        "executed, settled"
+    )
+    if policy.zones:
+        report.notes.append(
+            "the policy asks for the time of day: the database's was taken; --in-memory takes a Wednesday at noon"
+        )
+
+
+async def _replay(report: Report, dojo: Suite, opened: Opened, *, quick: bool) -> None:
+    replay = Replay(dojo, opened)
     users = dojo.user_tasks()[: _QUICK if quick else None]
     attackers = replay.replayable(dojo.injection_tasks())
-    results, pairs, deaf = [], [], 0
+    results, pairs, deaf = list[UserResult](), list[Pair](), 0
     for number, user_task in enumerate(users, start=1):
-        _progress(f"{suite}: {number} of {len(users)} user tasks")
-        results.append(replay.user(user_task))
+        _progress(f"{dojo.name}: {number} of {len(users)} user tasks")
+        results.append(await replay.user(user_task))
         for injection_task in attackers:
-            pair = replay.pair(user_task, injection_task)
+            pair = await replay.pair(user_task, injection_task)
             deaf += pair is None
             pairs += [] if pair is None else [pair]
     _progress("")
     _figures(report, results, pairs)
     report.notes += [
-        f"suite {suite} {suite_version}, policy {policy.name} (role {acting}), attack {attack}, no model",
         f"{len(attackers)} of {len(dojo.injection_tasks())} attacker's tasks: of the others the suite does not say by which calls",
         f"{deaf} pairs left out: the user's task reads nothing that an attacker can write",
         f"{sum(not pair.read for pair in pairs)} pairs in which the attack was not read; its calls were tried all the same",
     ]
     report.details = {
-        "policy_hash": compiled.policy_hash.hex(),
         "user_tasks": [result.to_json() for result in results],
         "pairs": [pair.to_json() for pair in pairs],
     }
-    return report
 
 
 def _figures(report: Report, results: Sequence[UserResult], pairs: Sequence[Pair]) -> None:
@@ -223,14 +277,17 @@ def _share(those: Iterable[bool]) -> float:
     return sum(each) / len(each) if each else 0.0
 
 
-def _compiled(dojo: Suite, path: Path) -> Policy:
-    """Returns the policy of a file; its problems are printed, and end the program with 2."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"The policy {path} cannot be read: {error}", remedy="Name a text file.") from error
+
+
+def _compiled(dojo: Suite, source: str, path: Path) -> Policy:
+    """Returns the policy of a file; its problems are printed, and end the program with 2."""
     try:
-        return compile_policy(text, dojo.catalogue(), file=str(path))
+        return compile_policy(source, dojo.catalogue(), file=str(path))
     except PolicyRefused as refused:
         print(refused, file=sys.stderr)
         raise typer.Exit(2) from None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEFAULT_VERSION: Final = "v1.2.2"
 DEFAULT_ATTACK: Final = "important_instructions"
 UNTRUSTED: Final = "untrusted"
+PRINCIPAL: Final = {"tenant": "bench", "project": "agentdojo", "user": "user", "agent": "agent"}
+"""Who acts, by name."""
 _MODEL: Final = "gpt-4o-2024-05-13"
 """A model whose name the attack's text may use; none is ever asked."""
 
@@ -30,6 +32,7 @@ class Suite:
         version: Its version.
         attack: The attack's name.
         suite: AgentDojo's own object.
+        runtime: What executes its tools.
     """
 
     def __init__(self, name: str, version: str, attack: str) -> None:
@@ -41,6 +44,7 @@ class Suite:
         # these bring the providers' libraries along, which takes seconds: only this benchmark needs them
         from agentdojo.agent_pipeline.ground_truth_pipeline import GroundTruthPipeline
         from agentdojo.attacks.attack_registry import ATTACKS, load_attack
+        from agentdojo.functions_runtime import FunctionsRuntime
         from agentdojo.task_suite.load_suites import get_suites
 
         suites: Mapping[str, TaskSuite[Any]] = get_suites(version)
@@ -58,6 +62,7 @@ class Suite:
             )
         self.name, self.version, self.attack = name, version, attack
         self.suite = suites[name]
+        self.runtime = FunctionsRuntime(self.suite.tools)
         pipeline = GroundTruthPipeline(None)
         pipeline.name = _MODEL
         self._attack = load_attack(attack, self.suite, pipeline)

@@ -49,18 +49,16 @@ class Case:
         group: Its tool and rule.
         expected: `allow`, `deny`, or `format`: an allow where the argument has its format, a deny where it is plain text.
         arguments: The arguments, as JSON text.
-        given: What is tried, for people.
         why: Why that is right.
     """
 
     group: Group
     expected: str
     arguments: str
-    given: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.group.noun}: {self.why}: {ascii(self.given)[:60]}"
+        return f"{self.group.noun}: {self.group.name}: {self.why}"
 
 
 def cases(noun: str) -> list[Case]:
@@ -90,5 +88,5 @@ def _group(noun: str, row: dict[str, Any]) -> list[Case]:  # Any: TOML
         value = given if row.get("raw", False) else json.dumps(given)
         beside = f"{row['with']}, " if "with" in row else ""
         arguments = f'{{{beside}"{group.argument}": {value}}}' if group.argument else given
-        found.append(Case(group, expected, arguments, str(given), why))
+        found.append(Case(group, expected, arguments, why))
     return found
