@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from uuid import UUID
 
 import orjson
@@ -23,6 +23,9 @@ from holdfast.decisions import query, reading
 from holdfast.decisions.query import DecisionFilter, Place
 from holdfast.decisions.reading import DecisionRecord, DecisionRow
 from holdfast.errors import RequestInvalid
+
+if TYPE_CHECKING:
+    from holdfast.policies.recorded import ExplainedDecision
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
@@ -77,6 +80,36 @@ class DecisionDetail(Answer):
             part_b=orjson.loads(record.part_b),
             part_a_base64=base64.b64encode(record.part_a).decode(),
             part_b_base64=base64.b64encode(record.part_b).decode(),
+        )
+
+
+class DecisionExplanation(Answer):
+    """Why a recorded decision was decided as it was."""
+
+    decision_id: UUID
+    decided_at: Time
+    policy_version: int = Field(description="the version that decided; 0 if it is none of the tenant's policy")
+    policy_hash: str = Field(description="SHA-256 of the policy that decided, hex; empty if none did")
+    verdict: VerdictName
+    code: str
+    message: str
+    rule_id: str = Field(description="the rule that decided, or empty")
+    nearly: list[str] = Field(description="rules that one condition alone kept from changing the verdict or its reason")
+    rules: list[dict[str, JsonValue]] = Field(
+        description="every rule that speaks of the action, condition by condition"
+    )
+    notes: list[str]
+    cannot: list[str] = Field(description="what cannot be said, and why")
+
+    @classmethod
+    def of(cls, found: ExplainedDecision) -> Self:
+        """Builds the answer."""
+        return cls(
+            decision_id=found.row.decision_id,
+            decided_at=found.row.created_at,
+            policy_version=found.policy_version,
+            policy_hash=found.policy_hash,
+            **found.told.to_json(),
         )
 
 
@@ -184,3 +217,17 @@ async def get_decision(decision_id: UUID, caller: Caller, parts: Parts) -> Decis
     async with transaction(parts.engine, caller.tenant_id) as connection:
         record = await reading.read_decision(connection, caller.tenant_id, decision_id)
     return DecisionDetail.of_record(record)
+
+
+@router.get("/{decision_id}/explanation", summary="Explain a recorded decision")
+async def explain_recorded_decision(decision_id: UUID, caller: Caller, parts: Parts) -> DecisionExplanation:
+    """Says which rule decided and which nearly did, on the facts that were recorded, by the version of the policy that decided then.
+
+    Each rule has its conditions with the values that they read. What cannot be said, such as of facts that were not read or are
+    erased, stands under `cannot`.
+    """
+    from holdfast.policies.recorded import explained  # brings a solver along, which only this needs
+
+    require_reader(caller)
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        return DecisionExplanation.of(await explained(connection, caller.tenant_id, decision_id))

@@ -170,6 +170,10 @@ class Policies:
         """Says which rule decides on an action and which nearly did; the request has the keys of a case."""
         return self._asked("explain", {**_named(policy), "request": dict(request)})
 
+    def explain_decision(self, decision_id: str) -> dict[str, Any]:  # Any: JSON
+        """Says which rule decided on an action then and which nearly did, on the facts and by the policy that were recorded."""
+        return dict(self._transport.request("GET", f"/v1/decisions/{decision_id}/explanation"))
+
     def activate(self, version: int, *, reason: str = "", idempotency_key: str | None = None) -> PolicyActivation:
         """Makes a version active."""
         return self._used("activate", {"version": version, "reason": reason}, idempotency_key)

@@ -1,4 +1,4 @@
-"""`holdfast policy check`, `diff`, `test`, `explain`, `fmt` and `simulate`: they read files and need no server."""
+"""`holdfast policy check`, `diff`, `test`, `explain`, `fmt` and `simulate`: they read files; `explain` may ask a server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Annotated, Final
 import typer
 
 from cli.policy import rehearsing, server
-from cli.session import AsJson
+from cli.session import AsJson, Session, with_session
 from cli.terminal import ExitCode, reported, say
 from cli.text import json_line, safe
+from holdfast.errors import RequestInvalid
 
 _EXIT_CODES: Final = "Exit codes: 0 fine, 1 something was found, 2 a file cannot be used."
 
@@ -147,29 +148,41 @@ def cases(policies: Policies, actions: Actions = None, as_json: AsJson = False) 
     _end(good=good)
 
 
+@with_session
 def explain(
-    policy: OnePolicy,
+    session: Session,
+    policy: Annotated[
+        Path, typer.Argument(metavar="POLICY|DECISION_ID", help="The policy's file, or the id of a recorded decision.")
+    ],
     request: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="The action and what is known, with the keys of a case: a JSON or TOML file, - for standard input, or JSON itself."
         ),
-    ],
+    ] = None,
     actions: Actions = None,
     role: Role = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Says which rule decides on an action and which nearly did, condition by condition, with the values that were read."""
-    with _usable(as_json=as_json):
-        from cli.policy import files, reports, running
+    """Says which rule decides on an action and which nearly did, condition by condition, with the values that were read.
 
-        file = files.read_policy(policy, actions)
-        explanation = running.explain_request(file, request, role)
-        if as_json:
+    With a file, on any request; no server is asked. With the id of a decision, on the facts that were recorded, by the version of the
+    policy that decided then; what the record cannot say is said.
+    """
+    from cli.policy import files, reports, running
+
+    if request is None and (decision_id := running.decision_id_of(policy)) is not None:
+        told = session.client.policies.explain_decision(decision_id)
+        session.show(told, lambda: reports.recorded_lines(told))
+        return
+    with _usable(as_json=session.as_json):
+        if request is None:
+            raise RequestInvalid(f"{policy} is no id of a decision, and a policy's file needs a REQUEST beside it")
+        explanation = running.explain_request(files.read_policy(policy, actions), request, role)
+        if session.as_json:
             say(json_line(explanation.to_json()))
-        else:
-            for line in reports.explain_lines(explanation):
-                say(safe(line))
+            return
+        for line in reports.explain_lines(explanation):
+            say(safe(line))
 
 
 def simulate(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from cli.policy.files import PolicyFile
 from cli.terminal import styled
 from cli.text import columns, json_line, one_line
+from holdfast_verdict.check.explaining import Asked, Considered, Explanation
 from holdfast_verdict.check.finding import Example, Finding, Place, Report
+from holdfast_verdict.engine.verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cli.policy.running import Line
-    from holdfast_verdict.check.explaining import Considered, Explanation
     from holdfast_verdict.check.playing import Result
 
 _STYLES: Final = {"allow": "green", "deny": "red", "needs_approval": "yellow"}
@@ -116,6 +117,35 @@ def explain_lines(explanation: Explanation) -> Iterator[str]:
         yield "looked at"
         for rule in rest:
             yield from _considered(rule)
+
+
+def recorded_lines(told: Mapping[str, Any]) -> Iterator[str]:  # Any: JSON, as the server answers
+    """Yields why a recorded decision was decided as it was, in the same words."""
+    version = (
+        f"version {told['policy_version']} of the policy" if told["policy_version"] else "no kept version of the policy"
+    )
+    yield f"decided at {told['decided_at']} by {version}"
+    yield from explain_lines(_explanation_of(told))
+    yield from map(one_line, told["notes"])
+    if told["cannot"]:
+        yield "what cannot be said"
+        yield from (f"  {one_line(each)}" for each in told["cannot"])
+
+
+def _explanation_of(told: Mapping[str, Any]) -> Explanation:  # Any: as above
+    rules = [
+        Considered(
+            rule["rule_id"],
+            rule["line"],
+            rule["effect"],
+            rule["fires"],
+            tuple(
+                Asked(each["condition"], each["holds"], tuple(each["values"].items())) for each in rule["conditions"]
+            ),
+        )
+        for rule in told["rules"]
+    ]
+    return Explanation(Verdict(told["verdict"], told["code"], told["message"], told["rule_id"]), tuple(rules))
 
 
 def _considered(rule: Considered) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from cli.policy import files
 from holdfast.errors import RequestInvalid
@@ -88,6 +89,15 @@ def _request(policy: Policy, about: object, where: str, role: str | None) -> Cas
             remedy=f"add --role with one of {', '.join(policy.roles) or 'its roles'}",
         )
     return case
+
+
+def decision_id_of(argument: Path) -> str | None:
+    """Returns the id of a decision that stands in place of a file, if it is one."""
+    try:
+        found = UUID(str(argument))
+    except ValueError:
+        return None
+    return None if argument.exists() else str(found)
 
 
 def explain_request(file: files.PolicyFile, request: str, role: str | None) -> Explanation:

@@ -64,7 +64,7 @@ class CompiledPolicy:
             if part_a["legs"] != []:
                 raise ValueError("it has limits, and was refused before anything was evaluated")
             return Evaluated("deny", code, "", [], [])
-        verdict = decide(self._policy, _action(part_a), Facts.from_json(part_a["facts"]))
+        verdict = decide(self._policy, action_of(part_a), Facts.from_json(part_a["facts"]))
         # as bytes: to Python 1 and true are the same, and to a ledger they are not
         if (verdict.legs or part_a["legs"] != []) and _written([leg.to_json() for leg in verdict.legs]) != _written(
             part_a["legs"]
@@ -95,7 +95,12 @@ def _written(legs: JsonValue) -> bytes:
     return orjson.dumps(legs, option=orjson.OPT_SORT_KEYS)
 
 
-def _action(part_a: Mapping[str, Any]) -> CanonicalAction:  # Any: as in `evaluate`
+def action_of(part_a: Mapping[str, Any]) -> CanonicalAction:  # Any: as in `evaluate`
+    """Returns the action that a record is about, with what was known of its boundary.
+
+    Raises:
+        ValueError: The record has another form.
+    """
     value, boundary = part_a["action"], part_a["boundary"]
     if boundary.keys() != _BOUNDARY or type(boundary["external"]) is not bool:
         raise ValueError("the boundary has other members than engine policy/1 reads")

@@ -252,3 +252,64 @@ async def test_an_agents_key_reads_no_decisions_and_another_tenants_are_not_ther
         assert theirs not in exported
     following = asyncio.create_task(follow(tenant.owner, 1, last_id="0"))
     assert theirs not in json.dumps(await following)
+
+
+DESK = """role helper {
+  permit llm.call
+  permit payments.refund where args.amount_usd_cents <= 2000 as small
+  gate asked: payments.refund where args.amount_usd_cents > 1000
+    needs 1 of role("approver")
+}
+"""
+
+
+async def explanation(client: httpx.AsyncClient, decision_id: object) -> Json:
+    answer = await client.get(f"/v1/decisions/{decision_id}/explanation")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_decision_is_explained_by_the_version_that_decided_whatever_decides_now(
+    world: World, tenant: Tenant
+) -> None:
+    (await tenant.owner.put("/v1/roles/helper", json={"policy": DESK})).raise_for_status()
+    run_id = await tenant.run()
+    refund: Json = {"order_id": "A-1", "amount_usd_cents": 1500, "reason": "broken"}
+    asked = await tenant.reserve(run_id, args=refund)
+    dear = await tenant.reserve(run_id, step=2, args={**refund, "amount_usd_cents": 2500})
+    told = await explanation(tenant.owner, asked.decision_id)
+    assert (told["verdict"], told["rule_id"], told["nearly"], told["cannot"]) == ("needs_approval", "asked", [], [])
+    gate = next(rule for rule in told["rules"] if rule["rule_id"] == "asked")
+    assert gate["fires"]
+    assert gate["conditions"][0]["values"] == {"args.amount_usd_cents": 1500}
+    shown = (await tenant.owner.get(f"/v1/policies/{told['policy_version']}")).json()
+    assert shown["policy_hash"] == told["policy_hash"]
+    assert shown["source"].splitlines()[gate["line"] - 1].strip().startswith("gate asked")
+    request = {"role": "helper", "action": "payments.refund", "args": refund}
+    asking = await tenant.owner.post("/v1/policies/explain", json={"request": request})
+    assert asking.json()["rules"] == told["rules"], "in the same words"
+
+    await tenant.owner.put("/v1/roles/helper", json={"policy": "role helper {\n  permit tools\n}\n"})
+    assert await explanation(tenant.owner, asked.decision_id) == told
+    told = await explanation(tenant.owner, dear.decision_id)
+    assert (told["code"], told["rule_id"], told["nearly"]) == ("policy.not_permitted", "", ["small"])
+
+    admission = next(one for one in await listed(tenant.owner, run=run_id) if one["kind"] == "run.admission")
+    told = await explanation(tenant.owner, admission["decision_id"])
+    assert (told["policy_version"], told["rules"]) == (0, [])
+    assert "something else than an action" in told["notes"][0]
+
+
+async def test_an_erased_record_says_that_it_is(world: World, tenant: Tenant) -> None:
+    run_id = await tenant.run()
+    decision = await tenant.reserve(run_id)
+    await world.execute(
+        "UPDATE decisions SET part_a = '{}' WHERE tenant_id = $1 AND decision_id = $2",
+        tenant.tenant_id,
+        decision.decision_id,
+    )
+    told = await explanation(tenant.owner, decision.decision_id)
+    assert told["rules"] == []
+    assert "erased" in told["cannot"][0]
+    guest = await tenant.as_user("bob", "guest")
+    assert (await guest.get(f"/v1/decisions/{decision.decision_id}/explanation")).status_code == 403

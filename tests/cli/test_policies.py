@@ -55,6 +55,24 @@ async def test_a_policy_goes_from_a_file_to_the_server_and_back(desk: Desk, tmp_
         assert words in log
 
 
+async def test_a_recorded_decision_is_explained_in_the_words_of_a_hypothetical_one(desk: Desk) -> None:
+    run_id = await desk.start({"tool": "mail.list", "arguments": {}}, {"say": "bye"})
+    assert await desk.ended(run_id) == "succeeded"
+    [decision] = [one for one in await desk.answer("decisions", "--run", run_id) if one["tool"] == "mail.list"]
+    done = await desk.holdfast("policy", "explain", decision["decision_id"])
+    assert done.exit_code == 0, done.output
+    said = done.stdout.splitlines()
+    assert said[0].startswith("decided at ")
+    assert said[1].startswith(f"{decision['verdict']}  {decision['reason_codes'][0]}")
+    assert "decided by" in said
+    told = await desk.answer("policy", "explain", decision["decision_id"])
+    assert (told["rule_id"], told["cannot"]) == (decision["rule_id"], [])
+    nobody = await desk.holdfast("policy", "explain", "01a2193f-cd02-7104-a668-8f4dc5dface5")
+    assert (nobody.exit_code, "there is no decision" in nobody.stderr) == (1, True)
+    no_request = await desk.holdfast("policy", "explain", "no.policy")
+    assert (no_request.exit_code, "needs a REQUEST" in no_request.stderr) == (2, True)
+
+
 async def test_what_is_wrong_is_marked_in_the_text_and_given_to_machines(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "wrong.policy"
     file.write_text("role helper {\n  permit mail.lst\n}\n")
