@@ -25,7 +25,7 @@ def check_approvals(bundle: Bundle) -> Iterator[Finding]:
             yield from _check_asked(bundle, one, lines)
         for approval in one.approvals:
             used.setdefault(approval.approval_id, []).append(one)
-            yield from _check_used(one, approval, lines, votes)
+            yield from _check_used(bundle, one, approval, lines, votes)
     states = {line["hold_id"]: line for _, line in bundle.holds}
     for approval_id, users in used.items():
         for earlier in users[:-1]:
@@ -69,6 +69,7 @@ def _check_asked(bundle: Bundle, one: Decided, lines: dict[str, tuple[int, dict[
 
 
 def _check_used(
+    bundle: Bundle,
     one: Decided,
     approval: Approved,
     lines: dict[str, tuple[int, dict[str, Any]]],
@@ -87,22 +88,29 @@ def _check_used(
     given = votes.get((approval.binding, "approved"), [])
     if not given:
         yield at(one, _CODE, f"no record says that anybody consented to approval {approval.approval_id}")
-    voters = {str(_subject(vote).get("user")) for vote in given}
-    for name in sorted(set(approval.consents) - voters):
+    people = {str(_subject(vote).get("user")) for vote in given if not _is_agents(vote)}
+    agents = {str((vote.facts or {})["agent"]) for vote in given if _is_agents(vote)}
+    missing = [
+        *sorted(set(approval.consents) - people),
+        *(f"the agent {name}" for name in sorted(set(approval.agents) - agents)),
+    ]
+    for name in missing:
         yield at(
             one, _CODE, f"it counted a consent of {name} to approval {approval.approval_id}, and no record has one"
         )
     for vote in given:
         yield from _check_vote(one, approval, line, vote)
+        if _is_agents(vote):
+            yield from _check_agents(bundle, one, vote)
 
 
 def _check_vote(one: Decided, approval: Approved, line: dict[str, Any], vote: Decided) -> Iterator[Finding]:
     facts = vote.facts or {}
     voter = _subject(vote)
-    by_user = facts.get("voter", "user") == "user"
+    by_user = facts.get("voter", "user") == "user" and not _is_agents(vote)
     if facts.get("action_digest") != one.digest:
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} was given for another action")
-    if (facts.get("step"), facts.get("rule")) != (one.step, approval.rule_id):
+    if not _is_brief(vote) and (facts.get("step"), facts.get("rule")) != (one.step, approval.rule_id):
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} was given at another gate or step")
     if not vote.time_ms <= one.time_ms or vote.time_ms >= approval.expires_at_ms:
         yield at(one, _CODE, f"the consent in decision {vote.decision_id} came too late")
@@ -113,6 +121,36 @@ def _check_vote(one: Decided, approval: Approved, line: dict[str, Any], vote: De
     if isinstance(roles, list) and not line["approver_role"].startswith("{") and line["approver_role"] not in roles:
         wrong = f"who consented in decision {vote.decision_id} does not have the role {line['approver_role']}"
         yield at(one, _CODE, wrong)
+
+
+def _check_agents(bundle: Bundle, one: Decided, vote: Decided) -> Iterator[Finding]:
+    """An agent's vote is an action of a run of its own, which a decision allowed; that is looked at if it is in the file."""
+    facts = vote.facts or {}
+    if facts["agent"] == one.agent or facts.get("run_id") == one.run_id:
+        yield at(one, _CODE, f"the consent in decision {vote.decision_id} is by the agent that asked for it")
+    subject = _subject(vote)
+    said = (subject.get("agent"), subject.get("run_id"))
+    if not _is_brief(vote) and said != (facts["agent"], facts.get("run_id")):
+        yield at(one, _CODE, f"the consent in decision {vote.decision_id} names another agent or run than its subject")
+    allowed = bundle.by_id.get(str(facts.get("decision_id")))
+    if allowed is None:
+        return  # of another run than the one that was exported
+    was = (allowed.verdict, allowed.tool, allowed.agent, allowed.run_id)
+    if was != ("allow", "approval.vote", facts["agent"], facts.get("run_id")) or allowed.time_ms > vote.time_ms:
+        wrong = f"the consent in decision {vote.decision_id} cites decision {allowed.decision_id}, which allowed no such vote"
+        yield at(one, _CODE, wrong)
+    elif not _is_brief(vote) and (subject.get("step"), subject.get("try")) != (allowed.step, allowed.try_number):
+        yield at(one, _CODE, f"the consent in decision {vote.decision_id} cites another step than its subject's")
+
+
+def _is_agents(vote: Decided) -> bool:
+    """Whether an agent has voted."""
+    return isinstance((vote.facts or {}).get("agent"), str)
+
+
+def _is_brief(vote: Decided) -> bool:
+    """Whether it is an agent's vote of the time when its record had neither subject nor step nor rule: these cannot be looked at."""
+    return _is_agents(vote) and "voter" not in (vote.facts or {})
 
 
 def _subject(vote: Decided) -> dict[str, Any]:

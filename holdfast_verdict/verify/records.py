@@ -53,6 +53,7 @@ class Approved(NamedTuple):
         rule_id: The gate that asked for it.
         expires_at_ms: Until when it could be given.
         consents: Names of the users whose consent counted, where the facts have them.
+        agents: Names of the agents whose consent counted.
     """
 
     approval_id: str
@@ -60,12 +61,14 @@ class Approved(NamedTuple):
     rule_id: str
     expires_at_ms: int
     consents: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, fact: Mapping[str, Any]) -> Approved:  # Any: as the facts have it
         """Reads it from the facts."""
-        consents = tuple(each["by"] for each in fact.get("consents", ()) if each["kind"] == "user")
-        return cls(fact["approval_id"], fact["binding"], fact["rule_id"], fact["expires_at_ms"], consents)
+        given = fact.get("consents", ())
+        users, agents = (tuple(each["by"] for each in given if each["kind"] == kind) for kind in ("user", "agent"))
+        return cls(fact["approval_id"], fact["binding"], fact["rule_id"], fact["expires_at_ms"], users, agents)
 
 
 class Decided(NamedTuple):
