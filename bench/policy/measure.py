@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from bench.policy import cases, cedar
+from bench.policy import cases, cedar, server
 from bench.policy.rounds import Call, fastest_us, percentile, sampled_us
 from bench.report import Figure, Report
 from holdfast_verdict import Facts, Policy, Sources, decide
@@ -118,7 +118,7 @@ def _checks(report: Report, times: int) -> None:
 
 
 async def measure(*, quick: bool) -> Report:
-    """Measures decisions, their growth, Cedar, provenance and checks, one after the other."""
+    """Measures decisions, their growth, Cedar, provenance, checks and the server's own reading, one after the other."""
     rounds = ROUNDS_QUICK if quick else ROUNDS
     report = Report("policy")
     _decisions(report, rounds)
@@ -126,4 +126,5 @@ async def measure(*, quick: bool) -> Report:
     _against_cedar(report, rounds)
     _scaling(report, rounds)
     _checks(report, _CHECKS_QUICK if quick else _CHECKS)
+    await server.measure(report, quick=quick)
     return report
