@@ -27,7 +27,19 @@ _DATE_TIME: Final = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ](?P<time>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)(?P<fraction>\.[0-9]{1,9})?"
     r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+_PLAIN_ESCAPE: Final = re.compile(r"%(?:3[0-9]|[46][1-9a-f]|[57][0-9a])", re.IGNORECASE)
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+def normalise_plain_path(text: str) -> str:
+    """Brings a path to its one spelling: no `.` segments, no doubled or trailing slashes; a relative one stays relative.
+
+    Raises:
+        FormRefused: It is no path, some reader takes it to another place, or it has plain letters in escapes, which no name needs.
+    """
+    if _PLAIN_ESCAPE.search(text):
+        raise FormRefused("path.escape", f"{shown(text)} has letters in escapes", "write the plain characters")
+    return normalise_path(text)
 
 
 def normalise_decimal(text: str) -> str:
@@ -142,9 +154,9 @@ FORMATS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
         "ipv6": _of_version(6),
         "ip": normalise_ip,
         "ipvanyaddress": normalise_ip,
-        "path": normalise_path,
-        "file-path": normalise_path,
-        "directory-path": normalise_path,
+        "path": normalise_plain_path,
+        "file-path": normalise_plain_path,
+        "directory-path": normalise_plain_path,
         "decimal": normalise_decimal,
         "date": normalise_date,
         "date-time": normalise_date_time,

@@ -61,6 +61,13 @@ def check_visible(text: str) -> None:
             )
 
 
+def without_invisible(text: str) -> str:
+    """Returns a text without tabs, line ends and what shows as nothing, as the readers of URLs take it that drop these."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(each for each in text if each not in _BLANK and unicodedata.category(each) not in _INVISIBLE)
+
+
 def folded_text(text: str) -> str:
     """Returns a text as a lenient reader takes it: compatibility forms plain, without what shows as nothing or stands around it.
 

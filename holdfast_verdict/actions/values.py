@@ -8,14 +8,29 @@ from itertools import islice
 from typing import Final, Union
 
 from holdfast_verdict.actions.numbers import exact_number
+from holdfast_verdict.actions.paths import may_step_upwards
 from holdfast_verdict.actions.refused import ActionRefused, FormRefused, Place, shown, words_of
-from holdfast_verdict.actions.texts import normal_text
+from holdfast_verdict.actions.texts import normal_text, without_invisible
 
 Plain = Union[None, bool, int, str, Decimal, list["Plain"], dict[str, "Plain"]]  # noqa: UP007 (quoted names cannot be parts of a `|`)
 """JSON with whole numbers as `int` and fractions as `Decimal`."""
 
 ARGUMENTS_BYTES_MAX: Final = 65_536
 DEPTH_MAX: Final = 60
+
+
+def _whole_steps(text: str) -> str:
+    """Accepts a text unless readers that drop tabs, line ends and what cannot be seen find a step upwards that is hidden so.
+
+    The readers of URLs do: a tab between two dots leaves a step. Text with spaces is no path or URL.
+
+    Raises:
+        FormRefused: There is such a step.
+    """
+    seen = without_invisible(text)
+    if seen == text or any(map(str.isspace, seen)) or may_step_upwards(text) or not may_step_upwards(seen):
+        return text
+    raise FormRefused("text.invisible", "hides a step upwards (..) behind what readers drop", "leave it out")
 
 
 def copy_of(value: object, place: Place) -> Plain:
@@ -44,7 +59,7 @@ class _Copy:
         try:
             if isinstance(value, str):
                 self._take(len(value), place)
-                return normal_text(str.__str__(value))
+                return _whole_steps(normal_text(str.__str__(value)))
             if isinstance(value, int):
                 return exact_number(int.__add__(value, 0))
             if isinstance(value, float | Decimal):
