@@ -17,9 +17,9 @@ import orjson
 from holdfast_verdict.verify.findings import DoesNotHold
 from holdfast_verdict.verify.page import page
 from holdfast_verdict.verify.report import Report
-from holdfast_verdict.verify.story import chapters, summary, totals
+from holdfast_verdict.verify.story import TOLD_MAX, chapters, summary, totals
 from holdfast_verdict.verify.trust import parse_keys
-from holdfast_verdict.verify.verifying import TOLD_MAX, Request, verify
+from holdfast_verdict.verify.verifying import Request, verify
 
 HOLDS: Final = 0
 DOES_NOT_HOLD: Final = 1
@@ -82,7 +82,8 @@ def run(given: Options, out: TextIO, errors: TextIO) -> int:
     try:
         keys = parse_keys(key for text in given.key for key in _keys(text))
         since = given.since.read_text(encoding="utf-8") if given.since else ""
-        request = Request(given.file, keys, since, given.workers)
+        told = not given.quiet or given.html is not None
+        request = Request(given.file, keys, since, given.workers, tells=told)
         report = verify(request, _progress(given.file, errors))
         if given.html:
             given.html.write_text(page(report), encoding="utf-8")
@@ -120,7 +121,7 @@ def _progress(path: Path, errors: TextIO) -> Callable[[int, int], None] | None:
 
 def _json(report: Report, *, told: bool) -> dict[str, object]:
     story: dict[str, object] = {}
-    if told and len(report.bundle.decided if report.bundle else ()) <= TOLD_MAX:
+    if told and report.records <= TOLD_MAX:
         story["story"] = [
             {"title": chapter.title, "told": [one._asdict() for one in chapter.told]} for chapter in chapters(report)
         ]
@@ -136,7 +137,7 @@ def _text(report: Report, *, told: bool) -> Iterator[str]:
         yield f"       {finding.code}: {finding.means}."
     if not told:
         return
-    if len(report.bundle.decided if report.bundle else ()) > TOLD_MAX:
+    if report.records > TOLD_MAX:
         yield ""
         yield from (f"{count:>9}  {what}" for what, count in totals(report))
         return

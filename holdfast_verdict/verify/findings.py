@@ -55,3 +55,7 @@ class DoesNotHold(Exception):
         super().__init__(wrong)
         self.code = code
         self.wrong = wrong
+
+
+class Unsure(Exception):
+    """Ends a look that names nothing: something does not hold, or it takes a closer look to tell."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from holdfast_verdict.verify.across import Bundle, at
@@ -10,7 +10,8 @@ from holdfast_verdict.verify.findings import Finding
 from holdfast_verdict.verify.records import Decided
 
 _CODE: Final = "audit.outcome"
-_BUDGET: Final = "run.budget"
+BUDGET: Final = "run.budget"
+"""Kind of the hold that a run's admission takes."""
 _SETTLED: Final = frozenset({"committed", "voided", "expired"})
 _STATES: Final = _SETTLED | {"held", "executing", "executed", "unknown"}
 
@@ -30,7 +31,7 @@ def check_outcomes(bundle: Bundle) -> Iterator[Finding]:
         subject = f"hold {line['hold_id']}"
         if line["hold_id"] not in bundle.by_hold and line["decision_id"] not in bundle.failed:
             yield Finding(_CODE, subject, "no decision that allows stands behind it", number)
-        yield from (Finding(_CODE, subject, wrong, number) for wrong in _wrong_states(line, read_at_ms))
+        yield from (Finding(_CODE, subject, wrong, number) for wrong in wrong_states(line, read_at_ms))
 
 
 def _check_allowed(one: Decided, line: dict[str, Any]) -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def _check_allowed(one: Decided, line: dict[str, Any]) -> Iterator[Finding]:
     if line["decision_id"] != one.decision_id or line["run_id"] != one.run_id:
         yield at(one, _CODE, f"{name} names another decision or run")
     if one.kind == "run.admission":
-        if line["kind"] != _BUDGET:
+        if line["kind"] != BUDGET:
             yield at(one, _CODE, f"{name} is no budget of a run, which is all that an admission takes")
         return
     if (line["kind"], line["step"], line["try"], line["digest"]) != (one.kind, one.step, one.try_number, one.digest):
@@ -47,15 +48,16 @@ def _check_allowed(one: Decided, line: dict[str, Any]) -> Iterator[Finding]:
         yield at(one, _CODE, f"{name} holds other amounts than the decision took")
 
 
-def _wrong_states(line: dict[str, Any], read_at_ms: int) -> Iterator[str]:
+def wrong_states(line: Mapping[str, Any], read_at_ms: int) -> Iterator[str]:  # Any: as in `across.Rows`
+    """Says what in a hold's line is against itself."""
     state, outcome, kind = line["state"], line["outcome"], line["kind"]
     if state not in _STATES:
         yield f"its state is {state}, which no hold has"
     if (state in _SETTLED) != (line["settled_at_ms"] is not None):
         yield f"it is {state}, and {'not ' if line['settled_at_ms'] is None else ''}settled"
-    if state in ("executed", "committed") and outcome is None and line["unknown_at_ms"] is None and kind != _BUDGET:
+    if state in ("executed", "committed") and outcome is None and line["unknown_at_ms"] is None and kind != BUDGET:
         yield f"it is {state}, and there is neither an outcome nor was it unknown"
-    if outcome is not None and line["outward_at_ms"] is None and outcome["ok"] and kind != _BUDGET:
+    if outcome is not None and line["outward_at_ms"] is None and outcome["ok"] and kind != BUDGET:
         yield "it has an outcome that went well, and nothing went outside"
     if state == "held" and outcome is not None:
         yield "it has an outcome, and nobody redeemed its permit"

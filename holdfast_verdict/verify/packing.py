@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from holdfast_verdict.verify.chunks import Chunk, Proved
+from holdfast_verdict.verify.chunks import Chunk, Context, LineChecker, Proved
 from holdfast_verdict.verify.records import Approved, Decided, Leg
 
 
@@ -60,6 +60,21 @@ class Packed(NamedTuple):
         proofs = list(map(Proved._make, marshal.loads(self.proofs)))  # noqa: S302 (as above)
         others = list(map(tuple, orjson.loads(self.others)))
         return replace(self.rest, decided=decided, proofs=proofs, others=others)
+
+
+class Packer:
+    """Checks lines in a process of its own.
+
+    Args:
+        context: What has to be known before.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._checker = LineChecker(context)
+
+    def look(self, block: bytes, _: object) -> Packed:
+        """Checks whole lines."""
+        return Packed.of(self._checker.check(block))
 
 
 _APPROVALS = Decided._fields.index("approvals")

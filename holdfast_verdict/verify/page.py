@@ -7,8 +7,7 @@ from html import escape
 from typing import Final
 
 from holdfast_verdict.verify.report import Report
-from holdfast_verdict.verify.story import chapters, summary, totals
-from holdfast_verdict.verify.verifying import TOLD_MAX
+from holdfast_verdict.verify.story import TOLD_MAX, chapters, summary, totals
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2024;--paper:#fff;--soft:#667;--line:#dde;
@@ -56,8 +55,7 @@ def _findings(report: Report) -> Iterator[str]:
 
 
 def _story(report: Report) -> Iterator[str]:
-    told = len(report.bundle.decided) if report.bundle else 0
-    if told > TOLD_MAX:
+    if report.records > TOLD_MAX:
         yield "<h2>What happened</h2><table><tr><th>How many</th><th>What</th></tr>"
         yield from (f"<tr><td>{count}</td><td>{escape(what)}</td></tr>" for what, count in totals(report))
         yield "</table>"

@@ -129,6 +129,32 @@ class Decided(NamedTuple):
     released: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
+class Read(NamedTuple):
+    """A record that holds by itself.
+
+    Attributes:
+        a: What was evaluated.
+        b: What the ledger decided.
+        hash: Its record hash.
+        again: What came of evaluating it again; None for what is no action.
+    """
+
+    a: dict[str, Any]  # Any: JSON of the form that was checked
+    b: dict[str, Any]  # Any: the same
+    hash: bytes
+    again: Evaluated | None
+
+    @property
+    def used(self) -> list[Mapping[str, Any]]:  # Any: as the facts have them
+        """The approvals that it used."""
+        return self.again.approvals if self.again is not None and self.b["verdict"] == "allow" else []
+
+    @property
+    def released(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """For an allow, the releases that it read among its facts."""
+        return _released(self.a["facts"]) if self.again is not None and self.b["verdict"] == "allow" else ()
+
+
 def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
     """Reads a part of a record: its bytes, and what they say.
 
@@ -173,30 +199,55 @@ class RecordChecker:
         Raises:
             DoesNotHold: Something of it does not hold.
         """
+        return self.decided(self.read(line), line, number)
+
+    def read(self, line: Mapping[str, Any]) -> Read:  # Any: as in `check`
+        """Checks a record by itself.
+
+        Raises:
+            DoesNotHold: Something of it does not hold.
+        """
         a_raw, a = read_part("A", line["part_a"])
         b_raw, b = read_part("B", line["part_b"])
         if b.keys() != _PART_B or type(b["reason_codes"]) is not list or len(b["reason_codes"]) != 1:
             raise DoesNotHold("audit.record", "part B has other members than a record has")
         if b["decision_id"] != line["decision_id"]:
             raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
-        code, verdict, hold_id = b["reason_codes"][0], b["verdict"], b["hold_id"] or ""
+        verdict, hold_id = b["verdict"], b["hold_id"] or ""
         if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
             raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
         hash_ = record_hash(a_raw, b_raw)
         if "engine" in a:
-            return self._action(a, b, line, hash_, number)
+            return Read(a, b, hash_, self._action(a, b, line))
         if a.keys() != _EVENT or type(a["facts"]) is not dict or b["legs"] != []:
             raise DoesNotHold("audit.record", "part A has other members than a record has")
         if a["kind"] != line["kind"]:
             raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its record says {a['kind']}")
+        return Read(a, b, hash_, None)
+
+    def decided(self, read: Read, line: Mapping[str, Any], number: int) -> Decided:  # Any: as in `check`
+        """Returns what the checks across records need of a record that holds by itself.
+
+        Raises:
+            DoesNotHold: Its caps are not of their form.
+        """
+        a, b, again = read.a, read.b, read.again
+        verdict, code, hold_id, run_id = b["verdict"], b["reason_codes"][0], b["hold_id"] or "", line["run_id"] or ""
+        if again is None:
+            return Decided(
+                b["decision_id"], read.hash, line["kind"], verdict, code, b["time_ms"], hold_id, line["message"],
+                line["approval_id"] or "", run_id, facts=a["facts"], line=number,
+            )  # fmt: skip
+        subject, action = a["subject"], a["action"]
         return Decided(
-            b["decision_id"], hash_, line["kind"], verdict, code, b["time_ms"], hold_id, line["message"], line["approval_id"] or "",
-            line["run_id"] or "", facts=a["facts"], line=number,
+            b["decision_id"], read.hash, line["kind"], verdict, code, b["time_ms"], hold_id, line["message"],
+            line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
+            subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"],
+            tuple(map(Approved.of, read.used)), _legs(b["legs"]), None,
+            orjson.dumps(action.get("args")).decode() if self._tells else "", number, read.released,
         )  # fmt: skip
 
-    def _action(
-        self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any], hash_: bytes, number: int
-    ) -> Decided:  # Any: as in read_part
+    def _action(self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any]) -> Evaluated:  # Any: as in read_part
         engine = ENGINES.get(a["engine"]) if type(a["engine"]) is str else None
         if engine is None:
             known = ", ".join(sorted(ENGINES))
@@ -206,8 +257,7 @@ class RecordChecker:
             raise DoesNotHold("audit.record", "part A has other members than a record of its engine has")
         if subject["tenant_id"] != self._tenant_id:
             raise DoesNotHold("audit.record", f"it is a record of the tenant {subject['tenant_id']}")
-        run_id = line["run_id"] or ""
-        if subject["run_id"] != run_id:
+        if subject["run_id"] != (line["run_id"] or ""):
             raise DoesNotHold("audit.record", f"the line names another run than the record, {subject['run_id']}")
         if type(action) is not dict or action.get("kind") != line["kind"]:
             raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its action is another")
@@ -218,15 +268,7 @@ class RecordChecker:
             raise DoesNotHold(
                 "audit.policy_hash", f"it was decided by policy {a['policy_hash']}, which is not in the file"
             )
-        again = self._evaluate(policy, a, b)
-        released = _released(a["facts"]) if b["verdict"] == "allow" else ()
-        used = tuple(Approved.of(each) for each in again.approvals) if b["verdict"] == "allow" else ()
-        return Decided(
-            b["decision_id"], hash_, line["kind"], b["verdict"], b["reason_codes"][0], b["time_ms"], b["hold_id"] or "",
-            line["message"], line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
-            subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"], used,
-            _legs(b["legs"]), None, orjson.dumps(action.get("args")).decode() if self._tells else "", number, released,
-        )  # fmt: skip
+        return self._evaluate(policy, a, b)
 
     def _evaluate(
         self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast_verdict.canonical import JsonValue
@@ -21,8 +21,9 @@ class Report:
         header: The bundle's header; empty if it could not be read.
         trust: Whom it is believed.
         findings: What does not hold; nothing else is `holds`.
-        bundle: What the bundle holds, for the story; None if it could not be read.
+        bundle: What the bundle holds, for the story; None if it could not be read, or is too large to be told.
         lines: How many lines it has.
+        totals: How many decisions there are, by what they were on, verdict and code.
     """
 
     header: Mapping[str, Any]  # Any: its members are of the form that `lines.MEMBERS` says
@@ -30,6 +31,17 @@ class Report:
     findings: tuple[Finding, ...]
     bundle: Bundle | None
     lines: int
+    totals: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is an audit bundle that could be read."""
+        return bool(self.header)
+
+    @property
+    def records(self) -> int:
+        """How many decisions there are."""
+        return sum(self.totals.values())
 
     @property
     def holds(self) -> bool:
@@ -38,7 +50,10 @@ class Report:
 
     def counts(self) -> dict[str, int]:
         """Returns how many records there are of each verdict."""
-        return dict(Counter(one.verdict for one in self.bundle.decided)) if self.bundle else {}
+        counted: Counter[str] = Counter()
+        for (_, verdict, _), count in self.totals.items():
+            counted[verdict] += count
+        return dict(counted)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns it as JSON, without the story."""
@@ -51,7 +66,7 @@ class Report:
             "scope": self.header.get("scope"),
             "read_at_ms": self.header.get("read_at_ms"),
             "lines": self.lines,
-            "records": len(self.bundle.decided) if self.bundle else 0,
+            "records": self.records,
             "verdicts": self.counts(),
             "key": self.trust.key,
             "key_source": self.trust.source,

@@ -13,6 +13,9 @@ from holdfast_verdict.verify.across import Bundle
 from holdfast_verdict.verify.records import Decided
 from holdfast_verdict.verify.report import Report
 
+TOLD_MAX: Final = 5_000
+"""Up to so many decisions each is told; beyond it they are counted."""
+
 _NANO: Final = 1_000_000_000
 _TEXT_MAX: Final = 120
 _OF_NO_RUN: Final = "of no run"
@@ -60,7 +63,7 @@ def clock(time_ms: int) -> str:
 
 def summary(report: Report) -> list[str]:
     """Says in some sentences what was looked at, whom it is believed, and what came of it."""
-    if report.bundle is None:
+    if not report.is_read:
         return ["This is no audit bundle that can be read."]
     scope = report.header["scope"]
     what = f"run {scope['run_id']}" if scope["run_id"] else f"{clock(scope['from_ms'])} to {clock(scope['to_ms'])}"
@@ -127,8 +130,9 @@ def chapters(report: Report) -> list[Chapter]:
 
 def totals(report: Report) -> list[tuple[str, int]]:
     """Counts decisions by what was decided on, what came of it and why, most first."""
-    decided = report.bundle.decided if report.bundle else []
-    counted = Counter(f"{one.tool or one.kind}: {_VERDICTS[one.verdict]} ({one.code})" for one in decided)
+    counted: Counter[str] = Counter()
+    for (what, verdict, code), count in report.totals.items():
+        counted[f"{what}: {_VERDICTS[verdict]} ({code})"] += count
     return counted.most_common()
 
 

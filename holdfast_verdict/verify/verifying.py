@@ -1,18 +1,16 @@
-"""Verifying a bundle: its lines on all cores, then what goes across them."""
+"""Verifying a bundle: a large one by sums over its lines, and what these do not settle line by line, then across lines."""
 
 from __future__ import annotations
 
 import gc
 import mmap
 import os
-import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from holdfast_verdict.log.note import ED25519, VerifierKey
 from holdfast_verdict.verify import lines
@@ -20,23 +18,26 @@ from holdfast_verdict.verify.across import Bundle, Rows
 from holdfast_verdict.verify.approvals import check_approvals
 from holdfast_verdict.verify.balances import check_balances
 from holdfast_verdict.verify.chunks import Chunk, Context, LineChecker, Proved, read_policies
-from holdfast_verdict.verify.findings import DoesNotHold, Finding
-from holdfast_verdict.verify.lines import ALONE, FORMAT, ORDER, VERSION, Line
+from holdfast_verdict.verify.engine import EnginePolicy
+from holdfast_verdict.verify.findings import DoesNotHold, Finding, Unsure
+from holdfast_verdict.verify.lines import ALONE, ORDER, Line
 from holdfast_verdict.verify.outcomes import check_outcomes
-from holdfast_verdict.verify.packing import Packed
+from holdfast_verdict.verify.packing import Packer
+from holdfast_verdict.verify.reading import Source
 from holdfast_verdict.verify.records import Decided
 from holdfast_verdict.verify.releases import check_releases
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.seal import check_lines, read_seal
+from holdfast_verdict.verify.story import TOLD_MAX
+from holdfast_verdict.verify.summed import Summed
 from holdfast_verdict.verify.trust import Trust, check_consistency, check_since, open_checkpoint, parse_keys
+from holdfast_verdict.verify.workers import Workers, cores
 
-TOLD_MAX: Final = 5_000
-"""Up to so many lines every decision is told; beyond it they are counted."""
+_SMALL_BYTES = TOLD_MAX * 1_000
+"""Up to this size a bundle that is to be told is read as a whole at once."""
 
-_BLOCK_BYTES: Final = 4_000_000
-_TAIL: Final = frozenset({"consistency", "key", "checkpoint", "end"})
-_TAIL_LINES_MAX: Final = 1_000
-_LINE_BYTES_MAX: Final = 64_000_000
+_SHARE_BYTES = 4_000_000
+"""A process more for each of these."""
 
 Say = Callable[[int, int], None]
 """Gets bytes done and bytes in all."""
@@ -51,12 +52,14 @@ class Request:
         keys: Keys that the auditor trusts; none = those of the bundle are taken.
         since: A checkpoint that was seen before, as its note; empty if none.
         workers: How many processes; 0 = one per core, if the file is large.
+        tells: Whether what happened is to be told, decision by decision, of a bundle that has not too many.
     """
 
     path: Path
     keys: tuple[VerifierKey, ...] = ()
     since: str = ""
     workers: int = 0
+    tells: bool = True
 
 
 def verify(request: Request, say: Say | None = None) -> Report:
@@ -69,8 +72,8 @@ def verify(request: Request, say: Say | None = None) -> Report:
         size = os.fstat(file.fileno()).st_size
         if not size:
             return _unreadable("the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as source:
-            return _Verification(request, source).run(say)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Verification(request, Source(data)).run(say or _silent)
 
 
 @contextmanager
@@ -88,6 +91,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def _silent(done: int, total: int) -> None:
+    """Says nothing."""
+
+
 def _unreadable(wrong: str) -> Report:
     return Report({}, Trust(), (Finding("audit.bundle", "the file", wrong, 1),), None, 0)
 
@@ -95,38 +102,62 @@ def _unreadable(wrong: str) -> Report:
 class _Verification:
     """One bundle's."""
 
-    def __init__(self, request: Request, source: mmap.mmap) -> None:
+    def __init__(self, request: Request, source: Source) -> None:
         self._request = request
         self._source = source
         self._findings: list[Finding] = []
 
-    def run(self, say: Say | None) -> Report:
+    def run(self, say: Say) -> Report:
         """Does all of it."""
         try:
-            header, policy_lines = self._head()
+            header, policy_lines = self._source.head()
         except DoesNotHold as wrong:
             return _unreadable(wrong.wrong)
-        tail = self._tail()
         policies, found = read_policies(policy_lines)
         self._findings += found
-        trust = self._trust(header, tail)
+        trust = self._trust(header, self._source.tail())
         checkpoint = trust.checkpoint
-        total = len(self._source)
-        blocks = list(self._blocks())
-        context = Context(
-            header["tenant_id"],
-            policy_lines,
-            checkpoint.size if checkpoint else 0,
-            checkpoint.root if checkpoint else b"",
-            tells=total < TOLD_MAX * 1_000,
-        )
+        size, root = (checkpoint.size, checkpoint.root) if checkpoint else (0, b"")
+        context = Context(header["tenant_id"], policy_lines, size, root, tells=self._source.size < _SMALL_BYTES)
+        if not self._findings and not (self._request.tells and context.tells):
+            report = self._summed(header, policies, trust, context, say)
+            if report is not None and not (self._request.tells and report.records <= TOLD_MAX):
+                return report
+        return self._whole(header, policies, trust, context, say)
+
+    def _summed(
+        self, header: dict[str, Any], policies: dict[str, EnginePolicy], trust: Trust, context: Context, say: Say
+    ) -> Report | None:  # Any: as in Report
+        """Verifies by sums; None if these do not tell that all of it holds."""
+        summed, done, total = Summed(header, policies, trust), 0, self._source.size
+
+        def add(count: int) -> None:
+            nonlocal done
+            done += count
+            say(done, total)
+
+        try:
+            summed.run(self._source, context, self._workers(), add)
+        except Unsure:
+            return None
+        if self._request.since:
+            trust = self._since(trust, summed.rows)
+            if self._findings:
+                self._findings = []  # it is found once more, with whatever else there is
+                return None
+        return Report(header, trust, (), None, summed.lines, summed.totals)
+
+    def _whole(
+        self, header: dict[str, Any], policies: dict[str, EnginePolicy], trust: Trust, context: Context, say: Say
+    ) -> Report:  # Any: as in Report
+        """Verifies line by line, and names whatever does not hold."""
         gathered = _Gathered()
-        done = 0
+        done, total = 0, self._source.size
+        blocks = list(self._source.blocks(0, total))
         for (start, end), chunk in zip(blocks, self._check(context, blocks), strict=True):
             gathered.add(chunk)
             done += end - start
-            if say is not None:
-                say(done, total)
+            say(done, total)
         self._findings += gathered.findings
         if gathered.last != ORDER.index("end"):
             self._findings.append(
@@ -139,58 +170,14 @@ class _Verification:
         bundle = gathered.bundle(header, policies)
         self._check_seal(header, gathered)
         self._check_proofs(gathered)
-        if checkpoint is not None:
-            self._findings += check_consistency(checkpoint, gathered.rows["consistency"])
+        if trust.checkpoint is not None:
+            self._findings += check_consistency(trust.checkpoint, gathered.rows["consistency"])
         for check in (check_approvals, check_releases, check_outcomes, check_balances):
             self._findings += check(bundle)
         if self._request.since:
-            trust = self._since(trust, gathered)
-        return Report(header, trust, tuple(_once(self._findings)), bundle, gathered.lines)
-
-    def _lines_from(self, start: int) -> Iterator[bytes]:
-        while start < len(self._source):
-            end = self._source.find(b"\n", start, start + _LINE_BYTES_MAX)
-            if end < 0:
-                return
-            yield self._source[start:end]
-            start = end + 1
-
-    def _head(self) -> tuple[dict[str, Any], tuple[Line, ...]]:  # Any: as in Report
-        found = self._lines_from(0)
-        header: dict[str, Any] = lines.parse(next(found, b""))
-        if header["type"] != "header" or header["format"] != FORMAT:
-            raise DoesNotHold("audit.bundle", "it does not begin with the header of an audit bundle")
-        if header["v"] != VERSION:
-            raise DoesNotHold("audit.bundle", f"it is a bundle of version {header['v']}, and {VERSION} is known here")
-        policies = []
-        for raw in found:
-            try:
-                line = lines.parse(raw)
-            except DoesNotHold:
-                continue  # said when the lines are checked
-            if line["type"] != "policy":
-                break
-            policies.append(line)
-        return header, tuple(policies)
-
-    def _tail(self) -> list[Line]:
-        """Returns the lines behind the proofs, as far as they can be read; what is wrong with them is said with all lines."""
-        tail = []
-        end = len(self._source)
-        for _ in range(_TAIL_LINES_MAX):
-            start = self._source.rfind(b"\n", 0, max(end - 1, 0)) + 1
-            try:
-                line = lines.parse(self._source[start:end].removesuffix(b"\n"))
-            except DoesNotHold:
-                line = None
-            if line is not None:
-                if line["type"] not in _TAIL:
-                    break
-                tail.append(line)
-            if not start:
-                break
-            end = start
-        return tail[::-1]
+            trust = self._since(trust, gathered.rows)
+        totals = Counter((one.tool or one.kind, one.verdict, one.code) for one in bundle.decided)
+        return Report(header, trust, tuple(_once(self._findings)), bundle, gathered.lines, totals)
 
     def _trust(self, header: dict[str, Any], tail: Sequence[Line]) -> Trust:  # Any: as in Report
         notes = [str(line["note"]) for line in tail if line["type"] == "checkpoint"]
@@ -201,24 +188,18 @@ class _Verification:
             self._findings.append(Finding(wrong.code, "the checkpoint", wrong.wrong))
             return Trust()
 
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        start = 0
-        while start < len(self._source):
-            end = self._source.find(b"\n", min(start + _BLOCK_BYTES, len(self._source) - 1)) + 1 or len(self._source)
-            yield start, end
-            start = end
+    def _workers(self) -> Workers:
+        return Workers(self._request.path, min(cores(self._request.workers), self._source.size // _SHARE_BYTES + 1))
 
     def _check(self, context: Context, blocks: Sequence[tuple[int, int]]) -> Iterator[Chunk]:
-        workers = min(self._request.workers or len(os.sched_getaffinity(0)), len(blocks))
-        if workers < 2:  # noqa: PLR2004 (one is this process)
+        workers = self._workers()
+        if workers.count < 2:  # noqa: PLR2004 (one is this process)
             checker = LineChecker(context)
-            yield from (checker.check(self._source[start:end]) for start, end in blocks)
+            yield from (checker.check(self._source.data[start:end]) for start, end in blocks)
             return
-        # a process that has threads cannot be forked safely; one that has none spares its children the start
-        method = "fork" if threading.active_count() == 1 else "forkserver"
-        begin = (str(self._request.path), context)
-        with ProcessPoolExecutor(workers, get_context(method), _begin, begin) as pool:
-            yield from map(Packed.chunk, pool.map(_check_block, blocks))
+        with workers.started(Packer, context) as pool:
+            for _, found in pool.submit(blocks, None):
+                yield found.result().chunk()
 
     def _check_seal(self, header: dict[str, Any], gathered: _Gathered) -> None:  # Any: as in Report
         if not gathered.rows["seal"]:
@@ -238,7 +219,7 @@ class _Verification:
 
     def _subject_at(self, number: int) -> str:
         """Names a line of the file."""
-        for place, raw in enumerate(self._lines_from(0), 1):
+        for place, raw in enumerate(self._source.lines_from(0), 1):
             if place == number:
                 try:
                     return lines.subject_of(lines.parse(raw))
@@ -271,13 +252,13 @@ class _Verification:
             wrong = "it has no proof that it is in the log"
             self._findings.append(Finding("audit.inclusion", f"decision {decision_id}", wrong))
 
-    def _since(self, trust: Trust, gathered: _Gathered) -> Trust:
+    def _since(self, trust: Trust, rows: dict[str, Rows]) -> Trust:
         try:
-            brought = parse_keys(str(line["vkey"]) for _, line in gathered.rows["key"])
+            brought = parse_keys(str(line["vkey"]) for _, line in rows["key"])
         except DoesNotHold:
             brought = ()  # said when the checkpoint was opened
         keys = self._request.keys or tuple(key for key in brought if key.algorithm == ED25519)
-        proofs = [line for _, line in gathered.rows["consistency"]]
+        proofs = [line for _, line in rows["consistency"]]
         size, found = check_since(trust, self._request.since, proofs, keys)
         self._findings += found
         return trust if found else replace(trust, since=size)
@@ -343,18 +324,3 @@ class _Gathered:
 def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Leaves out what was said of the same subject before."""
     yield from dict.fromkeys(findings)
-
-
-_WORKER: list[tuple[mmap.mmap, LineChecker]] = []
-
-
-def _begin(path: str, context: Context) -> None:
-    gc.disable()  # a worker lives for one file
-    _WORKER.clear()
-    with Path(path).open("rb") as file:
-        _WORKER.append((mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), LineChecker(context)))
-
-
-def _check_block(block: tuple[int, int]) -> Packed:
-    source, checker = _WORKER[0]
-    return Packed.of(checker.check(source[block[0] : block[1]]))

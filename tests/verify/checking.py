@@ -19,7 +19,14 @@ class Check:
 
     def __call__(self, bundle: bytes, *, keys: Sequence[VerifierKey] = (), since: str = "", workers: int = 1) -> Report:
         self.file.write_bytes(bundle)
-        return verify(Request(self.file, tuple(keys), since, workers))
+        report = verify(Request(self.file, tuple(keys), since, workers))
+        # sums and comparison line by line say the same of every bundle that any test makes
+        summed = verify(Request(self.file, tuple(keys), since, workers, tells=False))
+        assert summed.holds == report.holds, said(report)
+        if report.holds:
+            assert summed.bundle is None, "it should hold by sums already"
+            assert summed.to_json() == report.to_json()
+        return report
 
 
 def wrong(report: Report) -> list[tuple[str, str]]:
