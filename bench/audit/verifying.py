@@ -164,15 +164,17 @@ def measure_verifying(report: Report, path: Path, *, rounds: int) -> None:
     raw = path.read_bytes()
     floor = _Floor(raw)
     keys = trusted_keys(path)
-    found = verify(Request(path, keys, workers=1))
+    found = verify(Request(path, keys, workers=1, tells=False))
+    if found.bundle is not None:
+        report.wrong.append("sums did not tell that the export holds: it was read line by line")
     if not found.holds:
         report.wrong += [f"the export does not hold: {each.subject}: {each.wrong}" for each in found.findings[:5]]
     ratios, one_core_s = [], []
     for _ in range(rounds):
-        one = _took_s(lambda: verify(Request(path, keys, workers=1)), 1)
+        one = _took_s(lambda: verify(Request(path, keys, workers=1, tells=False)), 1)
         ratios.append(one / _took_s(floor.run, 1))
         one_core_s.append(one)
-    two_s = _took_s(lambda: verify(Request(path, keys, workers=2)), rounds)
+    two_s = _took_s(lambda: verify(Request(path, keys, workers=2, tells=False)), rounds)
     best = min(one_core_s)
     report.figures["verify_over_floor"] = Figure(statistics.median(ratios), "×", ("<=", 1.5))
     report.figures["verify_per_s_core"] = Figure(floor.decisions / best, "decisions/s")

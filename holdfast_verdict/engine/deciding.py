@@ -46,25 +46,41 @@ def decide(policy: Policy | Mapping[str, object], action: object, facts: Facts |
     Returns:
         The verdict. Whatever goes wrong inside is a deny, too: this function does not raise.
     """
-    trace: list[Looked] = []
-    context: Context | None = None
     try:
         program = program_of(policy if isinstance(policy, Policy) else Policy.from_json(policy))
         read = read_action(action)
         known = facts if isinstance(facts, Facts) else Facts.from_json(facts)
-        if not isinstance(known.history, _HISTORIES):
-            known = replace(known, history=_history(program, known))
-        external = program.is_external(read.name, declared=read.external)
-        context = Context(read.name, external, read.args, known, program, read.parameters)
-        return _decide(program, read, context, trace)
     except Malformed as error:
         return Verdict("deny", "action.malformed", str(error))
     except Exception as error:  # noqa: BLE001 (LAW 7: whatever breaks in here is a deny with a code of its own)
-        what = shown(str(error)) if isinstance(error, _SPOKEN) else type(error).__name__
-        message = f"the policy could not be evaluated, so it denies: {what}"
-        return Verdict(
-            "deny", "policy.error", message, trace=tuple(trace), read={} if context is None else context.read
-        )
+        return _broken(error, [], None)
+    return decide_read(program, read, known)
+
+
+def decide_read(program: Program, action: Action, known: Facts) -> Verdict:
+    """Decides on an action that was read and compared with its bytes before. It does not raise, like `decide`.
+
+    Args:
+        program: The policy, made ready to run.
+        action: The action.
+        known: What is known.
+    """
+    trace: list[Looked] = []
+    context: Context | None = None
+    try:
+        if not isinstance(known.history, _HISTORIES):
+            known = replace(known, history=_history(program, known))
+        external = program.is_external(action.name, declared=action.external)
+        context = Context(action.name, external, action.args, known, program, action.parameters)
+        return _decide(program, action, context, trace)
+    except Exception as error:  # noqa: BLE001 (LAW 7: as above)
+        return _broken(error, trace, context)
+
+
+def _broken(error: Exception, trace: list[Looked], context: Context | None) -> Verdict:
+    what = shown(str(error)) if isinstance(error, _SPOKEN) else type(error).__name__
+    message = f"the policy could not be evaluated, so it denies: {what}"
+    return Verdict("deny", "policy.error", message, trace=tuple(trace), read={} if context is None else context.read)
 
 
 def decide_call(

@@ -47,7 +47,7 @@ def read_action(action: object) -> Action:
             canonical = canonical_bytes(value)
         except NotCanonical as error:
             raise Malformed(f"the action has no canonical form: {error}") from None
-        return Action(_name_of(value), value["args"], hashlib.sha256(canonical).digest(), True, {})
+        return Action(name_of(value), value["args"], hashlib.sha256(canonical).digest(), True, {})
     try:
         value, canonical = action.value, action.canonical  # type: ignore[attr-defined]  # whatever is none is malformed
         name, external, digest = action.name, action.external, action.digest  # type: ignore[attr-defined]  # as above
@@ -55,13 +55,17 @@ def read_action(action: object) -> Action:
         yields, parameters = getattr(action, "yields", {}), getattr(action, "parameters", None)
     except (AttributeError, TypeError):
         raise Malformed("this is no canonical action") from None
-    if not whole or _name_of(value) != name:
+    if not whole or name_of(value) != name:
         raise Malformed("the action was altered after it got its canonical form")
     return Action(name, value["args"], digest, external is not False, yields, parameters)
 
 
-def _name_of(value: object) -> str:
-    """Returns the name by which policies speak of an action."""
+def name_of(value: object) -> str:
+    """Returns the name by which policies speak of an action.
+
+    Raises:
+        Malformed: It has none.
+    """
     if not isinstance(value, dict):
         raise Malformed("an action is an object")
     is_tool_call = value.get("kind") == "tool.call"

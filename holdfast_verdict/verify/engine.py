@@ -43,7 +43,7 @@ class EnginePolicy(Protocol):
         """Reads the form, the text it was compiled from and what decides beside it; ValueError if it is none of this version."""
 
     def evaluate(self, part_a: Mapping[str, JsonValue]) -> Evaluated:
-        """Evaluates the action of a record on the facts of the record; ValueError if they are none of this version."""
+        """Evaluates the action of a record, whose digest was compared, on its facts; ValueError if they are none of this version."""
         ...
 
     def binding(self, rule_id: str, approver_role: str, action_digest: str, expires_at_ms: int) -> str | None:

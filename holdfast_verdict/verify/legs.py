@@ -9,12 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from holdfast_verdict.verify.findings import Unsure
 from holdfast_verdict.verify.sums import MODULUS
 
 _AMOUNTS: Final = re.compile(r"(?:0|-?[1-9][0-9]{0,18})(?: (?:0|-?[1-9][0-9]{0,18}))*+").fullmatch
+
+_KNOWN_MAX: Final = 10_000
+_DECIDED: Final = itemgetter("cap_id", "amount", "limit", "reserved", "committed", "debt", "unit")
+_MOVED: Final = itemgetter("cap_id", "reserved", "committed", "debt", "limit")
 
 Weights = tuple[int, int, int]
 """Of what is reserved, committed and debt of a cap."""
@@ -31,6 +36,37 @@ class _Known(NamedTuple):
     cap_id: str
     weights: Weights | None
     is_money: bool
+
+
+class Moved(NamedTuple):
+    """Legs of an entry of the journal, by column."""
+
+    caps: tuple[str, ...]
+    reserved: tuple[str, ...]
+    committed: tuple[str, ...]
+    debt: tuple[str, ...]
+    limits: tuple[str | None, ...]
+
+    @classmethod
+    def of(cls, legs: Sequence[Mapping[str, Any]]) -> Moved:  # Any: of the form that `lines.MEMBERS` says
+        """Reads them."""
+        return cls._make(zip(*map(_MOVED, legs), strict=True)) if legs else _UNMOVED
+
+    @property
+    def takes(self) -> bool:
+        """Whether nothing but what is reserved is moved."""
+        return self.committed.count("0") == self.debt.count("0") == len(self.caps)
+
+    def asked(self) -> str:
+        """Writes what is asked of the caps by an entry that takes it."""
+        return asked_of(self.caps, self.reserved)
+
+    def returned(self) -> str:
+        """Writes what was asked of the caps, by an entry that returns it."""
+        return asked_of(self.caps, [_negative(amount) for amount in self.reserved])
+
+
+_UNMOVED: Final = Moved((), (), (), (), ())
 
 
 class Told(NamedTuple):
@@ -77,6 +113,10 @@ def asked_of(caps: Sequence[str], amounts: Sequence[str]) -> str:
     return f"{len(caps)} {' '.join(caps)} {' '.join(amounts)}"
 
 
+def _negative(amount: str) -> str:
+    return amount[1:] if amount[0] == "-" else amount if amount == "0" else f"-{amount}"
+
+
 class Legs:
     """Reads legs.
 
@@ -95,16 +135,16 @@ class Legs:
         }
         self._known: dict[tuple[str, ...], tuple[_Known, ...]] = {}
 
-    def _of(self, caps: Sequence[str]) -> tuple[_Known, ...]:
+    def _of(self, caps: tuple[str, ...]) -> tuple[_Known, ...]:
         """Returns what is known of caps; each is one of the bundle's, and there once."""
-        named = tuple(caps)
-        known = self._known.get(named)
+        known = self._known.get(caps)
         if known is None:
-            if len(set(named)) != len(named) or not all(cap_id in self._caps for cap_id in named):
+            if len(set(caps)) != len(caps) or not all(cap_id in self._caps for cap_id in caps):
                 raise Unsure
-            known = self._known[named] = tuple(
-                _Known(cap_id, self.weights.get(cap_id), self._caps[cap_id].is_money) for cap_id in named
-            )
+            known = tuple(_Known(cap_id, self.weights.get(cap_id), self._caps[cap_id].is_money) for cap_id in caps)
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[caps] = known
         return known
 
     def read(self, legs: Sequence[Mapping[str, Any]], *, granted: bool) -> Told:  # Any: looked at before use
@@ -113,29 +153,33 @@ class Legs:
         Raises:
             Unsure: They are odd.
         """
-        fits, read = True, []
-        for leg in legs:
-            reserved, committed, debt = int(leg["reserved"]), int(leg["committed"]), int(leg["debt"])
-            limit, carried, amount = leg["limit"], int(leg.get("carried", 0)), int(leg["amount"])
-            if limit is not None:
-                limit = int(limit)
-                if limit - reserved - committed - debt - carried < amount:
+        fits, limits, balances = True, [], self._base
+        columns = [_DECIDED(leg) for leg in legs]
+        if granted:
+            caps, amounts = [each[0] for each in columns], [each[1] for each in columns]
+            known = self._of(tuple(caps))
+            if columns and _AMOUNTS(" ".join(amounts)) is None:
+                raise Unsure
+        for place, (_, asked, limit, reserved_, committed_, debt_, _) in enumerate(columns):
+            reserved, committed = int(reserved_), int(committed_)
+            debt = 0 if debt_ == "0" else int(debt_)
+            if limit is None:
+                limits.append("null")
+            else:
+                most = int(limit)
+                limits.append(str(most))
+                used = reserved + committed + debt + int(legs[place].get("carried", 0))
+                if most - used < int(asked):
                     fits = False
-            leg["unit"]
-            read.append((reserved, committed, debt, "null" if limit is None else str(limit)))
+            if granted and (weights := known[place].weights) is not None:
+                balances += weights[0] * reserved + weights[1] * committed
+                if debt:
+                    balances += weights[2] * debt
         if not granted:
             return Told(fits, "", "", 0)
-        caps, amounts = [leg["cap_id"] for leg in legs], [leg["amount"] for leg in legs]
-        balances = self._base
-        for known, each in zip(self._of(caps), read, strict=True):
-            if known.weights is not None:
-                weights = known.weights
-                balances += weights[0] * each[0] + weights[1] * each[1] + weights[2] * each[2]
-        if legs and _AMOUNTS(" ".join(amounts)) is None:
-            raise Unsure
-        return Told(fits, asked_of(caps, amounts), " ".join([each[3] for each in read]), balances)
+        return Told(fits, asked_of(caps, amounts), " ".join(limits), balances)
 
-    def stood(self, caps: Sequence[str], weight: int, moves: dict[str, Moves]) -> int:
+    def stood(self, caps: tuple[str, ...], weight: int, moves: dict[str, Moves]) -> int:
         """Returns how caps stand right before an entry, weighed, against the beginning of the part.
 
         Args:
@@ -149,23 +193,17 @@ class Legs:
                 moved = moves.get(cap_id)
                 if moved is None:
                     moved = moves[cap_id] = Moves()
-                balances += weights[0] * moved.reserved + weights[1] * moved.committed + weights[2] * moved.debt
+                balances += weights[0] * moved.reserved + weights[1] * moved.committed
+                if moved.debt:
+                    balances += weights[2] * moved.debt
                 moved.touched += weight
         return balances
 
-    def move(
-        self,
-        caps: Sequence[str],
-        legs: Sequence[Mapping[str, Any]],  # Any: of the form that `lines.MEMBERS` says
-        cost: int | None,
-        moves: dict[str, Moves],
-        counts: bool,
-    ) -> None:
+    def move(self, moved: Moved, cost: int | None, moves: dict[str, Moves], *, counts: bool) -> None:
         """Takes an entry into what happened to its caps.
 
         Args:
-            caps: Those that it moves.
-            legs: By how much.
+            moved: The entry's legs.
             cost: For one that settles, what it cost.
             moves: What happened to each cap so far.
             counts: Whether the balances count it.
@@ -173,24 +211,25 @@ class Legs:
         Raises:
             Unsure: A cap of money was charged something else than it cost.
         """
-        for (cap_id, weights, is_money), leg in zip(self._of(caps), legs, strict=True):
-            committed, debt = int(leg["committed"]), int(leg["debt"])
-            if cost is not None and is_money and committed + debt != cost:
+        caps, reserved, committed, debt, _ = moved
+        for place, (cap_id, weights, is_money) in enumerate(self._of(caps)):
+            if cost is not None and is_money and int(committed[place]) + int(debt[place]) != cost:
                 raise Unsure
             if not counts or weights is None:
                 continue
-            moved = moves.get(cap_id)
-            if moved is None:
-                moved = moves[cap_id] = Moves()
-            moved.reserved += int(leg["reserved"])
-            moved.committed += committed
-            moved.debt += debt
-            if moved.reserved < moved.low_reserved:
-                moved.low_reserved = moved.reserved
-            if moved.committed < moved.low_committed:
-                moved.low_committed = moved.committed
-            if moved.debt < moved.low_debt:
-                moved.low_debt = moved.debt
+            own = moves.get(cap_id)
+            if own is None:
+                own = moves[cap_id] = Moves()
+            step = int(reserved[place])
+            own.reserved += step
+            if step < 0:
+                own.low_reserved = min(own.low_reserved, own.reserved)
+            if committed[place] != "0":
+                own.committed += int(committed[place])
+                own.low_committed = min(own.low_committed, own.committed)
+            if debt[place] != "0":
+                own.debt += int(debt[place])
+                own.low_debt = min(own.low_debt, own.debt)
 
 
 class Balances:
@@ -236,4 +275,3 @@ class Balances:
 
 def _columns(balances: Mapping[str, str]) -> tuple[int, ...]:
     return int(balances["reserved"]), int(balances["committed"]), int(balances["debt"])
-

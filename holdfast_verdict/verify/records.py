@@ -152,7 +152,9 @@ class Read(NamedTuple):
     @property
     def released(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         """For an allow, the releases that it read among its facts."""
-        return _released(self.a["facts"]) if self.again is not None and self.b["verdict"] == "allow" else ()
+        if self.again is None or self.b["verdict"] != "allow" or "released" not in self.a["facts"]:
+            return ()
+        return _released(self.a["facts"])
 
 
 def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
@@ -247,7 +249,9 @@ class RecordChecker:
             orjson.dumps(action.get("args")).decode() if self._tells else "", number, read.released,
         )  # fmt: skip
 
-    def _action(self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any]) -> Evaluated:  # Any: as in read_part
+    def _action(
+        self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any]
+    ) -> Evaluated:  # Any: as in read_part
         engine = ENGINES.get(a["engine"]) if type(a["engine"]) is str else None
         if engine is None:
             known = ", ".join(sorted(ENGINES))
@@ -311,7 +315,7 @@ def _check_ledger(evaluated: Mapping[str, str], b: Mapping[str, Any]) -> None:  
 
 def _released(facts: Mapping[str, Any]) -> tuple[tuple[str, str, tuple[str, ...]], ...]:  # Any: as in read_part
     # they were evaluated, so they have their form
-    return tuple((each["label"], each["by"], tuple(each["roles"])) for each in facts.get("released", ()))
+    return tuple((each["label"], each["by"], tuple(each["roles"])) for each in facts["released"])
 
 
 def _words(verdict: str, code: str, rule_id: str = "") -> str:

@@ -1,7 +1,7 @@
 """Verifying a large bundle in one pass and little memory, on all cores: that all of it holds is told by sums over its lines.
 
-What does not hold is not named here: then, and whenever it cannot be told in this way, the answer is `Unsure`, and each line is compared
-with those that it is about.
+What does not hold is not named here. Then, and whenever it cannot be told in this way, the answer is `Unsure`, and each line is
+compared with those that it is about.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any, Final
 
 from holdfast_verdict.verify import lines
@@ -48,7 +49,12 @@ class Summed:
         rows: Lines of approvals, of the seal and behind it, by type.
     """
 
-    def __init__(self, header: Mapping[str, Any], policies: Mapping[str, EnginePolicy], trust: Trust) -> None:
+    def __init__(
+        self,
+        header: Mapping[str, Any],  # Any: as in Report
+        policies: Mapping[str, EnginePolicy],
+        trust: Trust,
+    ) -> None:
         self._header = header
         self._policies = policies
         self._trust = trust
@@ -86,7 +92,7 @@ class Summed:
         known = Known(context, self._header["read_at_ms"], {name: _cap(row) for name, row in caps.items()}, new_key())
         weigh = weigher(known.key)
         balances = Balances(caps, Legs(known.caps, weigh))
-        blocks = [list(source.blocks(*each)) for each in zip(starts, starts[1:], strict=False)]
+        blocks = [list(source.blocks(*each)) for each in pairwise(starts)]
         with workers.started(LineSummer, known) as pool:
             # what the journal counts has to be known before it is seen what the records read
             journal, holds, rest = (pool.submit(blocks[section], ()) for section in (2, 1, 3))
@@ -152,9 +158,7 @@ class Summed:
                 users.setdefault(approval.approval_id, []).append(one)
         if any(one.hold_id not in self._returned for each in users.values() for one in each[:-1]):
             raise Unsure
-        kept = Bundle(
-            self._header, self._policies, self._kept, {}, {}, self.rows["approval"], [], [], [], frozenset()
-        )
+        kept = Bundle(self._header, self._policies, self._kept, {}, {}, self.rows["approval"], [], [], [], frozenset())
         found = [*check_approvals(kept), *check_releases(kept)]
         if self._trust.checkpoint is not None:
             found += check_consistency(self._trust.checkpoint, self.rows["consistency"])
@@ -173,7 +177,7 @@ def _caps(source: Source, end: int) -> Iterator[tuple[str, Line]]:
         yield str(line["cap_id"]), line
 
 
-def _cap(row: Mapping[str, Any]) -> Cap:
+def _cap(row: Mapping[str, Any]) -> Cap:  # Any: of the form that `lines.MEMBERS` says
     return Cap(row["opening"] is not None, row["unit"] == "nano_usd")
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from holdfast_verdict.verify.chunks import Context, read_policies
 from holdfast_verdict.verify.findings import DoesNotHold, Unsure
 from holdfast_verdict.verify.forms import UUID
-from holdfast_verdict.verify.legs import Cap, Legs, Moves, asked_of
+from holdfast_verdict.verify.legs import Cap, Legs, Moved, Moves, asked_of
 from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_in, parse
 from holdfast_verdict.verify.outcomes import BUDGET, wrong_states
 from holdfast_verdict.verify.paths import Paths
@@ -80,6 +80,9 @@ class Span(NamedTuple):
         return self if after.first is None else self.on(after.first)._replace(last=after.last)
 
 
+_NONE: Final = Span()
+
+
 @dataclass(slots=True)
 class Part:
     """What was found in a part of a file.
@@ -107,9 +110,9 @@ class Part:
     last: int = -1
     digests: bytearray = field(default_factory=bytearray)
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
-    ids: Span = Span()
-    leaves: Span = Span()
-    entries: Span = Span()
+    ids: Span = _NONE
+    leaves: Span = _NONE
+    entries: Span = _NONE
     totals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     kept: list[Decided] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
@@ -250,28 +253,25 @@ class LineSummer:
             part.returned.append(hold_id)
 
     def _entry(self, entry: Mapping[str, Any]) -> None:  # Any: as above
-        part, hold_id, kind, legs = self._part, entry["hold_id"], entry["kind"], entry["legs"]
+        part, hold_id, kind, counts = self._part, entry["hold_id"], entry["kind"], entry["counts"]
         part.entries = part.entries.on(entry["entry_id"])
-        caps = [leg["cap_id"] for leg in legs]
-        settles, counts = _ENTRY_OF.get(kind), entry["counts"]
+        moved, settles = Moved.of(entry["legs"]), _ENTRY_OF.get(kind)
+        cost = None if settles is None else int(entry["cost_nano_usd"] or 0)
         if kind == "reserve" and hold_id is not None:
-            for leg in legs:
-                if leg["committed"] != "0" or leg["debt"] != "0":
-                    raise Unsure
-            asked = asked_of(caps, [leg["reserved"] for leg in legs])
+            if not moved.takes:
+                raise Unsure
+            asked = moved.asked()
             part.sums["reserved"] += self._weigh(f"{hold_id} {asked}")
             if not counts:
                 part.uncounted.append(hold_id)
             elif entry["reason"] != BUDGET:
-                limits = " ".join(["null" if leg["limit"] is None else leg["limit"] for leg in legs])
-                weight = self._weigh(f"{hold_id} {asked} {limits}")
-                part.sums["stood"] += weight * self._legs.stood(caps, weight, part.moves)
+                weight = self._weigh(f"{hold_id} {asked} {' '.join([each or 'null' for each in moved.limits])}")
+                part.sums["stood"] += weight * self._legs.stood(moved.caps, weight, part.moves)
         elif hold_id is not None:
             if settles is None:
                 raise Unsure
-            asked = asked_of(caps, [_negative(leg["reserved"]) for leg in legs])
-            part.sums["returned"] += self._weigh(f"{hold_id} {settles} {int(entry['cost_nano_usd'] or 0)} {asked}")
-        self._legs.move(caps, legs, None if settles is None else int(entry["cost_nano_usd"] or 0), part.moves, counts)
+            part.sums["returned"] += self._weigh(f"{hold_id} {settles} {cost} {moved.returned()}")
+        self._legs.move(moved, cost, part.moves, counts=counts)
 
     def _proof(self, line: Mapping[str, Any]) -> None:  # Any: as above
         part, index, hash_ = self._part, line["leaf_index"], line["record_hash"]
@@ -282,7 +282,3 @@ class LineSummer:
 
 def _budget(hold_id: str, decision_id: str, run_id: str | None) -> str:
     return f"{hold_id} {decision_id} {run_id} {BUDGET}"
-
-
-def _negative(amount: str) -> str:
-    return amount[1:] if amount[0] == "-" else amount if amount == "0" else f"-{amount}"

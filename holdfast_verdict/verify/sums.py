@@ -2,7 +2,7 @@
 
 Each thing is turned into a number by a hash with a secret key, and the numbers are added up modulo 2^256: a multiset hash. The key is
 drawn for each verification, when the file is there already, so that nobody can have made a file whose sums are the same by intent; by
-chance two differing sides come to one sum in one of 2^256 cases. Sums need no memory for each thing, and those of parts add up.
+chance, differing sides come to one sum less often than once in 2^128 times. Sums need no memory for each thing; those of parts add up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ PAIRS: Final = (
     ("granted", "held"),  # each allow, and the hold that it granted
     ("taken", "reserved"),  # each hold, and the entry of the journal that took it
     ("settled", "returned"),  # each settled hold, and the entry that settled it
-    ("read", "stood"),  # balances and limits as each decision read them, and as the journal came to them right before it
+    (
+        "read",
+        "stood",
+    ),  # balances and limits as each decision read them, and as the journal came to them right before it
 )
 SIDES: Final = tuple(side for pair in PAIRS for side in pair)
 

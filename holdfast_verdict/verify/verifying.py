@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from holdfast_verdict.log.note import ED25519, VerifierKey
 from holdfast_verdict.verify import lines
@@ -33,10 +33,10 @@ from holdfast_verdict.verify.summed import Summed
 from holdfast_verdict.verify.trust import Trust, check_consistency, check_since, open_checkpoint, parse_keys
 from holdfast_verdict.verify.workers import Workers, cores
 
-_SMALL_BYTES = TOLD_MAX * 1_000
+_SMALL_BYTES: Final = TOLD_MAX * 1_000
 """Up to this size a bundle that is to be told is read as a whole at once."""
 
-_SHARE_BYTES = 4_000_000
+_SHARE_BYTES: Final = 4_000_000
 """A process more for each of these."""
 
 Say = Callable[[int, int], None]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from holdfast_verdict.verify.reading import Block
 
-_ROOMS: Final = ["holdfast_verdict.verify.verifying", "holdfast_verdict.rehearse.bundle"]
+_ROOMS: Final = ["holdfast_verdict.verify.verifying", "holdfast_verdict.rehearse.lanes"]
 
 
 def start_method() -> BaseContext:
@@ -80,7 +80,9 @@ class Pool:
     def __init__(self, executor: ProcessPoolExecutor | None) -> None:
         self._executor = executor
 
-    def submit(self, blocks: Sequence[Block], beside: object) -> list[tuple[Block, Future[Any]]]:  # Any: the maker's own
+    def submit(
+        self, blocks: Sequence[Block], beside: object
+    ) -> list[tuple[Block, Future[Any]]]:  # Any: the maker's own
         """Has blocks looked at, in their order, and returns what will be found.
 
         Args:

@@ -100,7 +100,8 @@ def test_nothing_can_stand_behind_the_end(golden: bytes, check: Check) -> None:
 
 
 def test_several_processes_find_what_one_finds(golden: bytes, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast_verdict.verify.verifying._BLOCK_BYTES", 5_000)
+    monkeypatch.setattr("holdfast_verdict.verify.reading.BLOCK_BYTES", 5_000)
+    monkeypatch.setattr("holdfast_verdict.verify.verifying._SHARE_BYTES", 5_000)
     flipped = golden.replace(b"payments.refund", b"payments.refand", 3)
     for bundle in (golden, flipped, golden[:-100]):
         one, two = check(bundle, workers=1), check(bundle, workers=2)
