@@ -1,0 +1,124 @@
+"""Sums find what only they can find: each of these forgeries holds line by line, and makes one sum another than that of its other side.
+
+`check` verifies by sums as well, and sees that they say of it what the comparison of all lines says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from holdfast_verdict.canonical import canonical_bytes
+from holdfast_verdict.verify.lines import Line
+from holdfast_verdict.verify.sums import new_key, weigher
+from tests.verify.checking import Check, wrong
+from tests.verify.sealing import TestLog, content_of, hash_of
+
+Content = list[dict[str, Any]]  # Any: JSON
+
+
+def test_the_same_things_come_to_the_same_sum_in_any_order_and_others_do_not() -> None:
+    weigh = weigher(new_key())
+    things = [f"thing {number % 7}" for number in range(50)]
+    assert sum(map(weigh, things)) == sum(map(weigh, reversed(things)))
+    assert sum(map(weigh, things)) != sum(map(weigh, [*things[:-1], "another"]))
+    assert sum(map(weigh, ["a", "a"])) != sum(map(weigh, ["b", "b"]))
+    assert weigher(new_key())("a") != weigh("a"), "the key is another each time"
+
+
+def _editable(bundle: bytes) -> Content:
+    return [dict(line) for line in content_of(bundle)]
+
+
+def _read_otherwise(content: Content) -> tuple[str, str]:
+    """A decision that says of a cap another balance than the journal comes to, with room for it."""
+    line = next(
+        each
+        for each in content
+        if each["type"] == "record"
+        and each["kind"] == "llm.call"
+        and orjson.loads(each["part_b"])["verdict"] == "allow"
+    )
+    part = orjson.loads(line["part_b"])
+    part["legs"][0]["committed"] = str(int(part["legs"][0]["committed"]) + 1)
+    line["part_b"] = canonical_bytes(part).decode()
+    return "audit.balance", f"decision {line['decision_id']}"
+
+
+def _another_limit(content: Content) -> tuple[str, str]:
+    """A limit in the journal that is not the one which the decision read, when nothing of the cap was used yet."""
+    entry = next(
+        each
+        for each in content
+        if each["type"] == "journal" and each["kind"] == "reserve" and each["reason"] == "llm.call"
+    )
+    entry["legs"][0]["limit"] = str(int(entry["legs"][0]["limit"]) + 1)
+    hold = next(each for each in content if each["type"] == "hold" and each["hold_id"] == entry["hold_id"])
+    return "audit.balance", f"decision {hold['decision_id']}"
+
+
+def _took_otherwise(content: Content) -> tuple[str, str]:
+    """An entry that took other amounts than the hold has; it is said not to count, so nothing else depends on it."""
+    entry = next(
+        each
+        for each in content
+        if each["type"] == "journal" and each["kind"] == "reserve" and each["reason"] == "llm.call"
+    )
+    entry["counts"] = False
+    entry["legs"][0]["reserved"] = str(int(entry["legs"][0]["reserved"]) + 1)
+    return "audit.balance", f"hold {entry['hold_id']}"
+
+
+def _cost_otherwise(content: Content) -> tuple[str, str]:
+    """A payment that is smaller in the journal than the hold says."""
+    entry = next(
+        each
+        for each in content
+        if each["type"] == "journal" and each["kind"] == "commit" and int(each["cost_nano_usd"])
+    )
+    money = {each["cap_id"] for each in content if each["type"] == "cap" and each["unit"] == "nano_usd"}
+    entry["cost_nano_usd"] = str(int(entry["cost_nano_usd"]) - 1)
+    for leg in entry["legs"]:
+        if leg["cap_id"] in money:
+            leg["committed"] = str(int(leg["committed"]) - 1)
+    return "audit.balance", f"hold {entry['hold_id']}"
+
+
+def _sealed(log: TestLog, content: Content) -> bytes:
+    lines: list[Line] = list(content)
+    return log.bundle(lines)
+
+
+@pytest.mark.parametrize("forge", [_read_otherwise, _another_limit])
+def test_what_a_decision_read_is_what_the_journal_comes_to(
+    whole: bytes, log: TestLog, check: Check, forge: Callable[[Content], tuple[str, str]]
+) -> None:
+    content = _editable(whole)
+    found = forge(content)
+    assert found in wrong(check(_sealed(log, content)))
+
+
+@pytest.mark.parametrize("forge", [_took_otherwise, _cost_otherwise])
+def test_a_hold_is_taken_and_returned_as_it_says(
+    golden: bytes, check: Check, forge: Callable[[Content], tuple[str, str]]
+) -> None:
+    content = _editable(golden)
+    log = TestLog(str(content[0]["origin"]))
+    assert check(_sealed(log, content)).holds
+    found = forge(content)
+    assert found in wrong(check(_sealed(log, content)))
+
+
+def test_a_record_that_is_not_the_one_in_the_log_is_found(golden: bytes, check: Check) -> None:
+    content = _editable(golden)
+    log = TestLog(str(content[0]["origin"]))
+    line = next(each for each in content if each["type"] == "record" and each["kind"] == "run.history")
+    logged = {line["decision_id"]: hash_of(line)}
+    part = orjson.loads(line["part_a"])
+    part["facts"]["odd"] = 1
+    line["part_a"] = canonical_bytes(part).decode()
+    lines: list[Line] = list(content)
+    assert wrong(check(log.bundle(lines, logged=logged))) == [("audit.inclusion", f"decision {line['decision_id']}")]
