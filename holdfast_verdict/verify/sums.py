@@ -21,10 +21,7 @@ PAIRS: Final = (
     ("granted", "held"),  # each allow, and the hold that it granted
     ("taken", "reserved"),  # each hold, and the entry of the journal that took it
     ("settled", "returned"),  # each settled hold, and the entry that settled it
-    (
-        "read",
-        "stood",
-    ),  # balances and limits as each decision read them, and as the journal came to them right before it
+    ("read", "stood"),  # balances and limits as each decision read them, and as the journal came to them
 )
 SIDES: Final = tuple(side for pair in PAIRS for side in pair)
 

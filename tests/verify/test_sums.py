@@ -87,6 +87,14 @@ def _cost_otherwise(content: Content) -> tuple[str, str]:
     return "audit.balance", f"hold {entry['hold_id']}"
 
 
+def _of_no_balances(content: Content) -> Content:
+    """The caps' balances are not said, as of caps that other runs use as well, so that they give nothing away."""
+    for line in content:
+        if line["type"] == "cap":
+            line["opening"] = line["closing"] = None
+    return content
+
+
 def _sealed(log: TestLog, content: Content) -> bytes:
     lines: list[Line] = list(content)
     return log.bundle(lines)
@@ -105,7 +113,7 @@ def test_what_a_decision_read_is_what_the_journal_comes_to(
 def test_a_hold_is_taken_and_returned_as_it_says(
     golden: bytes, check: Check, forge: Callable[[Content], tuple[str, str]]
 ) -> None:
-    content = _editable(golden)
+    content = _of_no_balances(_editable(golden))
     log = TestLog(str(content[0]["origin"]))
     assert check(_sealed(log, content)).holds
     found = forge(content)
