@@ -158,12 +158,28 @@ class Summed:
                 users.setdefault(approval.approval_id, []).append(one)
         if any(one.hold_id not in self._returned for each in users.values() for one in each[:-1]):
             raise Unsure
-        kept = Bundle(self._header, self._policies, self._kept, {}, {}, self.rows["approval"], [], [], [], frozenset())
+        by_id = _Kept((one.decision_id, one) for one in self._kept)
+        rows, none = self.rows["approval"], frozenset[str]()
+        kept = Bundle(self._header, self._policies, self._kept, by_id, _Kept(), rows, [], [], [], none)
         found = [*check_approvals(kept), *check_releases(kept)]
         if self._trust.checkpoint is not None:
             found += check_consistency(self._trust.checkpoint, self.rows["consistency"])
         if found:
             raise Unsure
+
+
+class _Kept(dict[str, Decided]):
+    """Records that were kept. Whether there is another one in the file is not known here."""
+
+    def get(self, name: str, default: object = None) -> Decided:
+        """Returns one.
+
+        Raises:
+            Unsure: It was not kept.
+        """
+        if name not in self:
+            raise Unsure
+        return self[name]
 
 
 def _caps(source: Source, end: int) -> Iterator[tuple[str, Line]]:

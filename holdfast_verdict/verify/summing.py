@@ -27,6 +27,7 @@ from holdfast_verdict.verify.sums import MODULUS, SIDES, weigher
 _RETURNED: Final = frozenset({"voided", "expired"})
 _ENTRY_OF: Final = {"commit": "committed", "void": "voided", "expire": "expired"}
 _KEPT: Final = frozenset({"approval", "release"})
+_VOTE: Final = "approval.vote"
 _ADMISSION: Final = "run.admission"
 _RESOLUTION: Final = "hold.resolution"
 
@@ -201,7 +202,7 @@ class LineSummer:
         part.sums["recorded"] += self._weigh(f"{b['decision_id']} {read.hash.hex()}")
         tool = "" if again is None else a["action"].get("tool") or ""
         part.totals[tool or kind, verdict, code] += 1
-        if kind in _KEPT or verdict == "needs_approval" or read.used or read.released:
+        if kind in _KEPT or tool == _VOTE or verdict == "needs_approval" or read.used or read.released:
             part.kept.append(self._records.decided(read, line, 0))
         if hold_id and (type(hold_id) is not str or not UUID.holds(hold_id)):
             raise Unsure

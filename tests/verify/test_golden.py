@@ -29,6 +29,7 @@ def test_every_golden_file_is_as_it_was_recorded() -> None:
 
 @pytest.mark.parametrize("file", sorted(FOLDER.iterdir()), ids=lambda file: file.stem)
 def test_it_holds(file: Path, check: Check) -> None:
+    assert check.by_sums(file.read_bytes())
     report = check(file.read_bytes())
     assert report.holds, said(report)
     assert report.bundle is not None
