@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from cli.backup.manifest import Manifest
-    from cli.backup.restore import Restored
+    from cli.backup.restore import Files, Restored
     from cli.backup.source import Source
     from holdfast.runs.restoring import Reconciled
 
@@ -137,6 +137,7 @@ def _servers(postgres: str | None, temporal: str, visibility: str | None, secret
     )
 
 
+_LOST_SHOWN = 20
 _WITH_SECRETS = (
     "SECRET: the archive holds all keys. Whoever has it can read and do everything that this server can. "
     "Keep it as you keep the server."
@@ -253,7 +254,9 @@ def restore(
             restore_into(file, DataFolder(data_dir), resume=resume, secrets=secrets, superuser_url=postgres, say=_tell)
         )
         if as_json:
-            say(json.dumps({"data_dir": str(done.folder), **_reconciled_as_json(done.manifest, done.reconciled)}))
+            files = {"named": done.files.named, "included": done.files.included, "lost": list(done.files.lost)}
+            about = _reconciled_as_json(done.manifest, done.reconciled)
+            say(json.dumps({"data_dir": str(done.folder), **about, "files": files}))
             return
         for line in _restored(done, resume=resume):
             say(line)
@@ -361,10 +364,26 @@ def _reconciled(reconciled: Reconciled, *, resume: bool) -> Sequence[str]:
     return lines
 
 
+def _files(files: Files) -> Sequence[str]:
+    if not files.named:
+        return []
+    if not files.included:
+        return [
+            f"The {files.named} files of runs are not in this backup: they are kept elsewhere, as in S3, and have to be reached there."
+        ]
+    if not files.lost:
+        return [f"all {files.named} files of runs are there, each by its digest"]
+    return [
+        f"{len(files.lost)} of {files.named} files of runs are lost: they were not there when the backup was taken, or were changed",
+        *(f"  {one}" for one in files.lost[:_LOST_SHOWN]),
+    ]
+
+
 def _restored(done: Restored, *, resume: bool) -> Sequence[str]:
     lines = [
         f"restored into {done.folder}, as everything was at {done.manifest.point.at:%Y-%m-%d %H:%M:%S %Z}",
         *_reconciled(done.reconciled, resume=resume),
+        *_files(done.files),
         f"start it with: holdfast up --data-dir {done.folder}",
     ]
     if os.environ.get("HOLDFAST_REDIS"):

@@ -16,6 +16,7 @@ TEMPORAL_SQLITE: Final = "temporal/temporal.db.gz"
 TEMPORAL_MAIN: Final = "temporal/main.dump"
 TEMPORAL_VISIBILITY: Final = "temporal/visibility.dump"
 SECRETS: Final = "secrets/"
+OBJECTS: Final = "objects.tar"
 
 
 class _Form(BaseModel):

@@ -16,9 +16,9 @@ from typing import Final
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from cli.backup import archive, postgres_tools, temporal_sqlite
+from cli.backup import archive, objects, postgres_tools, temporal_sqlite
 from cli.backup.errors import BackupInvalid, RestoreFailed, RestoreRefused
-from cli.backup.manifest import POSTGRES, SECRETS, TEMPORAL_SQLITE, Manifest
+from cli.backup.manifest import OBJECTS, POSTGRES, SECRETS, TEMPORAL_SQLITE, Manifest
 from cli.backup.progress import megabytes, telling
 from cli.backup.source import KEY_FILES, key_digests
 from cli.stack.data_folder import DataFolder
@@ -41,6 +41,22 @@ class Restored:
     manifest: Manifest
     folder: Path
     reconciled: Reconciled
+    files: Files
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What became of the files of runs.
+
+    Attributes:
+        named: How many the rows name.
+        included: Whether the backup has contents at all; else they are kept elsewhere, as in S3.
+        lost: Those whose content is not there, `run/name`; always empty where contents are kept elsewhere.
+    """
+
+    named: int
+    included: bool
+    lost: tuple[str, ...]
 
 
 async def check(path: Path, say: Callable[[str], None]) -> Manifest:
@@ -105,13 +121,13 @@ async def restore(
                 dump = draft.path / POSTGRES_DRAFT
                 await postgres_tools.load(stack.superuser_url, dump, server_major=major, say=say)
             say("both states are back; putting right what they do not know of each other")
-            reconciled = await _reconcile(draft, url, manifest, resume=resume, say=say)
+            reconciled, files = await _reconcile(draft, url, manifest, resume=resume, say=say)
             _tidy(draft)
             try:
                 draft.path.rename(folder.path)
             except OSError as error:
                 raise RestoreRefused(f"{folder.path} has come to be meanwhile: {error.strerror}") from None
-    return Restored(manifest, folder.path, reconciled)
+    return Restored(manifest, folder.path, reconciled, files)
 
 
 POSTGRES_DRAFT: Final = "restoring.dump"
@@ -187,6 +203,8 @@ def _unpack(path: Path, manifest: Manifest, draft: DataFolder, secrets: Path | N
     _take_secrets(source, draft.secrets, manifest)
     temporal_sqlite.unpack(staging / TEMPORAL_SQLITE, draft.temporal / "temporal.db")
     (staging / POSTGRES).rename(draft.path / POSTGRES_DRAFT)
+    if manifest.has(OBJECTS):
+        objects.unpack(staging / OBJECTS, draft.objects)
     shutil.rmtree(staging)
 
 
@@ -245,7 +263,7 @@ async def _server_major(url: str) -> int:
 
 async def _reconcile(
     draft: DataFolder, url: str | None, manifest: Manifest, *, resume: bool, say: Callable[[str], None]
-) -> Reconciled:
+) -> tuple[Reconciled, Files]:
     """Migrates, starts Temporal, and puts right what the states do not know of each other; no worker runs meanwhile."""
     from temporalio.client import Client  # a good part of a second, and only a restore needs it here
 
@@ -259,7 +277,10 @@ async def _reconcile(
         client = await Client.connect(stack.urls.temporal, namespace=NAMESPACE, data_converter=converter)
         engine = create_engine(stack.superuser_url, process="restore", pool_size=2)
         try:
-            return await reconcile(engine, client, resume=resume, taken_at=manifest.point.at)
+            reconciled = await reconcile(engine, client, resume=resume, taken_at=manifest.point.at)
+            named, lost = await objects.lost(engine, draft.objects)
+            included = manifest.has(OBJECTS)
+            return reconciled, Files(named, included, tuple(lost) if included else ())
         finally:
             await engine.dispose()
 

@@ -28,12 +28,14 @@ class Source:
         database_url: PostgreSQL, as a superuser.
         temporal: Temporal's state.
         secrets: The folder of the secrets, if it is here.
+        objects: The folder of the contents of runs' files, if they are kept in one here.
     """
 
     label: str
     database_url: str
     temporal: TemporalState
     secrets: Path | None
+    objects: Path | None = None
 
 
 class TemporalState(Protocol):
@@ -116,8 +118,8 @@ async def opened(folder: DataFolder, superuser_url: str | None, say: Callable[[s
     """
     temporal = TemporalFile(folder.temporal / "temporal.db")
     if folder.running_pid() is not None:
-        yield Source("a running stack", _running(folder, superuser_url), temporal, folder.secrets)
+        yield Source("a running stack", _running(folder, superuser_url), temporal, folder.secrets, folder.objects)
         return
     say("the stack is stopped; starting its PostgreSQL for the backup")
     async with Stack(folder.path, ports="free", parts={"postgres"}, postgres_url=superuser_url) as stack:
-        yield Source("a stopped stack", stack.superuser_url, temporal, folder.secrets)
+        yield Source("a stopped stack", stack.superuser_url, temporal, folder.secrets, folder.objects)

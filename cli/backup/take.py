@@ -11,9 +11,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cli.backup import archive, postgres_tools
+from cli.backup import archive, objects, postgres_tools
 from cli.backup.errors import BackupFailed
-from cli.backup.manifest import POSTGRES, SECRETS, Manifest, Point, Versions
+from cli.backup.manifest import OBJECTS, POSTGRES, SECRETS, Manifest, Point, Versions
 from cli.backup.point import Snapshot, consistent_point
 from cli.backup.progress import megabytes, telling
 from cli.backup.source import Source, check_folder, key_digests, opened
@@ -117,7 +117,21 @@ async def _copy(source: Source, draft: Path, say: Callable[[str], None]) -> Snap
             )
     finally:
         await temporal.close()
+    # INVARIANT (LAW 4): after the point, so that no row of it names a content that was not there yet
+    if source.objects is not None and source.objects.is_dir():
+        await _pack_objects(source.objects, draft / OBJECTS, say)
     return snapshot
+
+
+async def _pack_objects(folder: Path, target: Path, say: Callable[[str], None]) -> None:
+    done = 0
+
+    def note(size: int) -> None:
+        nonlocal done
+        done = size
+
+    async with telling(say, "packing the files of runs", lambda: megabytes(done)):
+        await asyncio.to_thread(objects.pack, folder, target, progress=note)
 
 
 def _describe(source: Source, snapshot: Snapshot, draft: Path, *, with_secrets: bool) -> Manifest:
