@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, Self
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from api.authentication import Caller, require_reader
 from api.context import EXPORTS_MAX, Parts
 from api.forms import Answer
 from api.runs import read_visible
+from holdfast.audit.counts import count_event
 from holdfast.database.engine import transaction
 from holdfast.errors import NotFound, Unavailable
 from holdfast.histories import storing
@@ -65,9 +67,14 @@ async def cross_check_run(run_id: UUID, caller: Caller, parts: Parts) -> CrossCh
         raise Unavailable(f"this server reads {EXPORTS_MAX} histories or exports already", remedy="ask again later")
     parts.exports += 1
     try:
-        return CrossCheck.of(await cross_check(parts.engine, parts.temporal, caller.tenant_id, run_id))
+        checked = await cross_check(parts.engine, parts.temporal, caller.tenant_id, run_id)
     finally:
         parts.exports -= 1
+    async with transaction(parts.engine, caller.tenant_id) as connection:
+        await count_event(connection, caller.tenant_id, "cross_check", "agrees" if checked.agrees else "differs")
+        for code, count in Counter(each.code for each in checked.differences).items():
+            await count_event(connection, caller.tenant_id, "cross_check_difference", code, count)
+    return CrossCheck.of(checked)
 
 
 @router.get(

@@ -13,6 +13,7 @@ from pydantic import Field
 from api.authentication import Caller, require_reader
 from api.context import Parts
 from api.forms import Answer, Form, Page, PageSize, Time
+from holdfast.audit.counts import count_event
 from holdfast.database.engine import transaction
 from holdfast.tenancy.principals import ADMIN, AUDITOR, OWNER
 from holdfast.transparency import reading, witnesses
@@ -281,6 +282,11 @@ async def remove_witness(body: AddWitness, caller: Caller, parts: Parts) -> None
 async def add_cosignature(body: Cosigned, caller: Caller, parts: Parts) -> TakenCosignatures:
     """Takes a known witness's cosignature of a checkpoint; it is then served with that. Sent twice it is there once."""
     caller.require(OWNER, ADMIN, AUDITOR)
-    async with transaction(parts.engine, caller.tenant_id) as connection:
-        size, taken = await witnesses.take(connection, caller.tenant_id, body.checkpoint)
+    try:
+        async with transaction(parts.engine, caller.tenant_id) as connection:
+            size, taken = await witnesses.take(connection, caller.tenant_id, body.checkpoint)
+    except witnesses.CosignatureRefused as error:
+        async with transaction(parts.engine, caller.tenant_id) as connection:
+            await count_event(connection, caller.tenant_id, "cosignature_refused", error.reason)
+        raise
     return TakenCosignatures(size=size, taken=taken)

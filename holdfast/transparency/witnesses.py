@@ -39,6 +39,18 @@ _COSIGN = text("""
 """)
 
 
+class CosignatureRefused(RequestInvalid):
+    """What was handed in is not taken.
+
+    Attributes:
+        reason: In a word: `no_checkpoint`, `fork`, `signature` or `unknown_witness`.
+    """
+
+    def __init__(self, message: str, *, reason: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Witness:
     """A witness.
@@ -114,17 +126,19 @@ async def take(connection: AsyncConnection, tenant_id: UUID, message: str) -> tu
         The checkpoint's size, and how many of them hold.
 
     Raises:
-        RequestInvalid: It is no checkpoint of this log, or one of them does not hold, or none is of a known witness.
+        CosignatureRefused: It is no checkpoint of this log, or one of them does not hold, or none is of a known witness.
         NotFound: The log has no checkpoint of that size.
     """
     try:
         note = Note.parse(message)
         size = Checkpoint.parse(note.text).size
     except LogInvalid as error:
-        raise RequestInvalid(f"this is no signed checkpoint: {error}") from None
+        raise CosignatureRefused(f"this is no signed checkpoint: {error}", reason="no_checkpoint") from None
     own = await reading.checkpoint(connection, tenant_id, size)
     if own.note.text != note.text:
-        raise RequestInvalid("this is another checkpoint of that size than the log has: one of the two is forged")
+        raise CosignatureRefused(
+            "this is another checkpoint of that size than the log has: one of the two is forged", reason="fork"
+        )
     ids = {(each.name, each.key_id) for each in note.signatures}
     taken = 0
     for witness in await list_witnesses(connection, tenant_id):
@@ -134,9 +148,13 @@ async def take(connection: AsyncConnection, tenant_id: UUID, message: str) -> tu
         try:
             line = note.verified(key).line
         except LogInvalid as error:
-            raise RequestInvalid(str(error)) from None
+            raise CosignatureRefused(str(error), reason="signature") from None
         await connection.execute(_COSIGN, {"tenant_id": tenant_id, "size": size, "vkey": witness.vkey, "line": line})
         taken += 1
     if not taken:
-        raise RequestInvalid("none of its signatures is of a known witness", remedy="POST /v1/log/witnesses first")
+        raise CosignatureRefused(
+            "none of its signatures is of a known witness",
+            reason="unknown_witness",
+            remedy="POST /v1/log/witnesses first",
+        )
     return size, taken
