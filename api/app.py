@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 from api import (
     agents,
     approval_links,
+    approval_page,
     approvals,
     artefacts,
     audit,
@@ -152,6 +153,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(codec.router, responses=RESPONSES)
     app.include_router(codes.router, responses={status: RESPONSES[status] for status in (404, 422)})
     app.include_router(health.router)
+    app.include_router(approval_page.router)
     app.add_middleware(BodyMiddleware)
     app.add_middleware(RequestMiddleware)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

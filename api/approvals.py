@@ -205,6 +205,9 @@ class ApprovalLink(Answer):
     """A one-time link, shown this once."""
 
     path: str = Field(description="GET shows what would be approved and changes nothing, POST decides, once")
+    page: str = Field(
+        description="the same as a page for people, to be sent to the approver: it decides by one of two buttons"
+    )
     user: str = Field(description="in whose name it decides")
     expires_at: Time
 
@@ -321,4 +324,6 @@ async def create_approval_link(approval_id: UUID, body: LinkRequest, caller: Cal
     secret, user, expires_at = await links.create_link(
         parts.engine, caller, approval_id, user=body.user, life_s=body.expires_in_s
     )
-    return ApprovalLink(path=f"/v1/approval-links/{secret}", user=user, expires_at=expires_at)
+    return ApprovalLink(
+        path=f"/v1/approval-links/{secret}", page=f"/approve/{secret}", user=user, expires_at=expires_at
+    )

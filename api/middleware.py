@@ -19,6 +19,8 @@ _log = structlog.get_logger("api")
 BODY_BYTES_MAX: Final = 1_048_576
 CODEC_BODY_BYTES_MAX: Final = 16_777_216
 """Temporal's UI sends a page of a history at once."""
+_PAGES: Final = "/approve/"
+"""Pages for people send forms."""
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
@@ -86,9 +88,7 @@ class BodyMiddleware:
         try:
             body = await self._read(request, receive)
             if body:
-                if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                    raise RequestInvalid("the body is not application/json", remedy="say so in Content-Type")
-                check_json(body)
+                self._check(request, body)
         except HoldfastError as error:
             await for_holdfast_error(request, error)(scope, receive, send)
             return
@@ -102,6 +102,15 @@ class BodyMiddleware:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
+
+    @staticmethod
+    def _check(request: Request, body: bytes) -> None:
+        is_page = request.url.path.startswith(_PAGES)
+        expected = "application/x-www-form-urlencoded" if is_page else "application/json"
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
+            raise RequestInvalid(f"the body is not {expected}", remedy="say so in Content-Type")
+        if not is_page:
+            check_json(body)
 
     @staticmethod
     async def _read(request: Request, receive: Receive) -> bytes:

@@ -177,13 +177,18 @@ def approval_link(
     """Prints a one-time link that decides without a key: whoever has it is taken for that approver."""
     link = session.client.create_approval_link(approval_id, user=user, expires_in_s=hours * 3_600)
     session.show(
-        {"path": link.path, "user": link.user, "expires_at": f"{link.expires_at:%Y-%m-%dT%H:%M:%SZ}"},
-        lambda: [link.path],
+        {
+            "path": link.path,
+            "page": link.page,
+            "user": link.user,
+            "expires_at": f"{link.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+        },
+        lambda: [link.page],
     )
     if not session.as_json:
         until = f"{link.expires_at:%Y-%m-%d %H:%M:%S %Z}"
         print(
-            f"for {link.user}, once, until {until}; put the API's address before it: GET shows what it decides on, POST decides",
+            f"for {link.user}, once, until {until}; put the API's address before it. Programs use {link.path}",
             file=sys.stderr,
         )
 

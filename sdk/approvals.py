@@ -73,10 +73,12 @@ class ApprovalLink:
 
     Attributes:
         path: GET shows what it would decide on, POST decides.
+        page: The same as a page for people.
         user: In whose name.
     """
 
     path: str
+    page: str
     user: str
     expires_at: datetime
 

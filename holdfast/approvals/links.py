@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import text
@@ -44,6 +44,10 @@ _READ = text("""
     SELECT l.approval_id, l.user_id, u.name, l.expires_at FROM approval_links l
     JOIN users u ON u.tenant_id = l.tenant_id AND u.user_id = l.user_id
     WHERE l.tenant_id = :tenant_id AND l.link_hash = :link_hash AND l.used_at IS NULL AND l.expires_at > clock_timestamp()
+""")
+_LOOK = text("""
+    SELECT used_at IS NOT NULL AS used, expires_at <= clock_timestamp() AS expired FROM approval_links
+    WHERE tenant_id = :tenant_id AND link_hash = :link_hash
 """)
 _USE = text("""
     UPDATE approval_links SET used_at = clock_timestamp()
@@ -136,6 +140,25 @@ async def open_link(engine: AsyncEngine, secret: str) -> Link:
         raise _invalid()
     async with transaction(engine, tenant_id) as connection:
         return await _read(connection, tenant_id, link_hash)
+
+
+async def look_at(engine: AsyncEngine, secret: str) -> Link | Literal["used", "expired", "unknown", "no_key"]:
+    """Returns what a link is for, or why it is good for nothing; whoever has the secret may know. Changes nothing."""
+    link_hash = secret_hash(secret)
+    if link_hash is None:
+        return "unknown"
+    async with tenantless(engine) as connection:
+        tenant_id: UUID | None = await connection.scalar(_LOCATE, {"link_hash": link_hash})
+    if tenant_id is None:
+        return "unknown"
+    async with transaction(engine, tenant_id) as connection:
+        row = (await connection.execute(_LOOK, {"tenant_id": tenant_id, "link_hash": link_hash})).one()
+        if row.used or row.expired:
+            return "used" if row.used else "expired"
+        try:
+            return await _read(connection, tenant_id, link_hash)
+        except LinkInvalid:
+            return "no_key"
 
 
 async def vote_by_link(engine: AsyncEngine, link: Link, verdict: Verdict, *, seen: bytes, comment: str) -> Decided:

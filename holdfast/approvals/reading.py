@@ -13,7 +13,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.approvals.seats import Consenting, Seats, VoterKind, gate_from_json, in_words, seat
-from holdfast.errors import NotFound
+from holdfast.errors import NotFound, PolicyBroken
+from holdfast.policies import store
 from holdfast.tenancy.principals import Principal
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.policy import Gate
@@ -29,10 +30,7 @@ _COLUMNS = """
     coalesce(escalates_at(a.created_at, gate_of(a.approver_role)) <= coalesce(a.decided_at, now()), false) AS escalated,
     a.max_cost_nano_usd, a.requester_id, q.name AS requester, a.created_at, a.expires_at,
     coalesce(nullif(a.decided_name, ''), d.name) AS decided_by, a.decided_at, a.comment,
-    r.agent_name, r.role_name, r.status AS run_status,
-    (SELECT gate.value ->> 'message' FROM roles o, jsonb_array_elements(o.rules) AS gate (value)
-     WHERE o.tenant_id = a.tenant_id AND o.name = r.role_name AND o.version = r.role_version
-       AND gate.value ->> 'rule_id' = a.rule LIMIT 1) AS message
+    r.agent_name, r.role_name, r.status AS run_status
     FROM approvals a
     JOIN runs r ON r.tenant_id = a.tenant_id AND r.run_id = a.run_id
     JOIN users q ON q.tenant_id = a.tenant_id AND q.user_id = a.requester_id
@@ -168,7 +166,7 @@ class ApprovalView:
 _Row = Row[tuple[object, ...]]
 
 
-def _view(row: _Row, votes: Sequence[_Row], delegations: Sequence[_Row]) -> ApprovalView:
+def _view(row: _Row, votes: Sequence[_Row], delegations: Sequence[_Row], message: str) -> ApprovalView:
     gate = gate_from_json(row.gate)
     newest = {(vote.kind, vote.voter): vote for vote in votes if vote.revision == row.revision}
     standing = [vote for vote in newest.values() if vote.verdict != "withdrawn"]
@@ -192,7 +190,7 @@ def _view(row: _Row, votes: Sequence[_Row], delegations: Sequence[_Row]) -> Appr
         revision=row.revision,
         binding=row.binding,
         rule=row.rule,
-        message=row.message or "",
+        message=message,
         approver_role=in_words(gate.needs),
         gate=gate,
         seats=seat(gate, consenting, escalated=row.escalated),
@@ -254,9 +252,19 @@ async def _views(connection: AsyncConnection, tenant_id: UUID, rows: Sequence[_R
             row,
             [vote for vote in votes if vote.approval_id == row.approval_id],
             [each for each in delegations if each.approval_id == row.approval_id],
+            await _message(connection, tenant_id, row.run_id, row.rule),
         )
         for row in rows
     ]
+
+
+async def _message(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, rule_id: str) -> str:
+    """Returns what the gate says, of the policy that the run is pinned to."""
+    try:
+        pinned = await store.read_pinned(connection, tenant_id, run_id)
+    except PolicyBroken:
+        return ""  # the next decision says so; here it is a sentence beside what is asked
+    return next((rule.message for rule in pinned.policy.rules if rule.id == rule_id), "")
 
 
 def _sees(principal: Principal | None) -> dict[str, object]:
