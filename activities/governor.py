@@ -12,6 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from holdfast.actions.run_facts import RunReader
+from holdfast.contracts.tiers import PROCESS, Tier
 from holdfast.errors import RunUnknown
 from holdfast.ledger.service import Ledger
 from holdfast.timeline.stream import Publisher
@@ -28,6 +29,7 @@ class Governor:
         lease_llm_ms: Lease and hard deadline of a model call.
         lease_tool_ms: Lease and hard deadline of a tool call.
         lease_code_ms: Lease and hard deadline of a run of code, which has a shorter bound of its own.
+        tiers: In which code can be run.
     """
 
     engine: AsyncEngine
@@ -39,6 +41,7 @@ class Governor:
     lease_llm_ms: int
     lease_tool_ms: int
     lease_code_ms: int
+    tiers: tuple[Tier, ...] = (PROCESS,)
 
     def lease_ms(self, kind: str) -> int:
         """Returns the lease of an action of that kind."""

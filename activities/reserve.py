@@ -90,7 +90,7 @@ class Reserve:
         tenant_id, run_id = await self._governor.whose()
         for _ in range(_CHANGES_MAX):
             asked = await self._ask(tenant_id, run_id, request)
-            worst = _worst(asked)
+            worst = self._worst(asked)
             reservation = self._reservation(asked, request, worst)
             try:
                 decision = await self._governor.ledger.reserve(reservation)
@@ -154,6 +154,14 @@ class Reserve:
             candidate = await read_candidate(connection, run, action, request, proposed)
         approvals = approvals_for(asked, request.approval_id, action.canonical)
         return _Asked(run, action, approvals, call, past, candidate)
+
+    def _worst(self, asked: _Asked) -> _Worst:
+        refused = code_run.tier_refused(asked.action, self._governor.tiers)
+        if refused is not None:
+            return _Worst(
+                {NANO_USD: 0, CALLS: 1}, {}, None, Refusal(refused.code, f"{refused.message}. {refused.remedy}")
+            )
+        return _worst(asked)
 
     def _reservation(self, asked: _Asked, request: ReserveRequest, worst: _Worst) -> Reservation:
         run, action = asked.run, asked.action

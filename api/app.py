@@ -38,6 +38,7 @@ from api import (
     rehearsals,
     releases,
     runs,
+    sandbox_tiers,
     signers,
     spend,
     stops,
@@ -87,6 +88,7 @@ _NOUNS = (
     audit,
     keys,
     tenants,
+    sandbox_tiers,
     vault,
     webhooks,
 )

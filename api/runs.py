@@ -239,6 +239,7 @@ async def create_run(
         parent_run_id=body.parent_run_id,
         follows_latest=body.follows_latest,
         files=files,
+        least_tier=parts.settings.sandbox_tier,
     )
     admitted = await service.admit(parts.engine, caller, admission, claim)
     structlog.contextvars.bind_contextvars(run_id=str(admitted.run_id))

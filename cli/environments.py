@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cli import sandbox_tiers
 from cli.terminal import EXIT_CODES_HELP, note, reported, say
 from cli.text import json_line
 from holdfast.errors import ConfigurationInvalid, NotFound
@@ -29,10 +30,14 @@ Folder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    group = typer.Typer(help="Packages that code in the sandbox may import on this machine.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Packages that code may import on this machine, and how hard code is isolated.",
+        no_args_is_help=True,
+    )
     group.command(epilog=EXIT_CODES_HELP)(build)
     group.command("list", epilog=EXIT_CODES_HELP)(list_)
     group.command(epilog=EXIT_CODES_HELP)(remove)
+    sandbox_tiers.add_to(group)
     app.add_typer(group, name="sandbox")
 
 

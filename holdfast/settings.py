@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from holdfast.contracts.tiers import by_tier
+from holdfast.contracts.tiers import PROCESS, Tier, by_tier
 from holdfast.errors import ConfigurationInvalid
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -153,7 +153,16 @@ class CommonSettings(ProcessSettings):
     codec_key_file: Path = Field(description="AES-256 key of the payload codec, 64 hex digits")
 
 
-class ApiSettings(CommonSettings):
+class IsolationSettings(CommonSettings):
+    """What whoever admits, decides on and runs code has to be told alike."""
+
+    sandbox_backends: Backends = Field(
+        default="native",
+        description="what isolates code, one for each tier at most, by commas: `native` or `bubblewrap` for the tier `process`",
+    )
+
+
+class ApiSettings(IsolationSettings):
     """Settings of the API process."""
 
     api_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_api")
@@ -163,6 +172,10 @@ class ApiSettings(CommonSettings):
         default="", description="address of Temporal's UI, for links and as the codec's caller"
     )
     broker_url: HttpUrl = Field(default="http://127.0.0.1:8081", description="the broker, which keeps the vault")
+    sandbox_tier: Tier = Field(
+        default=PROCESS,
+        description="tier in which code of every run is isolated at least, `process` or `kernel`; tenants and roles may ask for more",
+    )
     codec_endpoint_open: bool = Field(
         default=False, description="whether /codec answers Temporal's UI on this machine without a key"
     )
@@ -176,7 +189,7 @@ class ApiSettings(CommonSettings):
     )
 
 
-class GovernorSettings(CommonSettings):
+class GovernorSettings(IsolationSettings):
     """Settings of the governor: workflows, reserve and settle, with the sweepers. It has no way to any credential."""
 
     governor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_governor")
@@ -233,7 +246,7 @@ class BrokerSettings(BucketSettings):
     broker_port: Port = Field(default=8081, description="port that the broker listens on")
 
 
-class ExecutorSettings(CommonSettings):
+class ExecutorSettings(IsolationSettings):
     """Settings of an executor. No credential of any provider or tool is among them: LAW 1."""
 
     executor_database_url: DatabaseUrl = Field(description="PostgreSQL as the role holdfast_executor")
@@ -257,10 +270,6 @@ class ExecutorSettings(CommonSettings):
         default="full",
         description="`full` runs code behind every layer or not at all; `unprivileged` allows that jobs have no account and no "
         "cgroup of their own",
-    )
-    sandbox_backends: Backends = Field(
-        default="native",
-        description="what isolates code, one for each tier at most, by commas: `native` or `bubblewrap` for the tier `process`",
     )
     sandbox_allow_old: Annotated[str, AfterValidator(_some_backends)] = Field(
         default="",

@@ -38,6 +38,7 @@ from sdk.types import (
     Role,
     Run,
     RunInput,
+    SandboxTiers,
     ScopeKind,
     SentInput,
     Spend,
@@ -534,6 +535,17 @@ class Holdfast(ApprovalCalls, DecisionCalls):
         """Sets the tenant's time zone. A window of a cap that has begun ends as it was announced."""
         body = {"time_zone": time_zone, "reason": reason}
         return read_answer(Tenant, self._transport.request("PUT", "/v1/tenant/time-zone", body=body))
+
+    def sandbox_tiers(self) -> SandboxTiers:
+        """Returns in which tiers code can be isolated, and what the tenant and its roles ask for."""
+        return read_answer(SandboxTiers, self._transport.request("GET", "/v1/sandbox-tiers"))
+
+    def set_sandbox_tier(
+        self, tier: Literal["process", "kernel"] | None, *, role: str = "", reason: str
+    ) -> SandboxTiers:
+        """Asks for a tier of the tenant's code or of a role's, for runs that are admitted from now on; None for nothing."""
+        body = {"role": role, "tier": tier, "reason": reason}
+        return read_answer(SandboxTiers, self._transport.request("PUT", "/v1/sandbox-tiers", body=body))
 
     def tenants(self) -> list[Tenant]:
         """Returns all tenants, for the platform's operator."""

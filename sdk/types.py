@@ -556,6 +556,25 @@ class Tenant:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class AskedTier:
+    """The least tier that the tenant asks for (an empty `role`), or one of its roles."""
+
+    role: str
+    tier: Literal["process", "kernel"]
+    set_by: str
+    set_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxTiers:
+    """How hard code is isolated: at least by the tier of the deployment, and in none that is not available."""
+
+    deployment: Literal["process", "kernel"]
+    available: list[Literal["process", "kernel"]]
+    asked: list[AskedTier]
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class CreatedKey:
     """An API key, shown this once."""

@@ -18,6 +18,7 @@ from activities.settle import Settle
 from holdfast import logs, permits
 from holdfast.actions.run_facts import RunReader
 from holdfast.contracts import names
+from holdfast.contracts.tiers import by_tier
 from holdfast.database.engine import create_engine
 from holdfast.database.version import require_schema
 from holdfast.ledger.service import Ledger
@@ -80,6 +81,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         lease_llm_ms=settings.lease_llm_ms,
         lease_tool_ms=settings.lease_tool_ms,
         lease_code_ms=settings.lease_code_ms,
+        tiers=tuple(by_tier(settings.sandbox_backends.split(","))),
     )
     try:
         await require_schema(engine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.artefacts import reading
+from holdfast.contracts.tiers import TierUnavailable, unavailable
 from holdfast.errors import RequestInvalid
 from holdfast.pricing.code import CodeEstimate, estimate_code
 from holdfast.tools.code import CODE_EXEC, CODE_TOOL
@@ -39,6 +40,8 @@ async def code_action(
     if known:
         try:
             args = CODE_TOOL.validate(_object(arguments))
+            # what the model wrote can name no tier: its arguments have none
+            args["tier"] = run.sandbox_tier
             args["files"] = await _files(connection, run, step, cast("list[str]", args["files"]))
         except RequestInvalid as error:
             malformed = error.message
@@ -80,3 +83,11 @@ def worst_case(action: Action) -> CodeEstimate | None:
         return None
     args = cast("Mapping[str, int]", action.value["args"])
     return estimate_code(args["timeout_ms"], args["memory_mb"])
+
+
+def tier_refused(action: Action, there: Sequence[str]) -> TierUnavailable | None:
+    """Returns why a `code.exec` cannot run in its tier, if it cannot; it runs in no other (LAW 7)."""
+    if action.kind != CODE_EXEC or not action.known or action.malformed:
+        return None
+    tier = str(action.value["args"]["tier"])  # type: ignore[call-overload, index]  # so `code_action` builds it
+    return None if tier in there else unavailable(tier, there)

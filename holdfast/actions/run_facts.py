@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from holdfast.contracts.tiers import PROCESS, Tier, strictest
 from holdfast.database.engine import tenantless
 from holdfast.errors import RunUnknown
 from holdfast.ledger.scopes import scope_of_run, scopes_above
@@ -34,7 +35,7 @@ _LOCATE = text("SELECT locate_run(:run_id)")
 _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
            r.agent_name, r.agent_version, r.role_name, r.role_version, r.user_roles, r.status, r.tools, r.ended_at, r.deadline_at,
-           r.history_version, r.timeline_seq, r.budget_hold_id, clock_timestamp() AS now,
+           r.history_version, r.timeline_seq, r.budget_hold_id, r.sandbox_tier, clock_timestamp() AS now,
            (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
     FROM runs r
     JOIN tenants t ON t.tenant_id = r.tenant_id
@@ -95,6 +96,7 @@ class RunFacts:
     agent: AgentDefinition
     tools: Toolset
     policy: RunPolicy
+    sandbox_tier: Tier = PROCESS
 
     @property
     def principal(self) -> dict[str, object]:
@@ -177,6 +179,7 @@ class RunReader:
             agent=await self.agent(connection, tenant_id, row.agent_name, row.agent_version),
             tools=await self.tools(connection, tenant_id, row.tools),
             policy=await self._policy(connection, tenant_id, run_id, row.role_name, row.role_version),
+            sandbox_tier=strictest(row.sandbox_tier),
         )
 
     async def agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:

@@ -26,7 +26,7 @@ CODES: Final = (
     ),
     Code(
         "isolation.tier_unavailable",
-        (Place.RESULT,),
+        (Place.DECISION, Place.RESULT),
         "Code is to run in a tier that no backend is set up for. It runs in no other, and nothing was spent.",
         "Set up a backend of that tier (`HOLDFAST_SANDBOX_BACKENDS`), or have tenant and role ask for less. "
         "docs/how-to/choose-a-tier.md says how.",

@@ -33,6 +33,10 @@ CODES: Final = (
         "tenant.time_zone",
         "A tenant's time zone was set: windows of its caps begin and end by it from the end of those in force on.",
     ),
+    changed(
+        "tenant.sandbox_tier",
+        "A tenant or a role asks for another tier of isolation: code of runs that are admitted from then on has it, or is refused.",
+    ),
     changed("stop.set", "An emergency stop was set: nothing of its scope begins any more."),
     changed("stop.lifted", "An emergency stop was lifted."),
     changed("webhook.added", "A webhook was added: its receiver is told of events from then on."),

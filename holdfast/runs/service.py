@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.artefacts.reading import give
+from holdfast.contracts.tiers import PROCESS, Tier
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import BudgetInsufficient, Conflict, NotFound, PriceUnknown, RequestInvalid, StopActive
@@ -33,6 +34,7 @@ from holdfast.tenancy import idempotency
 from holdfast.tenancy.idempotency import Claim
 from holdfast.tenancy.principals import ADMIN, OWNER, Principal
 from holdfast.tenancy.service import find_project
+from holdfast.tenancy.tiers import tier_of_run
 from holdfast.timeline import events
 from holdfast.tools.definition import OwnTool
 from holdfast.tools.toolset import toolset
@@ -47,9 +49,9 @@ INPUTS_MAX = 5_000
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
-                      user_roles, parent_run_id, follows_latest, deadline_at)
+                      user_roles, parent_run_id, follows_latest, sandbox_tier, deadline_at)
     VALUES (:tenant_id, :run_id, :project_id, :user_id, :agent_name, :agent_version, :role_name, :role_version,
-            CAST(:tools AS jsonb), :user_roles, :parent_run_id, :follows_latest,
+            CAST(:tools AS jsonb), :user_roles, :parent_run_id, :follows_latest, :sandbox_tier,
             least(now() + CAST(:deadline_s AS bigint) * interval '1 second',
                   (SELECT p.deadline_at FROM runs p WHERE p.tenant_id = :tenant_id AND p.run_id = :parent_run_id)))
     RETURNING created_at, deadline_at, policy_id, follows_latest
@@ -99,6 +101,7 @@ class RunRequest:
         parent_run_id: The run that this is a part of: it gives the whole cap at once, as for a guaranteed budget.
         follows_latest: Whether each action is decided by the policy that is active then; a child run is decided as its parent is.
         files: Files that the run is given, by name.
+        least_tier: The tier that code of all runs of this deployment gets at least.
     """
 
     agent: str
@@ -110,6 +113,7 @@ class RunRequest:
     parent_run_id: UUID | None = None
     follows_latest: bool = False
     files: Mapping[str, bytes] = field(default_factory=dict)
+    least_tier: Tier = PROCESS
 
     @property
     def words(self) -> str:
@@ -413,6 +417,9 @@ async def _admit(
                 "deadline_s": prepared.deadline_s,
                 "parent_run_id": request.parent_run_id,
                 "follows_latest": request.follows_latest,
+                "sandbox_tier": await tier_of_run(
+                    connection, tenant_id, prepared.role.name, request.parent_run_id, request.least_tier
+                ),
             },
         )
     ).one()

@@ -39,6 +39,7 @@ KINDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 },
                 timeout_ms=_WHOLE,
                 memory_mb=_WHOLE,
+                tier={"enum": ["process", "kernel"]},
             ),
             "external": False,
         },

@@ -17,7 +17,9 @@ SETTLED_ALONE: Final = ("run", "sweeper")
 """Who settles a hold without knowing more than was stored."""
 
 _TOOL: Final = "tool.call"
-_BEFORE: Final = frozenset({"action.unknown", "action.malformed", "price.unknown", "content.unsupported"})
+_BEFORE: Final = frozenset(
+    {"action.unknown", "action.malformed", "price.unknown", "content.unsupported", "isolation.tier_unavailable"}
+)
 _VOID: Final = ("voided", "expired")
 
 

@@ -30,7 +30,10 @@ _BESIDE: Final = frozenset(
     {"policy.limit_unsupported", "policy.gates_conflict", "policy.gate_unsupported", "approval.not_in_code"}
 )
 _ANY: Final = _BEFORE | _BESIDE
-_OF_MODELS: Final = frozenset({"price.unknown", "content.unsupported"})
+_OF_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "llm.call": frozenset({"price.unknown", "content.unsupported"}),
+    "code.exec": frozenset({"isolation.tier_unavailable"}),
+}
 
 
 class CompiledPolicy:
@@ -63,11 +66,7 @@ class CompiledPolicy:
         """Evaluates a record."""
         refusal = part_a["refusal"]
         code = None if refusal is None else refusal["code"]
-        if (
-            code is not None
-            and code not in _ANY
-            and not (part_a["action"]["kind"] == "llm.call" and code in _OF_MODELS)
-        ):
+        if code is not None and code not in _ANY and code not in _OF_KINDS.get(part_a["action"]["kind"], ()):
             raise ValueError(f"the refusal {code} is none that engine policy/1 has for such an action")
         if code in _BEFORE:  # nothing was evaluated
             if part_a["legs"] != []:

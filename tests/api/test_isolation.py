@@ -47,7 +47,7 @@ NAMELESS = {
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
     "check_policy", "compare_policies", "play_cases", "explain_decision", "activate_policy", "roll_back_policy",
     "shadow_policy", "start_rehearsal", "list_rehearsals",
-    "get_log_status", "get_metrics",
+    "get_log_status", "get_metrics", "get_sandbox_tiers", "put_sandbox_tier",
     "get_checkpoint", "list_checkpoints", "get_checkpoint_of_size", "get_consistency", "get_tile", "list_log_keys", "list_witnesses",
     "add_witness", "remove_witness", "add_cosignature",
 }  # fmt: skip

@@ -294,3 +294,14 @@ async def test_what_spend_cannot_show_is_said(desk: Desk, arguments: list[str], 
     done = await desk.holdfast("spend", *arguments)
     assert (done.exit_code, done.stdout) == (exit_code, ""), done.output
     assert done.stderr
+
+
+async def test_a_tier_is_asked_for_shown_and_taken_back(desk: Desk) -> None:
+    done = await desk.holdfast("sandbox", "tier", "kernel", "--role", "helper", "--reason", "their data")
+    assert done.exit_code == 0, done.output
+    assert "role helper asks for kernel, which is not set up: its code is refused" in done.stdout
+    shown = await desk.answer("sandbox", "tiers")
+    assert (shown["deployment"], shown["available"]) == ("process", ["process"])
+    assert [(one["role"], one["tier"]) for one in shown["asked"]] == [("helper", "kernel")]
+    assert (await desk.holdfast("sandbox", "tier", "none")).exit_code == 2
+    assert (await desk.answer("sandbox", "tier", "none", "--role", "helper", "--reason", "x"))["asked"] == []

@@ -110,6 +110,7 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO shadow_verdicts VALUES ($1, $2, $3, $4, 1, 1, 'x', 'x', $3, 'x', 'x', 'x', 'x', 'x', 'x')", (mine, policy, run)),
         ("INSERT INTO policy_rehearsals SELECT $1, $2, 1, '', sha256('x'), now(), now(), 'waiting', 0, 0, 0, $2, now(), NULL, '', 'x'",
          (new_id(),)),
+        ("INSERT INTO sandbox_tiers VALUES ($1, '', 'kernel', 'x')", ()),
         ("INSERT INTO history_heads VALUES ($1, 1)", ()),
         ("INSERT INTO history_folds VALUES ($1, 1)", ()),
         ("INSERT INTO history_marks VALUES ($1, sha256('x'), $2, 1)", (run,)),

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 
+from holdfast.actions.code_run import tier_refused
 from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts, RunPolicy
 from holdfast.ledger.types import FactVersions
@@ -212,3 +213,19 @@ def test_the_verifier_knows_whatever_is_refused_beside_the_policy(source: str, w
     again = CompiledPolicy(orjson.loads(canonical_bytes(at.policy.policy.to_json())), None, None).evaluate(record)
     assert {"verdict": again.verdict, "code": again.code, "rule_id": again.rule_id} == record["evaluated"]
     assert again.trace == record["trace"]
+
+
+def test_a_tier_that_is_not_there_is_verified_as_a_deny_of_code_and_of_nothing_else() -> None:
+    at = run("role clerk { permit code.exec permit mail.send }")
+    value: dict[str, JsonValue] = {"kind": "code.exec", "args": {"code": "1", "tier": "kernel"}}
+    form = canonical_bytes(value), digest(value)
+    code = Action(value, *form, "code.exec", "code.exec", known=True, malformed="", idempotent=True, external=False)
+    refused = tier_refused(code, ["process"])
+    assert refused is not None
+    assert tier_refused(code, ["process", "kernel"]) is None
+    engine = CompiledPolicy(at.policy.policy.to_json(), None, None)
+    refusal = Refusal(refused.code, refused.message)
+    evaluated = engine.evaluate(record_of(evaluate(at, code, refusal=refusal)))
+    assert (evaluated.verdict, evaluated.code) == ("deny", "isolation.tier_unavailable")
+    with pytest.raises(ValueError, match="is none that engine policy/1 has for such an action"):
+        engine.evaluate(record_of(evaluate(at, call("mail.send"), refusal=refusal)))

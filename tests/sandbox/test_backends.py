@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
+from activities.code_host import CodeHost
 from bench.escape import SUITE, Attempt, attempts, try_attempt
+from holdfast.contracts.tiers import BACKENDS, TierUnavailable, by_tier
 from sandbox.backends import KINDS, choose
 from sandbox.errors import BackendMissing, LayerMissing, SandboxLost
 from sandbox.frames import Request
@@ -191,3 +193,24 @@ async def test_what_is_not_installed_is_not_replaced(tmp_path: Path, monkeypatch
             await Sandbox(Settings(backend="bubblewrap", allow_old=allow_old)).start()
     with pytest.raises(BackendMissing, match="no backend 'docker'"):
         choose("docker")
+
+
+async def test_a_host_without_a_tier_refuses_it() -> None:
+    host = CodeHost({"process": Settings(idle_min=0)})
+    try:
+        with pytest.raises(TierUnavailable, match="the tier kernel, and only process is set up") as raised:
+            await host.sandbox("kernel")
+        assert raised.value.remedy.startswith("Install ")
+        assert (await host.sandbox("process")).receipt.tier == "process"
+    finally:
+        await host.close()
+
+
+@pytest.mark.parametrize("wrong", [["docker"], ["native", "bubblewrap"], ["native", "native"]])
+def test_there_is_one_backend_for_a_tier(wrong: list[str]) -> None:
+    with pytest.raises(ValueError, match="is none of|names two backends"):
+        by_tier(wrong)
+
+
+def test_the_backends_of_settings_are_those_that_there_are() -> None:
+    assert {name: kind.tier for name, kind in KINDS.items()} == BACKENDS
