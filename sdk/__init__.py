@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sdk.types import (
         Agent,
         Artefact,
+        AskedTier,
         Cap,
         CapChange,
         CapShare,
@@ -53,6 +54,7 @@ __all__ = [
     "ApprovalLink",
     "ApprovalToken",
     "Artefact",
+    "AskedTier",
     "Cap",
     "CapChange",
     "CapShare",

@@ -18,6 +18,7 @@ from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
+    AskedTier,
     Artefact,
     Cap,
     CapChange,
@@ -538,14 +539,19 @@ class Holdfast(ApprovalCalls, DecisionCalls):
 
     def sandbox_tiers(self) -> SandboxTiers:
         """Returns in which tiers code can be isolated, and what the tenant and its roles ask for."""
-        return read_answer(SandboxTiers, self._transport.request("GET", "/v1/sandbox-tiers"))
+        return self._tiers(self._transport.request("GET", "/v1/sandbox-tiers"))
 
     def set_sandbox_tier(
         self, tier: Literal["process", "kernel"] | None, *, role: str = "", reason: str
     ) -> SandboxTiers:
         """Asks for a tier of the tenant's code or of a role's, for runs that are admitted from now on; None for nothing."""
         body = {"role": role, "tier": tier, "reason": reason}
-        return read_answer(SandboxTiers, self._transport.request("PUT", "/v1/sandbox-tiers", body=body))
+        return self._tiers(self._transport.request("PUT", "/v1/sandbox-tiers", body=body))
+
+    @staticmethod
+    def _tiers(answer: Json) -> SandboxTiers:
+        asked = [read_answer(AskedTier, one) for one in answer["asked"]]
+        return SandboxTiers(answer["deployment"], answer["available"], asked)
 
     def tenants(self) -> list[Tenant]:
         """Returns all tenants, for the platform's operator."""

@@ -16,7 +16,8 @@ WHOLE_TENANT: Final = ""
 """The role's name under which the tenant itself stands."""
 
 _LIST = text(
-    "SELECT role_name, tier, set_by, set_at FROM sandbox_tiers WHERE tenant_id = :tenant_id ORDER BY role_name"
+    "SELECT role_name, tier, set_by, set_at FROM sandbox_tiers WHERE tenant_id = :tenant_id AND tier IS NOT NULL "
+    "ORDER BY role_name"
 )
 _ASKED = text("""
     SELECT tier FROM sandbox_tiers WHERE tenant_id = :tenant_id AND role_name IN ('', :role)
@@ -26,7 +27,6 @@ _SET = text("""
     INSERT INTO sandbox_tiers (tenant_id, role_name, tier, set_by) VALUES (:tenant_id, :role, :tier, :by)
     ON CONFLICT (tenant_id, role_name) DO UPDATE SET tier = excluded.tier, set_by = excluded.set_by, set_at = clock_timestamp()
 """)
-_UNSET = text("DELETE FROM sandbox_tiers WHERE tenant_id = :tenant_id AND role_name = :role")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,7 @@ async def list_tiers(connection: AsyncConnection, tenant_id: UUID) -> list[Asked
 
 async def set_tier(connection: AsyncConnection, tenant_id: UUID, role: str, tier: Tier | None, *, by: str) -> None:
     """Sets what a role or the tenant asks for; nothing takes it away."""
-    at = {"tenant_id": tenant_id, "role": role}
-    if tier is None:
-        await connection.execute(_UNSET, at)
-    else:
-        await connection.execute(_SET, {**at, "tier": tier, "by": by})
+    await connection.execute(_SET, {"tenant_id": tenant_id, "role": role, "tier": tier, "by": by})
 
 
 async def tier_of_run(

@@ -223,7 +223,7 @@ def test_a_tier_that_is_not_there_is_verified_as_a_deny_of_code_and_of_nothing_e
     refused = tier_refused(code, ["process"])
     assert refused is not None
     assert tier_refused(code, ["process", "kernel"]) is None
-    engine = CompiledPolicy(at.policy.policy.to_json(), None, None)
+    engine = CompiledPolicy(orjson.loads(orjson.dumps(at.policy.policy.to_json())), None, None)
     refusal = Refusal(refused.code, refused.message)
     evaluated = engine.evaluate(record_of(evaluate(at, code, refusal=refusal)))
     assert (evaluated.verdict, evaluated.code) == ("deny", "isolation.tier_unavailable")

@@ -208,7 +208,7 @@ async def test_a_host_without_a_tier_refuses_it() -> None:
 
 @pytest.mark.parametrize("wrong", [["docker"], ["native", "bubblewrap"], ["native", "native"]])
 def test_there_is_one_backend_for_a_tier(wrong: list[str]) -> None:
-    with pytest.raises(ValueError, match="is none of|names two backends"):
+    with pytest.raises(ValueError, match=r"is none of|names two backends"):
         by_tier(wrong)
 
 

@@ -16,7 +16,7 @@ _STATEMENTS = (
     CREATE TABLE sandbox_tiers (
         tenant_id  uuid NOT NULL REFERENCES tenants,
         role_name  text NOT NULL CHECK (length(role_name) <= 63), -- empty for the tenant itself
-        tier       text NOT NULL CHECK (tier IN ('process', 'kernel')),
+        tier       text CHECK (tier IN ('process', 'kernel')), -- none: nothing is asked for any more
         set_by     text NOT NULL,
         set_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (tenant_id, role_name)
@@ -26,7 +26,7 @@ _STATEMENTS = (
     "ALTER TABLE sandbox_tiers FORCE ROW LEVEL SECURITY",
     "CREATE POLICY tenant_only ON sandbox_tiers USING (tenant_id = current_tenant()) WITH CHECK (tenant_id = current_tenant())",
     "GRANT SELECT ON sandbox_tiers TO holdfast_api, holdfast_auditor",
-    "GRANT INSERT, DELETE, UPDATE (tier, set_by, set_at) ON sandbox_tiers TO holdfast_api",
+    "GRANT INSERT, UPDATE (tier, set_by, set_at) ON sandbox_tiers TO holdfast_api",
     # runs of before have none, and ran in the only tier there was
     "ALTER TABLE runs ADD COLUMN sandbox_tier text",
     "ALTER TABLE runs ADD CONSTRAINT runs_sandbox_tier CHECK (sandbox_tier IN ('process', 'kernel')) NOT VALID",
