@@ -18,8 +18,8 @@ from sdk.policies import Policies
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
-    AskedTier,
     Artefact,
+    AskedTier,
     Cap,
     CapChange,
     CapShare,
