@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -41,7 +41,7 @@ class Governor:
     lease_llm_ms: int
     lease_tool_ms: int
     lease_code_ms: int
-    tiers: tuple[Tier, ...] = (PROCESS,)
+    tiers: tuple[Tier, ...] = field(default=(PROCESS,), kw_only=True)
 
     def lease_ms(self, kind: str) -> int:
         """Returns the lease of an action of that kind."""
