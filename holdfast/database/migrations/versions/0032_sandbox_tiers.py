@@ -1,15 +1,15 @@
 """How hard code of a tenant and of its roles is to be isolated, and how hard that of each run is.
 
-Revision ID: 0031
-Revises: 0030
+Revision ID: 0032
+Revises: 0031
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0031"
-down_revision = "0030"
+revision = "0032"
+down_revision = "0031"
 
 _STATEMENTS = (
     """
