@@ -14,7 +14,7 @@ from holdfast.decisions.query import Found
 from holdfast_verdict.canonical import JsonValue
 
 Format = Literal["jsonl", "csv", "ocsf"]
-OCSF_VERSION: Final = "1.3.0"
+OCSF_VERSION: Final = "1.4.0"
 
 COLUMNS: Final = (
     "decision_id", "created_at", "verdict", "reason_codes", "kind", "tool", "agent", "role", "run_id", "step", "try_number", "rule_id",
