@@ -41,7 +41,6 @@ from holdfast.ledger.service import Ledger
 from holdfast.ledger.types import OutcomeView
 from holdfast.policies import store
 from holdfast.runs.definition import AgentDefinition
-from holdfast.runs.versions import put_agent
 from holdfast.tenancy.service import create_project, create_tenant, create_user
 from holdfast.timeline.stream import Publisher
 from holdfast.tools.toolset import Toolset
@@ -59,8 +58,12 @@ _LEASE_MS: Final = 60_000
 _INSERT_RUN: Final = """
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, status, started_at,
                       deadline_at)
-    VALUES ($1, $2, $3, $4, $5, 1, $6, (SELECT max(version) FROM roles WHERE tenant_id = $1 AND name = $6), 'running', now(),
-            now() + interval '1 day')
+    VALUES ($1, $2, $3, $4, $5, 1, $6, 1, 'running', now(), now() + interval '1 day')
+"""
+_ROLE: Final = "assistant"
+_INSERT_AGENT: Final = "INSERT INTO agents (tenant_id, name, version, definition) VALUES ($1, $2, 1, $3::text::jsonb)"
+_INSERT_ROLE: Final = """
+    INSERT INTO roles (tenant_id, name, version, rules, policy_hash) VALUES ($1, $2, 1, '[]', $3) ON CONFLICT DO NOTHING
 """
 _TOLD: Final = "SELECT reply ->> 'message' FROM decisions WHERE decision_id = $1"
 _BOOKS: Final = """
@@ -110,16 +113,17 @@ class DojoTool:
 
 
 class _Reader(RunReader):
-    """Reads runs as the server does; their tools are the suite's."""
+    """Reads runs as the server does; their tools are the suite's, and their role is any that the policy knows."""
 
-    def __init__(self, tools: Mapping[str, DojoTool]) -> None:
+    def __init__(self, tools: Mapping[str, DojoTool], role: str) -> None:
         super().__init__()
+        self._role = role
         self._of_suite = tools
 
     async def read(self, connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> RunFacts:
         run = await super().read(connection, tenant_id, run_id)
         agent = run.agent.model_copy(update={"tools": tuple(self._of_suite)})
-        return replace(run, agent=agent, tools=cast("Toolset", self._of_suite))
+        return replace(run, agent=agent, tools=cast("Toolset", self._of_suite), role=self._role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ class Place:
     """A tenant whose policy is active, with the parts of the server that its runs meet."""
 
     def __init__(self, server: Server, policy: Policy, catalogue: Catalogue, role: str) -> None:
-        self.policy, self.role = policy, role
+        self.policy = policy
         self.tenant_id = new_id()
         self.server = server
         self.engines = {
@@ -158,7 +162,7 @@ class Place:
         }
         self.broker, self.executions = Ledger(self.engines["broker"]), Executions(self.engines["executor"])
         self._ledger, self._key = Ledger(self.engines["governor"]), Ed25519PrivateKey.generate()
-        self._reader = _Reader({name: DojoTool(name, catalogue) for name in catalogue.types})
+        self._reader = _Reader({name: DojoTool(name, catalogue) for name in catalogue.types}, role)
         self._publisher = Publisher(Redis())  # never asked: nobody follows
         self._project_id = self._user_id = self.tenant_id
         self._voters: dict[str, UUID] = {}
@@ -170,20 +174,23 @@ class Place:
 
     async def prepare(self, source: str) -> None:
         """Makes tenant, agent and policy, the way the API does."""
-        definition = AgentDefinition.model_validate({"role": self.role, "model": {"wire": "anthropic", "name": MODEL}})
+        definition = AgentDefinition.model_validate({"role": _ROLE, "model": {"wire": "anthropic", "name": MODEL}})
         async with transaction(self.engines["api"], self.tenant_id) as connection:
             await create_tenant(connection, self.tenant_id, slug=PRINCIPAL["tenant"], name="Bench")
             self._project_id = await create_project(connection, self.tenant_id, PRINCIPAL["project"])
             self._user_id = await create_user(connection, self.tenant_id, PRINCIPAL["user"])
             version = await store.put(connection, self.tenant_id, source, self.policy, put_by="bench")
             await store.activate(connection, self.tenant_id, version.policy_id, by="bench")
-            await put_agent(connection, self.tenant_id, PRINCIPAL["agent"], definition)
+        # put as rows: a policy may call its role what the API would not take for the name of one
+        server = self.server.superuser
+        await server.execute(_INSERT_AGENT, self.tenant_id, PRINCIPAL["agent"], definition.model_dump_json())
+        await server.execute(_INSERT_ROLE, self.tenant_id, _ROLE, self.policy.policy_hash)
 
     async def begin(self) -> _Governor:
         """Makes a run."""
         run_id = new_id()
         await self.server.superuser.execute(
-            _INSERT_RUN, self.tenant_id, run_id, self._project_id, self._user_id, PRINCIPAL["agent"], self.role
+            _INSERT_RUN, self.tenant_id, run_id, self._project_id, self._user_id, PRINCIPAL["agent"], _ROLE
         )
         return _Governor(
             engine=self.engine,

@@ -74,7 +74,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the result to this file")] = None,
 ) -> None:
     """Says how many changes of the engine's core no test notices, and shows them."""
-    os.nice(10)
+    os.nice(5)
     with tempfile.TemporaryDirectory(prefix="holdfast-mutation-") as name:
         folder = Path(name)
         _copy(folder)
