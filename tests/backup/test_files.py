@@ -24,6 +24,8 @@ from holdfast.database.engine import transaction
 from holdfast_verdict.decide import Rule
 from tests.run.harness import PERMIT_ALL, Rig, Run, call, running_rig, say, task
 
+pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
+
 RULES = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
 MADE, GIVEN, LATE = b"made by code", b"given at the start", b"given while the backup was begun"
 

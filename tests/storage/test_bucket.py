@@ -27,6 +27,8 @@ from holdfast.settings import BucketSettings
 
 from .s3_server import BUCKET, SECRET, S3Server, cut_way
 
+pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
+
 CONTENT = os.urandom(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
