@@ -21,6 +21,7 @@ from holdfast.approvals.asked import Asked, approvals_for, edited_action, read_a
 from holdfast.contracts import names
 from holdfast.contracts.gate import ActionRef, Reason, ReserveReply, ReserveRequest
 from holdfast.database.engine import transaction
+from holdfast.decisions import sealed
 from holdfast.errors import HoldfastError
 from holdfast.failpoint import failpoint
 from holdfast.ids import new_id
@@ -186,7 +187,7 @@ class Reserve:
             tool=action.tool,
             idempotent=action.idempotent,
             evaluated=verdict,
-            part_a=_record(run, request, evaluation, worst.prices),
+            part_a=_record(run, action, request, evaluation, worst.prices),
             versions=run.versions,
             amounts=worst.amounts,
             scopes=run.scopes,
@@ -253,8 +254,12 @@ def _worst(asked: _Asked) -> _Worst:
     return _Worst(amounts, call.estimate.to_json(), Estimate(money, tokens), refusal)
 
 
-def _record(run: RunFacts, request: ReserveRequest, evaluation: Evaluation, estimate: Mapping[str, JsonValue]) -> bytes:
-    refusal = evaluation.refusal
+def _record(
+    run: RunFacts, action: Action, request: ReserveRequest, evaluation: Evaluation, estimate: Mapping[str, JsonValue]
+) -> bytes:
+    refusal, kept = evaluation.refusal, sealed.seal(action)
+    # why arguments are malformed may quote them; the sentence beside the record says it, and goes when they go
+    says = "" if refusal is None or (kept is not None and action.malformed) else refusal.message
     return record.policy_part_a(
         subject={
             "tenant_id": str(run.tenant_id),
@@ -269,8 +274,9 @@ def _record(run: RunFacts, request: ReserveRequest, evaluation: Evaluation, esti
         action=evaluation.action,
         policy_hash=evaluation.policy_hash,
         verdict=evaluation.verdict,
-        refusal=None if refusal is None else {"code": refusal.code, "message": refusal.message},
+        refusal=None if refusal is None else {"code": refusal.code, "message": says},
         prices=dict(estimate),
+        sealed=kept,
     )
 
 

@@ -66,20 +66,28 @@ class DecisionDetail(Answer):
     """A decision with both parts of its record: to read, and byte for byte as they were hashed."""
 
     decision: Decision
-    part_a: dict[str, JsonValue] = Field(description="what was evaluated: subject, action, facts, trace, policy hash")
+    part_a: dict[str, JsonValue] | None = Field(
+        description="what was evaluated: subject, action, facts, trace, policy hash; null once it was deleted"
+    )
     part_b: dict[str, JsonValue] = Field(description="what was decided: verdict, caps and balances")
-    part_a_base64: str
+    part_a_base64: str | None
     part_b_base64: str
+    part_a_sha256: str = Field(description="hex; it stays when part A is deleted")
+    values: dict[str, JsonValue] | None = Field(
+        description="personal values that part A has as salted hashes, by JSON pointer into the arguments; null once they were erased"
+    )
 
     @classmethod
     def of_record(cls, record: DecisionRecord) -> Self:
         """Builds the answer."""
         return cls(
             decision=Decision.of(record.row),
-            part_a=orjson.loads(record.part_a),
+            part_a=None if record.part_a is None else orjson.loads(record.part_a),
             part_b=orjson.loads(record.part_b),
-            part_a_base64=base64.b64encode(record.part_a).decode(),
+            part_a_base64=None if record.part_a is None else base64.b64encode(record.part_a).decode(),
             part_b_base64=base64.b64encode(record.part_b).decode(),
+            part_a_sha256=record.part_a_sha256.hex(),
+            values=None if record.values is None else dict(record.values),
         )
 
 

@@ -200,9 +200,19 @@ def _lines(found: DecisionDetail) -> Iterator[str]:
         "hash": one.record_hash,
     }.items():
         yield f"{name:<9}{value}"
+    if found.part_a is None:
+        yield f"{'':<9}what was evaluated was deleted; its SHA-256 is {found.part_a_sha256}"
     if one.superseded_at is not None:
         yield f"{'':<9}superseded at {one.superseded_at:%Y-%m-%d %H:%M:%S %Z}"
-    for title, part in (("what was evaluated", found.part_a), ("what was decided", found.part_b)):
+    if found.values is None and found.part_a is not None:
+        yield f"{'':<9}personal values of it were erased"
+    for title, part in (
+        ("what was evaluated", found.part_a),
+        ("personal values, which the record has as salted hashes", found.values),
+        ("what was decided", found.part_b),
+    ):
+        if not part:
+            continue
         yield ""
         yield f"{title}:"
         yield from (f"  {line}" for line in json.dumps(part, ensure_ascii=False, indent=2).split("\n"))

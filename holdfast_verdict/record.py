@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from holdfast_verdict.actions.action import CanonicalAction
@@ -15,8 +16,24 @@ from holdfast_verdict.canonical import JsonValue, canonical_bytes
 from holdfast_verdict.decide import ENGINE_VERSION, Facts, Verdict
 from holdfast_verdict.engine import verdict as engine
 from holdfast_verdict.engine.deciding import ENGINE_VERSION as POLICY_ENGINE
+from holdfast_verdict.sealing import RECORD_VERSION as SEALED_VERSION
 
 RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SealedAction:
+    """An action as its record has it, if a schema marks values of its arguments as personal.
+
+    Attributes:
+        value: The action without these values.
+        paths: Where they stood, as JSON pointers into the arguments.
+        box: The values under a key that is made from the salt, base64; without the salt, nobody can read it.
+    """
+
+    value: Mapping[str, JsonValue]
+    paths: tuple[str, ...]
+    box: str
 
 
 def part_a(
@@ -62,6 +79,7 @@ def policy_part_a(
     verdict: engine.Verdict,
     refusal: Mapping[str, JsonValue] | None,
     prices: JsonValue,
+    sealed: SealedAction | None = None,
 ) -> bytes:
     """Returns the canonical bytes of what was evaluated by a policy: who, what, the facts that were read, trace, policy hash.
 
@@ -75,15 +93,20 @@ def policy_part_a(
         verdict: What holds, with the facts that the engine read.
         refusal: Code and message of what stood against the action besides the policy.
         prices: Prices and bounds of the estimate.
+        sealed: The action without its personal values, if it has such.
     """
     yields: dict[str, JsonValue] = {path: list(labels) for path, labels in action.yields.items()}
     told = verdict.to_json()
+    of_sealed: dict[str, JsonValue] = {}
+    if sealed is not None:
+        of_sealed = {"sealed": {"paths": list(sealed.paths), "box": sealed.box}}
     return canonical_bytes(
         {
-            "v": RECORD_VERSION,
+            **of_sealed,
+            "v": RECORD_VERSION if sealed is None else SEALED_VERSION,
             "engine": POLICY_ENGINE,
             "subject": dict(subject),
-            "action": dict(action.value),
+            "action": dict(action.value if sealed is None else sealed.value),
             "action_digest": action.digest.hex(),
             "boundary": {"external": action.external, "yields": yields},
             "facts": verdict.facts_read,
@@ -131,4 +154,9 @@ def part_b(
 
 def record_hash(a: bytes, b: bytes) -> bytes:
     """Returns the leaf hash over both parts (RFC 6962 section 2.1)."""
-    return hashlib.sha256(b"\x00" + hashlib.sha256(a).digest() + hashlib.sha256(b).digest()).digest()
+    return record_hash_of(hashlib.sha256(a).digest(), b)
+
+
+def record_hash_of(a_sha256: bytes, b: bytes) -> bytes:
+    """Returns the leaf hash of a record of whose part A only the SHA-256 is left."""
+    return hashlib.sha256(b"\x00" + a_sha256 + hashlib.sha256(b).digest()).digest()

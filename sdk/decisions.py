@@ -39,13 +39,21 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class DecisionDetail:
-    """A recorded verdict with both parts of its record: to read, and byte for byte as they were hashed."""
+    """A recorded verdict with both parts of its record: to read, and byte for byte as they were hashed.
+
+    Attributes:
+        part_a: What was evaluated; None once it was deleted.
+        part_a_sha256: Hash of its bytes, hex, which stays.
+        values: Personal values that part A has as salted hashes, by JSON pointer into the arguments; None once they were erased.
+    """
 
     decision: Decision
-    part_a: Json
+    part_a: Json | None
     part_b: Json
-    part_a_base64: str
+    part_a_base64: str | None
     part_b_base64: str
+    part_a_sha256: str
+    values: Json | None
 
 
 class DecisionFilters(TypedDict, total=False):

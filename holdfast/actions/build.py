@@ -14,6 +14,7 @@ from holdfast.actions.code_run import code_action
 from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts.gate import ActionRef
+from holdfast.decisions import sealed
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.providers.model import ModelRequest, ToolSpec, Wire
 from holdfast.runs.definition import AgentDefinition
@@ -21,6 +22,7 @@ from holdfast.tools.code import CODE_EXEC
 from holdfast.tools.toolset import Tool, Toolset
 from holdfast.transcript.entries import read_one
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.sealing import SALT
 
 
 class ActionUnbuildable(HoldfastError):
@@ -95,7 +97,7 @@ async def proposed_action(connection: AsyncConnection, run: RunFacts, reference:
         TranscriptBroken: The transcript does not hash to the reference's head.
     """
     if reference.code_hold_id:
-        return await _called_action(connection, run, reference)
+        return await _called_action(connection, run, reference, step)
     entry = await read_one(connection, run.tenant_id, run.run_id, bytes.fromhex(reference.assistant))
     calls = entry.get("tool_calls")
     if not isinstance(calls, list) or not 0 <= reference.call_index < len(calls):
@@ -106,17 +108,31 @@ async def proposed_action(connection: AsyncConnection, run: RunFacts, reference:
         raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes {tool}, which is no {reference.kind}")
     if tool == CODE_EXEC:
         return await code_action(connection, run, step, call["arguments"], _text_digest(raw))
-    return tool_action(run.agent, run.tools, tool, call["arguments"], raw)
+    return tool_action(run.agent, run.tools, tool, call["arguments"], raw, salt=_salt(run, tool, step))
 
 
-async def _called_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef) -> Action:
+async def _called_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef, step: int) -> Action:
     """Builds the `tool.call` that running code asks for."""
     hold_id = UUID(reference.code_hold_id)
     request = await code_request.read(connection, run.tenant_id, run.run_id, hold_id, reference.code_request)
     if request is None or reference.kind != "tool.call":
         raise ActionUnbuildable(f"no running code of hold {hold_id} makes a request {reference.code_request}")
     raw = request.raw_arguments.decode()
-    return tool_action(run.agent, run.tools, request.tool, request.arguments, raw)
+    salt = _salt(run, request.tool, step)
+    return tool_action(run.agent, run.tools, request.tool, request.arguments, raw, salt=salt)
+
+
+def _salt(run: RunFacts, tool: str, step: int) -> bytes:
+    """Returns the salt of a step whose tool takes personal values; empty for others.
+
+    Raises:
+        ActionUnbuildable: The run's salt was erased, so that they could only be recorded in clear.
+    """
+    if tool not in run.tools or not run.tools[tool].personal:
+        return b""
+    if run.salt is None:
+        raise ActionUnbuildable(f"{tool} takes personal values, and the run's salt was erased")
+    return sealed.step_salt(run.salt, step)
 
 
 def _text_digest(text: str) -> str:
@@ -124,9 +140,24 @@ def _text_digest(text: str) -> str:
 
 
 def tool_action(
-    agent: AgentDefinition, tools: Toolset, tool: str, arguments: object, raw_arguments: str = ""
+    agent: AgentDefinition,
+    tools: Toolset,
+    tool: str,
+    arguments: object,
+    raw_arguments: str = "",
+    *,
+    salt: bytes = b"",
 ) -> Action:
-    """Builds a `tool.call` in canonical form; arguments that the tool does not take make it malformed, not an error."""
+    """Builds a `tool.call` in canonical form; arguments that the tool does not take make it malformed, not an error.
+
+    Args:
+        agent: Who has to have the tool.
+        tools: The tools there are.
+        tool: Name of the tool.
+        arguments: What it is called with.
+        raw_arguments: The same, as it was written.
+        salt: The step's salt, for a tool that takes personal values.
+    """
     # code is run as an action of its own kind, and under no other
     definition = tools.get(tool) if tool in agent.tools and tool != CODE_EXEC else None
     malformed = ""
@@ -141,20 +172,25 @@ def tool_action(
             malformed = f"the arguments of {tool} are not a JSON object"
     if definition is None or malformed:
         # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
-        normal = {"raw_digest": _text_digest(raw_arguments)}
+        normal = {"raw_digest": _text_digest(salt.hex() + raw_arguments)}
     value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
     if definition is not None and definition.digest:
         # INVARIANT (LAW 1): what runs is the very definition that was decided on, whatever is put meanwhile
         value["definition"] = definition.digest
+    if salt:
+        # what an action is known by, here, in its hold, permit and consent, is a salted hash of what is personal in it
+        value[SALT] = salt.hex()
     known = definition is not None
     idempotent = definition is not None and not malformed and definition.is_idempotent(normal)
     external, yields = (True, ("untrusted",)) if definition is None else (definition.external, definition.yields)
+    personal = definition.personal if definition is not None and salt and not malformed else ()
     return Action(
-        value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent, external, yields
-    )
+        value, canonical_bytes(value), digest(value), "tool.call", tool, known, malformed, idempotent, external, yields, salt, personal
+    )  # fmt: skip
 
 
 def edited_action(agent: AgentDefinition, tools: Toolset, canonical: bytes) -> Action:
     """Builds the action that an approver put in the place of the proposed one."""
     value = orjson.loads(canonical)
-    return tool_action(agent, tools, str(value.get("tool", "")), value.get("args"))
+    salt = bytes.fromhex(value.get(SALT, ""))
+    return tool_action(agent, tools, str(value.get("tool", "")), value.get("args"), salt=salt)

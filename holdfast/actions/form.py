@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.sealing import Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class Action:
         idempotent: Whether it may be tried again when its outcome is unknown.
         external: Whether its effect leaves the tenant's boundary.
         yields: Labels of what it returns.
+        salt: What its digest and its personal values are salted with; empty if its schema marks none as such.
+        personal: Where its personal values stand.
     """
 
     value: dict[str, JsonValue]
@@ -34,3 +37,5 @@ class Action:
     idempotent: bool
     external: bool = True
     yields: tuple[str, ...] = ("untrusted",)
+    salt: bytes = b""
+    personal: tuple[Pattern, ...] = ()

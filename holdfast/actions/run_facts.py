@@ -36,8 +36,9 @@ _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
            r.agent_name, r.agent_version, r.role_name, r.role_version, r.user_roles, r.status, r.tools, r.ended_at, r.deadline_at,
            r.history_version, r.timeline_seq, r.budget_hold_id, r.sandbox_tier, clock_timestamp() AS now,
-           (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs
+           (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs, x.salt
     FROM runs r
+    LEFT JOIN run_salts x ON x.tenant_id = r.tenant_id AND x.run_id = r.run_id
     JOIN tenants t ON t.tenant_id = r.tenant_id
     JOIN projects p ON p.tenant_id = r.tenant_id AND p.project_id = r.project_id
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
@@ -73,7 +74,7 @@ class RunPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run as decisions see it; `now` is PostgreSQL's time of reading (rule 7)."""
+    """A run as decisions see it; `now` is PostgreSQL's time of reading (rule 7), and the salt is gone once it was erased."""
 
     run_id: UUID
     tenant_id: UUID
@@ -97,6 +98,7 @@ class RunFacts:
     tools: Toolset
     policy: RunPolicy
     sandbox_tier: Tier = PROCESS
+    salt: bytes | None = None
 
     @property
     def principal(self) -> dict[str, object]:
@@ -180,6 +182,7 @@ class RunReader:
             tools=await self.tools(connection, tenant_id, row.tools),
             policy=await self._policy(connection, tenant_id, run_id, row.role_name, row.role_version),
             sandbox_tier=strictest(row.sandbox_tier),
+            salt=row.salt,
         )
 
     async def agent(self, connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> AgentDefinition:

@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.decisions import sealed
 from holdfast.errors import NotFound
 from holdfast.policies.tables import policy_text
 from holdfast_verdict.decide import ENGINE_VERSION as TABLES_ENGINE
@@ -81,7 +82,8 @@ _POLICIES = f"""
 _RECORDS = f"""
     WITH {_SCOPE}
     SELECT decision_id, kind, run_id, approval_id, {_ms_of("created_at")}, {_ms_of("superseded_at")},
-        reply ->> 'message' AS message, part_a, part_b
+        reply ->> 'message' AS message, part_a, part_b, encode(part_a_sha256, 'hex') AS part_a_sha256,
+        (SELECT salt FROM run_salts s WHERE s.tenant_id = $1 AND s.run_id = decisions.run_id) AS salt
     FROM decisions WHERE tenant_id = $1 AND (decision_id IN (SELECT decision_id FROM direct)
         OR (approval_id IN (SELECT approval_id FROM asked) AND (kind = 'approval' OR verdict = 'needs_approval')))
     ORDER BY decision_id
@@ -89,7 +91,8 @@ _RECORDS = f"""
 _APPROVALS = f"""
     WITH {_SCOPE}
     SELECT approval_id, run_id, step, rule, approver_role, encode(binding, 'hex') AS binding,
-        encode(sha256(action), 'hex') AS action_digest, encode(sha256(edited_action), 'hex') AS edited_digest, requester_id,
+        encode(coalesce(action_digest, sha256(action)), 'hex') AS action_digest,
+        encode(CASE WHEN action_digest IS NULL THEN sha256(edited_action) ELSE edited_digest END, 'hex') AS edited_digest, requester_id,
         {_ms_of("expires_at")}, verdict, decided_by, {_ms_of("decided_at")}, consumed_by
     FROM approvals WHERE tenant_id = $1 AND approval_id IN (SELECT approval_id FROM asked) ORDER BY approval_id
 """  # noqa: S608 (constant parts)
@@ -250,18 +253,24 @@ def _policy(policy_hash: str, engine: str, role: str, version: int, form: Any, s
 
 
 def _record(row: _Row) -> Line:
-    return {
-        "type": "record",
+    about: Line = {
         "decision_id": str(row["decision_id"]),
         "kind": row["kind"],
         "run_id": _text(row["run_id"]),
         "approval_id": _text(row["approval_id"]),
         "created_at_ms": row["created_at_ms"],
         "superseded_at_ms": row["superseded_at_ms"],
-        "message": row["message"] or "",
-        "part_a": row["part_a"].decode(),
         "part_b": row["part_b"].decode(),
     }
+    if row["part_a"] is None:
+        return {"type": "deleted", **about, "part_a_sha256": row["part_a_sha256"]}
+    whole: Line = {**about, "message": row["message"] or "", "part_a": row["part_a"].decode()}
+    if not sealed.is_sealed(row["part_a"]):
+        return {"type": "record", **whole}
+    values = sealed.values_of(orjson.loads(row["part_a"]), row["salt"])
+    if values is None:
+        return {"type": "sealed", **whole, "salt": None, "values": None}
+    return {"type": "sealed", **whole, "salt": values.salt.hex(), "values": values.by_pointer}
 
 
 def _approval(row: _Row) -> Line:

@@ -25,6 +25,7 @@ from holdfast.tenancy.principals import Principal
 from holdfast.transparency.sequencing import read_tiles
 from holdfast_verdict.log import tiles, tree
 from holdfast_verdict.log.note import ED25519, VerifierKey
+from holdfast_verdict.verify.lines import RECORDS
 from holdfast_verdict.verify.seal import CODE, KIND
 from holdfast_verdict.verify.writing import Consistency, Proof, Writer
 
@@ -107,7 +108,7 @@ async def export(
         aclosing(read_content(connection, wanted, origin)) as lines,
     ):
         async for line in lines:
-            if line["type"] == "record":
+            if line["type"] in RECORDS:
                 ids.append(UUID(str(line["decision_id"])))
             yield writer.content(line)
     async with transaction(engine, tenant_id) as connection:

@@ -111,11 +111,11 @@ class Found:
     """A decision that was looked for.
 
     Attributes:
-        part_a: What was evaluated, byte for byte as it was hashed.
+        part_a: What was evaluated, byte for byte as it was hashed; None if it was deleted.
     """
 
     row: DecisionRow
-    part_a: bytes
+    part_a: bytes | None
 
     @property
     def place(self) -> Place:

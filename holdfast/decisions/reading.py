@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,18 +12,22 @@ import orjson
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.decisions import sealed
 from holdfast.errors import NotFound
+from holdfast_verdict.canonical import JsonValue
 
 COLUMNS = """
     decision_id, run_id, step, try, kind, verdict, reason_codes, reply ->> 'message' AS message, reply ->> 'rule_id' AS rule_id,
     hold_id, approval_id, created_at, superseded_at, leaf_index, record_hash,
-    CAST(CAST(convert_from(part_a, 'UTF8') AS json) #> '{action,tool}' AS text) AS tool
+    coalesce(CAST(CAST(convert_from(part_a, 'UTF8') AS json) #> '{action,tool}' AS text),
+        CASE WHEN part_a IS NULL AND facet_tool <> '' THEN CAST(to_json(facet_tool) AS text) END) AS tool
 """
 # `json` and `#>`, for what unescapes text (`jsonb`, `#>>`) refuses a NUL character, which arguments may hold
 
 _READ = text(
-    f"SELECT {COLUMNS}, f.agent, f.role, part_a, part_b FROM decisions d, LATERAL decision_facets(d) f "  # noqa: S608 (constant columns)
-    "WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
+    f"SELECT {COLUMNS}, coalesce(facet_agent, f.agent) AS agent, coalesce(facet_role, f.role) AS role, part_a, part_b, part_a_sha256, "  # noqa: S608 (constant columns)
+    "(SELECT salt FROM run_salts s WHERE s.tenant_id = d.tenant_id AND s.run_id = d.run_id) AS salt "
+    "FROM decisions d, LATERAL decision_facets(d) f WHERE tenant_id = :tenant_id AND decision_id = :decision_id"
 )
 
 
@@ -51,11 +57,19 @@ class DecisionRow:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision with the two parts that its hash is over."""
+    """A decision with the two parts that its hash is over.
+
+    Attributes:
+        part_a: What was evaluated; None if it was deleted.
+        part_a_sha256: Its SHA-256.
+        values: Personal values that its part A has as salted hashes, by JSON pointer into the arguments; None if they were erased.
+    """
 
     row: DecisionRow
-    part_a: bytes
+    part_a: bytes | None
     part_b: bytes
+    part_a_sha256: bytes
+    values: Mapping[str, JsonValue] | None
 
 
 def row_of(row: Row[tuple[object, ...]]) -> DecisionRow:
@@ -91,4 +105,10 @@ async def read_decision(connection: AsyncConnection, tenant_id: UUID, decision_i
     row = (await connection.execute(_READ, {"tenant_id": tenant_id, "decision_id": decision_id})).one_or_none()
     if row is None:
         raise NotFound(f"there is no decision {decision_id}")
-    return DecisionRecord(row_of(row), row.part_a, row.part_b)
+    if row.part_a is None:
+        return DecisionRecord(row_of(row), None, row.part_b, row.part_a_sha256, None)
+    values: Mapping[str, JsonValue] | None = {}
+    if sealed.is_sealed(row.part_a):
+        kept = sealed.values_of(orjson.loads(row.part_a), row.salt)
+        values = None if kept is None else kept.by_pointer
+    return DecisionRecord(row_of(row), row.part_a, row.part_b, hashlib.sha256(row.part_a).digest(), values)

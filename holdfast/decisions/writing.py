@@ -86,7 +86,7 @@ def ocsf(found: Found) -> dict[str, JsonValue]:
 
     The activity is `Other`, with the kind of action as its name: whether an action creates, reads or deletes, no decision says.
     """
-    row, record = found.row, _object(orjson.loads(found.part_a))
+    row, record = found.row, _object(orjson.loads(found.part_a or b"{}"))
     facts = _object(record.get("facts"))
     subject = _object(record.get("subject")) or _object(facts.get("subject"))
     operation = row.tool or row.kind

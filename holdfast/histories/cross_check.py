@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 
 from holdfast.contracts import names
 from holdfast.database.engine import transaction
-from holdfast.errors import NotFound, Unavailable
+from holdfast.errors import Conflict, NotFound, Unavailable
 from holdfast.histories import document, fetching, storing, witnessed
 from holdfast.histories.comparing import Allowed, Compared, Difference, compare
 from holdfast.histories.document import HistoryDamaged, Sealing
@@ -252,7 +252,13 @@ async def _log(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> _L
     if run is None:
         raise NotFound(f"there is no run {run_id}")
     kinds = {**own, "kinds": list(names.EXECUTING_ACTIVITIES)}
-    allowed = [_allowed(row) for row in await connection.execute(_ALLOWED, kinds)]
+    rows = list(await connection.execute(_ALLOWED, kinds))
+    if any(row.part_a is None for row in rows):
+        raise Conflict(
+            f"what was evaluated in run {run_id} was deleted, so nothing is left to hold its history against",
+            remedy="cross-check runs before their records are deleted: `holdfast audit retention show`",
+        )
+    allowed = [_allowed(row) for row in rows]
     undecided = [_undecided(row) for row in await connection.execute(_UNDECIDED, kinds)]
     return _Log(run.status, run.started, run.ended, tuple(map(str, run.children)), allowed, undecided)
 

@@ -133,7 +133,7 @@ async def read_stored(connection: AsyncConnection, tenant_id: UUID, run_id: UUID
 async def read_recorded(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> Recorded | None:
     """Returns what the log says of a run's history, if it says anything."""
     row = (await connection.execute(_RECORDED, {"tenant_id": tenant_id, "run_id": run_id})).one_or_none()
-    if row is None:
+    if row is None or row.part_a is None:
         return None
     facts = orjson.loads(row.part_a)["facts"]
     return Recorded(

@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.decisions import sealed
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Recorded, outcome_of
@@ -25,7 +26,7 @@ _DECIDERS_MAX: Final = 1_000
 # $1 the tenant, $2 ids behind which, $3 up to which, $4 and $5 the time, of which the end is excluded
 _IN_SCOPE: Final = f"""
     d.tenant_id = $1 AND d.decision_id > $2 AND d.decision_id < $3 AND d.created_at >= $4 AND d.created_at < $5
-    AND (d.step IS NOT NULL OR d.kind = '{ADMISSION}')
+    AND d.part_a IS NOT NULL AND (d.step IS NOT NULL OR d.kind = '{ADMISSION}')
 """
 _COUNT: Final = f"SELECT count(*) FROM decisions d WHERE {_IN_SCOPE}"  # noqa: S608 (constant parts)
 _PAGE: Final = f"""
@@ -39,13 +40,14 @@ _PAGE: Final = f"""
         o.hold_id IS NOT NULL AS answered, coalesce(o.ok, false) AS ok,
         h.state IN ('voided', 'expired') AND EXISTS (SELECT 1 FROM holds n WHERE n.tenant_id = h.tenant_id AND n.run_id = h.run_id
             AND n.step = h.step AND n.try > h.try AND n.superseded_at IS NULL) AS retried,
-        p.slug AS project, u.name AS user_name, t.slug AS tenant, r.user_roles
+        p.slug AS project, u.name AS user_name, t.slug AS tenant, r.user_roles, s.salt
     FROM page d JOIN tenants t ON t.tenant_id = d.tenant_id
     LEFT JOIN holds h ON h.tenant_id = d.tenant_id AND h.hold_id = d.hold_id AND d.kind <> '{ADMISSION}'
     LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
     LEFT JOIN runs r ON r.tenant_id = d.tenant_id AND r.run_id = d.run_id
     LEFT JOIN projects p ON p.tenant_id = r.tenant_id AND p.project_id = r.project_id
     LEFT JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
+    LEFT JOIN run_salts s ON s.tenant_id = d.tenant_id AND s.run_id = d.run_id
     ORDER BY d.decision_id
 """  # noqa: S608 (constant parts)
 _DECIDERS: Final = f"""
@@ -115,7 +117,7 @@ def _recorded(row: _Row) -> Recorded:
         "" if row["run_id"] is None else str(row["run_id"]),
         row["at_ms"],
         row["verdict"],
-        row["part_a"],
+        sealed.opened(row["part_a"], row["salt"]) or row["part_a"],
         row["superseded"],
         None if row["state"] is None else _became(row),
         tuple(principal),

@@ -21,6 +21,7 @@ from holdfast.tools.sql_words import refused_word
 from holdfast.tools.urls import parse_url
 from holdfast_verdict.canonical import JsonValue as Canonical
 from holdfast_verdict.canonical import canonical_bytes, digest
+from holdfast_verdict.sealing import Pattern, personal_in
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9]*(_[a-z0-9]+)*(\.[a-z0-9]+(_[a-z0-9]+)*){1,3}$"
 """Dotted, in lower case, without doubled underscores, so that a model's wire has one spelling for each."""
@@ -210,6 +211,11 @@ class OwnTool:
     def digest(self) -> str:
         """SHA-256 of name and definition, hex; actions cite it."""
         return digest({"name": self.name, "definition": self.form.to_json()}).hex()
+
+    @cached_property
+    def personal(self) -> tuple[Pattern, ...]:
+        """Where its arguments are personal or secret, as its schema marks them."""
+        return personal_in(self.form.parameters)
 
     @property
     def description(self) -> str:

@@ -26,6 +26,7 @@ from holdfast.errors import RequestInvalid
 from holdfast.tools.texts import check_line, check_message_id, normalise_mail_address, normalise_text
 from holdfast.tools.urls import URL_LENGTH_MAX, normalise_url
 from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.sealing import Pattern
 
 HTTP_BODY_LENGTH_MAX = 65_536
 MAIL_BODY_LENGTH_MAX = 20_000
@@ -160,6 +161,7 @@ class ToolDefinition:
         yields: Labels of what it returns.
         credential: Vault entry that its execution needs, or None.
         idempotent_for: Where it depends on the arguments: says whether these are idempotent.
+        personal: Where its arguments are personal or secret: records have salted hashes of these.
     """
 
     name: str
@@ -171,6 +173,7 @@ class ToolDefinition:
     yields: tuple[str, ...]
     credential: str | None
     idempotent_for: Callable[[Mapping[str, JsonValue]], bool] | None = None
+    personal: tuple[Pattern, ...] = ()
 
     @property
     def digest(self) -> str:

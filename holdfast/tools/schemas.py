@@ -20,6 +20,7 @@ import orjson
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, ValidationErrorKind
 
 from holdfast.errors import RequestInvalid
+from holdfast_verdict import sealing
 from holdfast_verdict.actions.numbers import decimal_text
 from holdfast_verdict.canonical import JsonValue, NotCanonical, canonical_bytes
 
@@ -58,7 +59,11 @@ def check(schema: Schema) -> None:
         raise RequestInvalid(
             f"{error}", remedy="a schema holds whole numbers and text only; bound a `decimal` by its tool"
         ) from None
+    marked = 0
     for path, part in _parts(schema, "$", 0):
+        if not isinstance(part.get(sealing.PERSONAL, False), bool):
+            raise RequestInvalid(f"{path} has `{sealing.PERSONAL}`, which is true or false")
+        marked += sealing.is_personal(part)
         if reference := next((key for key in _REFERENCES if key in part), None):
             raise RequestInvalid(f"{path} has `{reference}`", remedy="write what it refers to in its place")
         kinds = part.get("type", ())
@@ -72,6 +77,11 @@ def check(schema: Schema) -> None:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.instance_path) or "$"
         raise RequestInvalid(f"no valid JSON Schema: {_cut(error.message)} at {where}") from None
+    if marked > sealing.marks_in(schema):
+        raise RequestInvalid(
+            f"`{sealing.PERSONAL}` or `writeOnly` stands where nobody finds the value that it is about",
+            remedy="mark arguments, fields below `properties`, or the `items` of a list",
+        )
     if schema.get("type") != "object":
         raise RequestInvalid('the arguments of a tool are an object: `"type": "object"`')
     if schema.get("additionalProperties", False) is not False:

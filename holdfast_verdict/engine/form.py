@@ -22,6 +22,7 @@ _STRICT: Final = (
 
 _OF_TOOLS: Final = frozenset({"kind", "tool", "args"})
 _OF_OTHERS: Final = frozenset({"kind", "args"})
+_MAY_HAVE: Final = frozenset({"definition", "salt"})
 
 
 class Malformed(Exception):  # it becomes a deny, and never leaves the engine
@@ -70,7 +71,7 @@ def name_of(value: object) -> str:
         raise Malformed("an action is an object")
     is_tool_call = value.get("kind") == "tool.call"
     needs = _OF_TOOLS if is_tool_call else _OF_OTHERS
-    if value.keys() != needs and value.keys() != {*needs, "definition"}:
+    if value.keys() - _MAY_HAVE != needs:
         raise Malformed(f"an action of this kind has the members {', '.join(sorted(needs))}")
     name = value["tool"] if is_tool_call else value["kind"]
     if not isinstance(value["args"], dict) or not isinstance(name, str) or not name:

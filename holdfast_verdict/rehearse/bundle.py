@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from holdfast_verdict import sealing
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.policy import Policy
@@ -30,7 +31,7 @@ from holdfast_verdict.verify.workers import cores, start_method
 _VOID: Final = ("voided", "expired")
 _AT_ONCE: Final = 1_000
 _SAID_S: Final = 0.5
-_RECORD: Final = b'"type":"record"'
+_RECORDS: Final = (b'"type":"record"', b'"type":"sealed"')
 _HOLD: Final = b'"type":"hold"'
 _HEAD: Final = (b'"type":"header"', b'"type":"policy"')
 _RUN: Final = b'"run_id":"'
@@ -97,6 +98,17 @@ def _opened(path: Path) -> Iterator[mmap.mmap]:
                 raise BundleUnreadable(f"something in it is not of its form ({type(error).__name__})") from None
 
 
+def _is_record(end: bytes) -> bool:
+    return any(kind in end for kind in _RECORDS)
+
+
+def _part_a(line: dict[str, Any]) -> bytes | str:  # Any: JSON
+    if line["type"] == "record" or line["salt"] is None:
+        return str(line["part_a"])
+    whole = sealing.opened(orjson.loads(line["part_a"]), bytes.fromhex(line["salt"]), line["opened"])
+    return orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+
+
 def _run_of(raw: bytes) -> bytes:
     """Returns the run that a line names, without reading all of it; empty if it names none."""
     place = raw.rfind(_RUN) + len(_RUN)
@@ -106,7 +118,7 @@ def _run_of(raw: bytes) -> bytes:
 def _runs(source: mmap.mmap) -> Counter[bytes]:
     """Counts the records of each run."""
     source.seek(0)
-    return Counter(_run_of(raw) for raw in iter(source.readline, b"") if _RECORD in raw[-_TYPE_BYTES:])
+    return Counter(_run_of(raw) for raw in iter(source.readline, b"") if _is_record(raw[-_TYPE_BYTES:]))
 
 
 def _lanes(runs: Counter[bytes], count: int) -> list[tuple[frozenset[bytes], int]]:
@@ -172,7 +184,7 @@ class _Bundle:
         void: list[tuple[str, tuple[str, int], int]] = []
         for raw in self._lines():
             end = raw[-_TYPE_BYTES:]
-            if _RECORD in end:
+            if _is_record(end):
                 self.records += runs is None or _run_of(raw) in runs
                 continue
             if _HOLD in end:
@@ -222,7 +234,7 @@ class _Bundle:
         principal = (("tenant", str(self.header["tenant"])),)
         rehearser, runs, done = rehearsal.rehearser(), self._runs, 0
         for raw in self._lines():
-            if _RECORD not in raw[-_TYPE_BYTES:] or (runs is not None and _run_of(raw) not in runs):
+            if not _is_record(raw[-_TYPE_BYTES:]) or (runs is not None and _run_of(raw) not in runs):
                 continue
             rehearser.take(self._record(orjson.loads(raw), principal))
             done += 1
@@ -239,7 +251,7 @@ class _Bundle:
             line["run_id"] or "",
             line["created_at_ms"],
             _verdict(line["part_b"]),
-            line["part_a"],
+            _part_a(line),
             line["superseded_at_ms"] is not None,
             self._became.get(line["decision_id"]),
             principal,

@@ -50,7 +50,7 @@ class Recorded(NamedTuple):
         run_id: The run, or empty.
         at_ms: When it was decided.
         verdict: What held in the end, after the ledger had its say.
-        part_a: What was evaluated: canonical JSON.
+        part_a: What was evaluated: canonical JSON, with its personal values as far as they are kept.
         superseded: Whether another decision took its place before anything came of it.
         became: What became of it, if it was allowed.
         principal: What is known of who acts besides what the record holds.
@@ -69,6 +69,10 @@ class Recorded(NamedTuple):
 
 class Unreadable(ValueError):  # the rehearsal counts it, and goes on
     """A record is not of the form that its engine writes."""
+
+
+class Erased(Unreadable):
+    """Personal values of the action were erased, so that no candidate can be asked about it."""
 
 
 def outcome_of(state: str, settled_by: str, *, answered: bool, ok: bool, went_out: bool) -> EventKind | None:
@@ -124,6 +128,11 @@ class Decided(NamedTuple):
         return Estimate(money, 0 if "cpu_ms_bound" in prices else None)
 
 
+def _check_whole(part_a: dict[str, Any]) -> None:  # Any: JSON
+    if "sealed" in part_a:
+        raise Erased("personal values of it were erased")
+
+
 def read(record: Recorded) -> Decided | str:
     """Reads a record.
 
@@ -136,6 +145,7 @@ def read(record: Recorded) -> Decided | str:
     """
     try:
         part_a = orjson.loads(record.part_a)
+        _check_whole(part_a)
         engine = part_a.get("engine", "")
         if engine != ENGINE_VERSION:
             return str(engine)
@@ -162,5 +172,7 @@ def read(record: Recorded) -> Decided | str:
             refusal is not None and refusal["code"] in _BEFORE,
             (evaluated["verdict"], evaluated["code"], evaluated["rule_id"]),
         )
+    except Erased:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unreadable(f"the record is not of its form ({type(error).__name__})") from None

@@ -19,7 +19,7 @@ from holdfast_verdict.policy import Policy
 from holdfast_verdict.rehearse.asking import asks_of, hangs_on_release, missing
 from holdfast_verdict.rehearse.past import Past
 from holdfast_verdict.rehearse.reading import Asked, Pasts, Usage, Watches
-from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Decided, Recorded, Unreadable, read
+from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Decided, Erased, Recorded, Unreadable, read
 from holdfast_verdict.rehearse.same import NOTHING, Same, compare
 from holdfast_verdict.rehearse.tally import Answer, Tally
 
@@ -69,8 +69,8 @@ class Rehearser:
         """Rehearses one record; whatever it holds, this does not raise."""
         try:
             decided = read(record)
-        except Unreadable:
-            self.tally.skip("unreadable")
+        except Unreadable as error:
+            self.tally.skip("erased" if isinstance(error, Erased) else "unreadable")
             return
         if isinstance(decided, str):
             if record.kind == ADMISSION:

@@ -21,7 +21,7 @@ def check_approvals(bundle: Bundle) -> Iterator[Finding]:
     votes = _votes(bundle)
     used: dict[str, list[Decided]] = {}
     for one in bundle.decided:
-        if one.verdict == "needs_approval":
+        if one.verdict == "needs_approval" and not one.deleted:
             yield from _check_asked(bundle, one, lines)
         for approval in one.approvals:
             used.setdefault(approval.approval_id, []).append(one)
@@ -35,7 +35,10 @@ def check_approvals(bundle: Bundle) -> Iterator[Finding]:
             ):
                 wrong = f"it used approval {approval_id}, and so did decision {users[-1].decision_id} after it"
                 yield at(earlier, _CODE, wrong)
+    gone = {one.approval_id for one in bundle.decided if one.deleted and one.kind == "approval"}
     for approval_id, (number, line) in lines.items():
+        if approval_id in gone:
+            continue  # who decided so, its records said, and they were deleted
         if line["verdict"] is not None and not votes.get((line["binding"], line["verdict"])):
             wrong = f"it is {line['verdict']}, and no record says who decided so"
             yield Finding(_CODE, f"approval {approval_id}", wrong, number)

@@ -132,8 +132,10 @@ class LineChecker:
                 chunk.digests += hashlib.sha256(raw).digest()
             if PLACE[kind] != chunk.last or kind in ALONE:
                 self._check_order(kind, chunk)
-            if kind == "record":
+            if kind in ("record", "sealed"):
                 chunk.decided.append(self._records.check(line, number))
+            elif kind == "deleted":
+                chunk.decided.append(self._records.check_deleted(line, number))
             elif kind == "proof":
                 proved = Proved(line["decision_id"], line["record_hash"], line["leaf_index"], number)  # type: ignore[arg-type]  # `parse` has looked
                 chunk.proofs.append(proved)

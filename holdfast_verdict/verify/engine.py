@@ -31,11 +31,13 @@ class EnginePolicy(Protocol):
 
     Attributes:
         MEMBERS: Members of part A of its records.
+        MAY_HAVE: Members that some of them have besides.
         REFUSALS: By kind of action, codes by which something else than the policy may have refused, on facts that no record holds.
         policy_hash: Hash that names the policy, hex.
     """
 
     MEMBERS: ClassVar[frozenset[str]]
+    MAY_HAVE: ClassVar[frozenset[str]]
     REFUSALS: ClassVar[Mapping[str, frozenset[str]]]
     policy_hash: str
 

@@ -36,11 +36,13 @@ ORDER: Final = (
     "end",
 )  # fmt: skip
 """Types of lines, in the order in which they stand."""
-SEALED: Final = frozenset(ORDER[: ORDER.index("seal")])
+RECORDS: Final = frozenset({"record", "sealed", "deleted"})
+"""Types of lines that are about a record: whole, with sealed values, without its part A. They stand where `record` stands."""
+SEALED: Final = frozenset(ORDER[: ORDER.index("seal")]) | RECORDS
 """Types whose lines the seal is over."""
 ALONE: Final = frozenset({"header", "seal", "checkpoint", "end"})
 """Types of which there is one line."""
-PLACE: Final = {name: place for place, name in enumerate(ORDER)}
+PLACE: Final = {name: place for place, name in enumerate(ORDER)} | dict.fromkeys(RECORDS, ORDER.index("record"))
 
 Line = dict[str, JsonValue]
 _HASH: Final = 32
@@ -90,6 +92,15 @@ MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     "record": {
         "decision_id": UUID, "kind": TEXT, "run_id": or_null(UUID), "approval_id": or_null(UUID), "created_at_ms": NUMBER,
         "superseded_at_ms": or_null(NUMBER), "message": TEXT, "part_a": LONG_TEXT, "part_b": LONG_TEXT,
+    },
+    "sealed": {
+        "decision_id": UUID, "kind": TEXT, "run_id": UUID, "approval_id": or_null(UUID), "created_at_ms": NUMBER,
+        "superseded_at_ms": or_null(NUMBER), "message": TEXT, "part_a": LONG_TEXT, "part_b": LONG_TEXT, "salt": or_null(HASH),
+        "values": ANYTHING,
+    },
+    "deleted": {
+        "decision_id": UUID, "kind": TEXT, "run_id": or_null(UUID), "approval_id": or_null(UUID), "created_at_ms": NUMBER,
+        "superseded_at_ms": or_null(NUMBER), "part_a_sha256": HASH, "part_b": LONG_TEXT,
     },
     "approval": {
         "approval_id": UUID, "run_id": UUID, "step": NUMBER, "rule": TEXT, "approver_role": TEXT, "binding": HASH,
@@ -165,7 +176,7 @@ def subject_of(line: Mapping[str, JsonValue]) -> str:
     """Says whom a line is about."""
     kind = line["type"]
     match kind:
-        case "record" | "proof":
+        case "record" | "sealed" | "deleted" | "proof":
             return f"decision {line['decision_id']}"
         case "seal":
             return f"decision {line['decision_id']} (the export)"

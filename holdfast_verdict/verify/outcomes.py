@@ -42,7 +42,8 @@ def _check_allowed(one: Decided, line: dict[str, Any]) -> Iterator[Finding]:
         if line["kind"] != BUDGET:
             yield at(one, _CODE, f"{name} is no budget of a run, which is all that an admission takes")
         return
-    if (line["kind"], line["step"], line["try"], line["digest"]) != (one.kind, one.step, one.try_number, one.digest):
+    said = (line["kind"], line["step"], line["try"], line["digest"])
+    if said != (one.kind, one.step, one.try_number, one.digest) and not one.deleted:
         yield at(one, _CODE, f"{name} is for another action than the one that was allowed")
     if {leg["cap_id"]: int(leg["amount"]) for leg in line["legs"]} != {leg.cap_id: leg.amount for leg in one.legs}:
         yield at(one, _CODE, f"{name} holds other amounts than the decision took")

@@ -45,6 +45,7 @@ class CompiledPolicy:
             "refusal", "prices",
         }
     )  # fmt: skip
+    MAY_HAVE: ClassVar = frozenset({"sealed"})
     REFUSALS: ClassVar[Mapping[str, frozenset[str]]] = {}  # its records say themselves what stood against an action
 
     def __init__(self, form: JsonValue, source: JsonValue, beside: JsonValue) -> None:

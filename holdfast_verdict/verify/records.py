@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from holdfast_verdict.record import RECORD_VERSION, record_hash
+from holdfast_verdict import sealing
+from holdfast_verdict.record import RECORD_VERSION, record_hash, record_hash_of
 from holdfast_verdict.verify.engine import EnginePolicy, Evaluated
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold
@@ -17,6 +18,7 @@ _PART_B: Final = frozenset({"v", "decision_id", "time_ms", "verdict", "reason_co
 _EVENT: Final = frozenset({"v", "kind", "facts"})
 _SUBJECT: Final = frozenset({"tenant_id", "project_id", "user_id", "run_id", "step", "try", "agent", "role"})
 _EVALUATED: Final = frozenset({"verdict", "code", "rule_id"})
+_SEALED: Final = frozenset({"paths", "box"})
 
 # INVARIANT: the ledger may refuse what the policy allows, by these codes, and can never allow what the policy does not
 _LEDGER_DENIES: Final = frozenset(
@@ -100,6 +102,8 @@ class Decided(NamedTuple):
         arguments: The action's arguments as JSON, if they are to be told.
         line: Number of its line.
         released: For an allow, the releases that it read among its facts: label, by whom, with which roles.
+        deleted: Whether what was evaluated was deleted, so that only its hash is known.
+        withheld: Where the erased value stood without which it could not be evaluated again, or empty.
     """
 
     decision_id: str
@@ -127,6 +131,8 @@ class Decided(NamedTuple):
     arguments: str = ""
     line: int = 0
     released: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    deleted: bool = False
+    withheld: str = ""
 
 
 class Read(NamedTuple):
@@ -137,12 +143,16 @@ class Read(NamedTuple):
         b: What the ledger decided.
         hash: Its record hash.
         again: What came of evaluating it again; None for what is no action.
+        told: Its arguments, as far as they are there.
+        withheld: Where the erased value stood without which it could not be evaluated again, or empty.
     """
 
     a: dict[str, Any]  # Any: JSON of the form that was checked
     b: dict[str, Any]  # Any: the same
     hash: bytes
     again: Evaluated | None
+    told: Any = None  # Any: JSON
+    withheld: str = ""
 
     @property
     def used(self) -> list[Mapping[str, Any]]:  # Any: as the facts have them
@@ -157,7 +167,9 @@ class Read(NamedTuple):
         return _released(self.a["facts"])
 
 
-def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
+def read_part(
+    name: str, text: str, version: int = RECORD_VERSION
+) -> tuple[bytes, dict[str, Any]]:  # Any: JSON; its members are looked at before use
     """Reads a part of a record: its bytes, and what they say.
 
     Raises:
@@ -170,7 +182,7 @@ def read_part(name: str, text: str) -> tuple[bytes, dict[str, Any]]:  # Any: JSO
         raise DoesNotHold("audit.record", f"part {name} is no JSON") from None
     if type(part) is not dict or orjson.dumps(part, option=orjson.OPT_SORT_KEYS) != raw:
         raise DoesNotHold("audit.record", f"part {name} is no canonical JSON object")
-    if part.get("v") != RECORD_VERSION:
+    if part.get("v") != version:
         raise DoesNotHold(
             "audit.engine", f"part {name} is a record of version {part.get('v')}, which is not known here"
         )
@@ -209,18 +221,14 @@ class RecordChecker:
         Raises:
             DoesNotHold: Something of it does not hold.
         """
-        a_raw, a = read_part("A", line["part_a"])
-        b_raw, b = read_part("B", line["part_b"])
-        if b.keys() != _PART_B or type(b["reason_codes"]) is not list or len(b["reason_codes"]) != 1:
-            raise DoesNotHold("audit.record", "part B has other members than a record has")
-        if b["decision_id"] != line["decision_id"]:
-            raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
-        verdict, hold_id = b["verdict"], b["hold_id"] or ""
-        if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
-            raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
+        is_sealed = line.get("type") == "sealed"
+        a_raw, a = read_part("A", line["part_a"], sealing.RECORD_VERSION if is_sealed else RECORD_VERSION)
+        b_raw, b = _read_b(line)
+        if is_sealed != ("sealed" in a):
+            raise DoesNotHold("audit.record", "part A has other members than a record of its version has")
         hash_ = record_hash(a_raw, b_raw)
         if "engine" in a:
-            return Read(a, b, hash_, self._action(a, b, line))
+            return self._action(a, b, line, hash_)
         if a.keys() != _EVENT or type(a["facts"]) is not dict or b["legs"] != []:
             raise DoesNotHold("audit.record", "part A has other members than a record has")
         if a["kind"] != line["kind"]:
@@ -246,18 +254,31 @@ class RecordChecker:
             line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
             subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"],
             tuple(map(Approved.of, read.used)), _legs(b["legs"]), None,
-            orjson.dumps(action.get("args")).decode() if self._tells else "", number, read.released,
+            orjson.dumps(read.told).decode() if self._tells else "", number, read.released, withheld=read.withheld,
+        )  # fmt: skip
+
+    def check_deleted(self, line: Mapping[str, Any], number: int) -> Decided:  # Any: as in check
+        """Checks what is left of a record whose part A was deleted: its hash, and what was decided.
+
+        Raises:
+            DoesNotHold: Something of it does not hold.
+        """
+        b_raw, b = _read_b(line)
+        hash_ = record_hash_of(bytes.fromhex(line["part_a_sha256"]), b_raw)
+        return Decided(
+            b["decision_id"], hash_, line["kind"], b["verdict"], b["reason_codes"][0], b["time_ms"], b["hold_id"] or "",
+            "", line["approval_id"] or "", line["run_id"] or "", legs=_legs(b["legs"]), line=number, deleted=True,
         )  # fmt: skip
 
     def _action(
-        self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any]
-    ) -> Evaluated:  # Any: as in read_part
+        self, a: dict[str, Any], b: dict[str, Any], line: Mapping[str, Any], hash_: bytes
+    ) -> Read:  # Any: as in read_part
         engine = ENGINES.get(a["engine"]) if type(a["engine"]) is str else None
         if engine is None:
             known = ", ".join(sorted(ENGINES))
             raise DoesNotHold("audit.engine", f"it was decided by engine {a['engine']}; those known here are {known}")
         subject, action = a.get("subject"), a.get("action")
-        if a.keys() != engine.MEMBERS or type(subject) is not dict or subject.keys() != _SUBJECT:
+        if a.keys() - engine.MAY_HAVE != engine.MEMBERS or type(subject) is not dict or subject.keys() != _SUBJECT:
             raise DoesNotHold("audit.record", "part A has other members than a record of its engine has")
         if subject["tenant_id"] != self._tenant_id:
             raise DoesNotHold("audit.record", f"it is a record of the tenant {subject['tenant_id']}")
@@ -265,14 +286,20 @@ class RecordChecker:
             raise DoesNotHold("audit.record", f"the line names another run than the record, {subject['run_id']}")
         if type(action) is not dict or action.get("kind") != line["kind"]:
             raise DoesNotHold("audit.record", f"the line calls it {line['kind']}, and its action is another")
-        if hashlib.sha256(orjson.dumps(action, option=orjson.OPT_SORT_KEYS)).hexdigest() != a["action_digest"]:
+        if "sealed" in a:
+            a = _opened(a, line)
+        elif hashlib.sha256(orjson.dumps(action, option=orjson.OPT_SORT_KEYS)).hexdigest() != a["action_digest"]:
             raise DoesNotHold("audit.record", "its action has another digest than it says")
         policy = self._policies.get(a["policy_hash"])
         if policy is None or not isinstance(policy, engine):
             raise DoesNotHold(
                 "audit.policy_hash", f"it was decided by policy {a['policy_hash']}, which is not in the file"
             )
-        return self._evaluate(policy, a, b)
+        told = action.get("args") if "sealed" in a else a["action"].get("args")
+        try:
+            return Read(a, b, hash_, self._evaluate(policy, a, b), told)
+        except sealing.Withheld as gone:
+            return Read(a, b, hash_, _as_recorded(a, b), told, f"args{gone.pointer}")
 
     def _evaluate(
         self, policy: EnginePolicy, a: dict[str, Any], b: dict[str, Any]
@@ -297,6 +324,43 @@ class RecordChecker:
             raise DoesNotHold("audit.verdict", f"evaluated again its trace is {again.trace}; the record's is another")
         _check_ledger(evaluated, b)
         return again
+
+
+def _read_b(line: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:  # Any: as in read_part
+    b_raw, b = read_part("B", line["part_b"])
+    if b.keys() != _PART_B or type(b["reason_codes"]) is not list or len(b["reason_codes"]) != 1:
+        raise DoesNotHold("audit.record", "part B has other members than a record has")
+    if b["decision_id"] != line["decision_id"]:
+        raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
+    verdict, hold_id = b["verdict"], b["hold_id"] or ""
+    if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
+        raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
+    return b_raw, b
+
+
+def _opened(a: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:  # Any: as in read_part
+    """Returns part A with the values that the line brings put back, or with arguments that tell when a value is missing."""
+    sealed = a["sealed"]
+    paths = sealed.get("paths") if type(sealed) is dict else None
+    if type(paths) is not list or sealed.keys() != _SEALED or not all(type(path) is str for path in paths):
+        raise DoesNotHold("audit.record", "what is sealed in it is not of its form")
+    if (line["salt"] is None) != (line["values"] is None) or type(line["values"]) not in (dict, type(None)):
+        raise DoesNotHold("audit.record", "it has a salt without values, or values without a salt")
+    try:
+        if line["salt"] is not None:
+            return sealing.opened(a, bytes.fromhex(line["salt"]), line["values"])
+        args = sealing.guarded(a["action"]["args"], paths)
+    except sealing.NotThese as error:
+        raise DoesNotHold("audit.record", f"its sealed values are not those of its line: {error}") from None
+    return {**a, "action": {**a["action"], "args": args}}
+
+
+def _as_recorded(a: dict[str, Any], b: dict[str, Any]) -> Evaluated:  # Any: as in read_part
+    """Returns what the record says that came of it, where nobody can evaluate it again."""
+    evaluated = a["evaluated"]
+    _check_ledger(evaluated, b)
+    used = [each for each in a["facts"].get("approvals", ()) if each["state"] == "approved"]
+    return Evaluated(evaluated["verdict"], evaluated["code"], evaluated["rule_id"], a["trace"], used)
 
 
 def _check_ledger(evaluated: Mapping[str, str], b: Mapping[str, Any]) -> None:  # Any: as in read_part

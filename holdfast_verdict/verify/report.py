@@ -10,6 +10,7 @@ from typing import Any
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.verify.across import Bundle
 from holdfast_verdict.verify.findings import Finding
+from holdfast_verdict.verify.records import Decided
 from holdfast_verdict.verify.trust import Trust
 
 
@@ -55,6 +56,16 @@ class Report:
             counted[verdict] += count
         return dict(counted)
 
+    @property
+    def withheld(self) -> list[Decided]:
+        """Records that could not be evaluated again, because the policy asks for a value that was erased."""
+        return [one for one in self.bundle.decided if one.withheld] if self.bundle else []
+
+    @property
+    def deleted(self) -> int:
+        """How many records there are of which only the hash and what was decided is left."""
+        return sum(one.deleted for one in self.bundle.decided) if self.bundle else 0
+
     def to_json(self) -> dict[str, JsonValue]:
         """Returns it as JSON, without the story."""
         checkpoint = self.trust.checkpoint
@@ -68,6 +79,8 @@ class Report:
             "lines": self.lines,
             "records": self.records,
             "verdicts": self.counts(),
+            "not_evaluated": [{"decision_id": one.decision_id, "path": one.withheld} for one in self.withheld],
+            "deleted": self.deleted,
             "key": self.trust.key,
             "key_source": self.trust.source,
             "witnesses": list(self.trust.witnesses),

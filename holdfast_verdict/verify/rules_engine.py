@@ -27,6 +27,7 @@ class RulesPolicy:
     MEMBERS: ClassVar = frozenset(
         {"v", "engine", "subject", "action", "action_digest", "facts", "policy_hash", "evaluated", "trace", "prices"}
     )
+    MAY_HAVE: ClassVar = frozenset[str]()
     # before a model is called its worst case is bounded; what cannot be bounded is refused, whatever the rules say
     REFUSALS: ClassVar[Mapping[str, frozenset[str]]] = {"llm.call": frozenset({"price.unknown", "content.unsupported"})}
 

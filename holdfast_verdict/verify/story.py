@@ -74,10 +74,12 @@ def summary(report: Report) -> list[str]:
         f"The bundle is of the tenant {whose}, {what}, read at {clock(report.header['read_at_ms'])}.",
         f"It has {sum(counts.values())} decisions: {decisions or 'none'}.",
         *_trusted(report),
+        *_missing(report),
     ]
     if report.holds:
+        each = "every other decision" if report.withheld or report.deleted else "every decision"
         said.append(
-            "All of it holds: every record is in the signed log as it was written, every decision on an action comes out the same when "
+            f"All of it holds: every record is in the signed log as it was written, {each} on an action comes out the same when "
             "it is evaluated again, every consent was for the action that used it, nothing was executed that was not allowed, "
             "and the amounts add up."
         )
@@ -106,6 +108,19 @@ def _trusted(report: Report) -> Iterator[str]:
         yield f"It is cosigned by {', '.join(trust.witnesses)}."
     if trust.since is not None:
         yield f"It continues the log as you saw it at {trust.since} records: nothing of its past was changed."
+
+
+def _missing(report: Report) -> Iterator[str]:
+    for one in report.withheld:
+        yield (
+            f"Decision {one.decision_id} could NOT be evaluated again: its policy asks for {one.withheld}, and that value was erased. "
+            "Its record is in the log as it was written."
+        )
+    if report.deleted:
+        yield (
+            f"Of {report.deleted} records what was evaluated was deleted; what was decided is there, and each is in the log with the "
+            "hash of what is gone."
+        )
 
 
 def chapters(report: Report) -> list[Chapter]:
@@ -137,6 +152,8 @@ def totals(report: Report) -> list[tuple[str, int]]:
 
 
 def _sentence(bundle: Bundle, one: Decided, holds: Mapping[str, dict[str, Any]]) -> str:
+    if one.deleted:
+        return f"{one.kind}: {_VERDICTS[one.verdict]} ({one.code}). What was evaluated was deleted."
     if one.step < 0 or not one.digest:
         return f"{one.kind}: {one.message or one.code}."
     who = f"{one.agent} (role {one.role})"
