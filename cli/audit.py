@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from cli import retention
 from cli.files import TIMES, utc, write_pieces
 from cli.session import AsJson, Session, with_session
 from cli.terminal import EXIT_CODES_HELP, ExitCode, note
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command(epilog="Exit codes: 0 all of it holds, 1 something does not, 2 it could not be looked at.")(verify)
     group.command(epilog=EXIT_CODES_HELP)(export)
     group.command(name="cross-check", epilog=EXIT_CODES_HELP)(cross_check)
+    retention.register(group)
     app.add_typer(group, name="audit")
 
 

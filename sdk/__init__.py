@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sdk.decisions import Decision, DecisionDetail
     from sdk.errors import AnswerUnreadable, HoldfastApiError, HoldfastSdkError, NoAnswer
     from sdk.policies import Policies, PolicyActivation, PolicyRehearsal, PolicyText, PolicyVersion, ShadowReport
+    from sdk.retention import Erasure, LegalHold, PlacedLegalHold, Retention
     from sdk.types import (
         Agent,
         Artefact,
@@ -67,6 +68,7 @@ __all__ = [
     "DecisionDetail",
     "Delivery",
     "Difference",
+    "Erasure",
     "Estimate",
     "Event",
     "Hold",
@@ -75,7 +77,9 @@ __all__ = [
     "HoldfastSdkError",
     "Identity",
     "Key",
+    "LegalHold",
     "NoAnswer",
+    "PlacedLegalHold",
     "Policies",
     "PolicyActivation",
     "PolicyRehearsal",
@@ -83,6 +87,7 @@ __all__ = [
     "PolicyVersion",
     "Project",
     "Release",
+    "Retention",
     "Role",
     "Run",
     "RunInput",
@@ -102,7 +107,16 @@ __all__ = [
     "Webhook",
 ]
 
-_MODULES = ("sdk.approvals", "sdk.client", "sdk.decisions", "sdk.errors", "sdk.policies", "sdk.types", "sdk.webhooks")
+_MODULES = (
+    "sdk.approvals",
+    "sdk.client",
+    "sdk.decisions",
+    "sdk.errors",
+    "sdk.policies",
+    "sdk.retention",
+    "sdk.types",
+    "sdk.webhooks",
+)
 
 
 def __getattr__(name: str) -> object:

@@ -15,6 +15,7 @@ from sdk.approvals import ApprovalCalls
 from sdk.calls import EXPORT_SILENCE_S, PAGE_MAX
 from sdk.decisions import DecisionCalls
 from sdk.policies import Policies
+from sdk.retention import RetentionCalls
 from sdk.transport import PATIENCE_S, Transport
 from sdk.types import (
     Agent,
@@ -62,7 +63,7 @@ _WAIT_MARGIN_S = 15.0
 _NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
-class Holdfast(ApprovalCalls, DecisionCalls):
+class Holdfast(ApprovalCalls, DecisionCalls, RetentionCalls):
     """Holdfast over HTTP, for one API key. Thread-safe; a context manager that closes its connections.
 
     Every method raises `HoldfastApiError` when the server refuses, and `NoAnswer` when it cannot be reached. Requests that

@@ -28,6 +28,7 @@ from holdfast.runs import signals
 from holdfast.runs.start import RPC_TIMEOUT, start_run
 from holdfast.settings import GovernorSettings
 from holdfast.timeline.stream import Publisher
+from workers.eraser import Eraser
 from workers.hold_sweeper import HoldSweeper
 from workers.journal_tender import JournalTender
 from workers.webhook_signer import WebhookSigner
@@ -79,6 +80,7 @@ class Sweepers:
         self._signer = WebhookSigner(engine, webhook_key)
         self._holds = HoldSweeper(engine, client, publisher, timedelta(milliseconds=settings.unknown_deadline_ms))
         self._tender = JournalTender(engine)
+        self._eraser = Eraser(engine)
         self._client = client
         self._publisher = publisher
         self._interval_s = settings.sweep_interval_ms / 1000
@@ -134,6 +136,7 @@ class Sweepers:
             seen = await self._each(self._look_at_run, _OPEN_RUNS, count=_BATCH_MAX, after=self._after)
             self._after = seen[-1].run_id if len(seen) == _BATCH_MAX else PLATFORM_TENANT_ID
             await self._each(self._keep_history, _UNDIGESTED, count=_BATCH_MAX)
+        await self._eraser.sweep()
 
     async def _each(
         self, work: Callable[[Row[Any]], Awaitable[None]], due: Any, **parameters: object

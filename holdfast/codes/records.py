@@ -48,6 +48,25 @@ CODES: Final = (
     ),
     changed("log.witness_added", "A witness's key was made known: its cosignatures are taken from then on."),
     changed("log.witness_removed", "A witness's key was taken out: its cosignatures are taken no more."),
+    changed("retention.set", "For how long what was evaluated is kept was changed."),
+    changed(
+        "retention.applied",
+        "What was evaluated in records that are too old was deleted; their hashes and verdicts stay.",
+    ),
+    changed(
+        "legal_hold.placed", "A legal hold was placed: nothing of what it is on is erased or deleted while it stands."
+    ),
+    changed("legal_hold.lifted", "A legal hold was lifted."),
+    changed("erasure.asked", "Somebody has personal values of records erased."),
+    changed("erasure.done", "An erasure is done; its record says of how many records, and what it had to leave."),
+    Code(
+        "erasure.legal_hold",
+        (Place.API, Place.DECISION),
+        "A legal hold stands on all that was to be erased.",
+        "Look at it with `holdfast audit legal-hold list`; erase when it is lifted, by whoever may lift it.",
+        status=409,
+        verdict="deny",
+    ),
     changed("vault.put", "A credential was stored in the vault."),
     changed("vault.deleted", "A credential was deleted from the vault."),
     Code(

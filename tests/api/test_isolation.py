@@ -35,13 +35,15 @@ BODIES: Mapping[str, dict[str, Any]] = {
     "make_release": {"label": "secret", "reason": "because"},
     "resolve_hold": {"happened": False, "reason": "because"},
     "lift_stop": {"reason": "because"},
+    "lift_legal_hold": {"reason": "because"},
 }
 
 # Operations that take no id of a thing: what they list and make is of the caller's tenant, which the tests below look at.
 NAMELESS = {
     "create_run", "estimate_run",
     "list_runs", "list_approvals", "list_agents", "list_roles", "list_tools", "list_caps", "put_cap", "list_holds",
-    "get_spend", "set_stop", "list_stops", "add_webhook", "list_webhooks", "add_signer", "list_signers", "export_audit",
+    "get_spend", "set_stop", "list_stops", "get_retention", "put_retention", "place_legal_hold", "list_legal_holds",
+    "ask_erasure", "list_erasures", "add_webhook", "list_webhooks", "add_signer", "list_signers", "export_audit",
     "list_decisions", "stream_decisions", "get_me", "create_key", "list_keys", "create_user", "list_users", "create_project",
     "list_projects", "get_tenant", "put_time_zone", "list_tenants", "create_tenant", "list_credentials",
     "decode_payloads", "encode_payloads", "list_policies", "push_policy", "list_activations", "get_shadow_report",
@@ -75,6 +77,10 @@ async def things(tenant: Tenant) -> dict[str, str]:
     cap_id = (await tenant.owner.get("/v1/caps")).json()["items"][0]["cap_id"]
     body = {"scope": {"kind": "tool", "name": "mail.send"}, "reason": "because"}
     stop_id = (await tenant.owner.post("/v1/stops", json=body)).json()["stop_id"]
+    hold = {"run": run_id, "reason": "because"}
+    legal_hold_id = (await tenant.owner.post("/v1/audit/legal-holds", json=hold)).json()["legal_hold_id"]
+    erasure = {"user": "owner", "reason": "because"}
+    erasure_id = (await tenant.owner.post("/v1/audit/erasures", json=erasure)).json()["erasure_id"]
     hook = {"url": "https://hooks.example.com/x", "events": ["hold.unknown"]}
     webhook_id = (await tenant.owner.post("/v1/webhooks", json=hook)).json()["webhook_id"]
     rehearsal = {"source": "role helper { permit llm.call }", "from": "2020-01-01T00:00:00Z"}
@@ -90,6 +96,8 @@ async def things(tenant: Tenant) -> dict[str, str]:
         "key_id": key_id,
         "cap_id": cap_id,
         "stop_id": stop_id,
+        "legal_hold_id": legal_hold_id,
+        "erasure_id": erasure_id,
     }
 
 

@@ -60,19 +60,25 @@ CROSSING = {
     "ask_by_hold": {"executor"},
     "answer_by_hold": {"executor"},
     "refuse_unmet": set(),
+    "salt_run": set(),
+    "erase_batch": {"sweeper"},
+    "retention_batch": {"sweeper"},
+    "due_erasures": {"sweeper"},
+    "due_retention": {"sweeper"},
 }
 OWNERS = {"make_journal_partitions": {"sweeper"}, "journal_strays": {"sweeper"}}
 """Functions with the owner's rights: they make tables, and see what waits to be moved into one."""
-INNER = {"active_stop", "amount_text", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet", "decision_facets",
-         "escalates_at",
-         "gate_met", "gate_of", "leg_head", "lock_approval", "lock_caps", "lock_carriers", "may_settle", "meets_need", "new_id",
-         "newest_buckets", "reached_threshold", "related_runs", "require_tenants", "roll_window", "running_code",
+INNER = {"active_stop", "amount_text", "bare_action", "carried_over", "carriers_of", "cast_vote", "close_approval", "consents_meet",
+         "decision_facets", "delete_parts", "erase_run", "escalates_at",
+         "gate_met", "gate_of", "leg_head", "lock_approval", "lock_caps", "lock_carriers", "lock_retention", "may_settle", "meets_need",
+         "new_id", "new_salt", "newest_buckets", "on_legal_hold", "reached_threshold", "related_runs", "require_tenants", "right_bytes",
+         "roll_window", "run_is_over", "running_code",
          "standing_delegations",
          "standing_votes", "supersede_decisions", "take_approval", "tell_approval", "window_end", "window_start",
          "write_entries"}  # fmt: skip
 """Functions that only the definer's own functions call, with its rights."""
 PURE = {"window_start": {"api"}, "window_end": {"api"}, "reached_threshold": {"api"},
-        "decision_facets": {"api", "sweeper", "auditor"},
+        "decision_facets": {"api", "sweeper", "auditor"}, "lock_retention": {"api"}, "on_legal_hold": {"api"},
         **{name: {"api", "governor", "sweeper"} for name in ("gate_of", "escalates_at", "standing_delegations")}}  # fmt: skip
 """Inner functions that others may call as well, with no rights but their own: they look at nothing else."""
 VIEWS = ("hold_legs", "journal_legs")
@@ -136,6 +142,9 @@ async def _fill(tenant: Tenant) -> None:
         ("INSERT INTO approval_votes VALUES ($1, $2, 1, 0, 'user', 'x', 'x', NULL, NULL, '{}', 'approved', 'api', '')", (approval,)),
         ("INSERT INTO approval_delegations VALUES ($1, $2, 1, $3, 'x', $3, 'x', '{}', '')", (approval, user)),
         ("INSERT INTO approval_links VALUES ($1, sha256($2), $3, $4, now(), now())", (mine.bytes, approval, user)),
+        ("INSERT INTO retention_settings (tenant_id, set_by) VALUES ($1, 'x')", ()),
+        ("INSERT INTO legal_holds VALUES ($1, $2, NULL, 'x', 'x')", (new_id(),)),
+        ("INSERT INTO erasures VALUES ($1, $2, NULL, NULL, 'x', 'x')", (new_id(),)),
         ("INSERT INTO signers VALUES ($1, $2, 'x', sha256('x'), '', 'x')", (new_id(),)),
         ("INSERT INTO releases VALUES ($1, $2, $3, 'secret', 'x', '{}', 'x', $2, '{}')", (new_id(), run)),
         ("INSERT INTO idempotency_keys VALUES ($1, 'runs', 'k', sha256('x'), 200, '{}')", ()),
@@ -250,10 +259,12 @@ async def test_functions_are_nobodys_but_those_they_were_made_for(database: Data
         "refuse_renumbering",
         "refuse_rollback",
         "refuse_rewriting",
+        "refuse_rewriting_record",
         "refuse_fork",
         "keep_facets",
         "refuse_refaceting",
         "fill_facets",
+        "fill_run_salts",
     }
     assert {row["proname"] for row in rows} == {*CROSSING, *OWNERS, *INNER, *triggers, "current_tenant"}
     for row in rows:
@@ -307,12 +318,13 @@ async def test_only_the_broker_sees_the_vault(database: Database) -> None:
 
 
 async def test_what_is_written_stays_written(database: Database) -> None:
-    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing at all is deleted but vault entries."""
+    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing is deleted but vault entries and salts."""
     for process in (*PROCESSES, DEFINER_ROLE):
         for table in await _tables(database):
             assert not await _may(database, process, table, "TRUNCATE")
             assert not await _may(database, process, table, "TRIGGER")
-            assert await _may(database, process, table, "DELETE") == ((process, table) == ("broker", "vault_entries"))
+            deletes = {("broker", "vault_entries"), (DEFINER_ROLE, "run_salts")}
+            assert await _may(database, process, table, "DELETE") == ((process, table) in deletes)
         for table in (
             "journal",
             "outcomes",
@@ -346,8 +358,10 @@ async def test_no_process_writes_holds_caps_journal_or_rollups_but_by_the_ledger
         "settled_by",
         "superseded_at",
         "history_seq",
+        "action",  # without its personal values, once these were erased
     }
-    assert await _columns(database, "definer", "decisions") == {"superseded_at"}
+    # part A goes as a whole, or not at all: a trigger sees to it
+    assert await _columns(database, "definer", "decisions") == {"superseded_at", "reply", "part_a", "part_a_sha256"}
 
 
 async def test_a_record_is_never_rewritten(database: Database) -> None:
@@ -357,6 +371,34 @@ async def test_a_record_is_never_rewritten(database: Database) -> None:
         # its number, and what it is found by, which is no part of it; both once, for triggers refuse a second time
         "sweeper": {"leaf_index", "facet_agent", "facet_role", "facet_tool", "facet_rule", "facet_code"},
     }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "part_a = part_b",
+        "part_a = NULL, part_a_sha256 = sha256(part_b)",
+        "part_a = NULL",
+        "part_a_sha256 = sha256(part_a)",
+        "part_a = NULL, part_a_sha256 = sha256(part_a)",
+    ],
+)
+async def test_part_a_goes_as_a_whole_once_it_is_in_the_log_or_not_at_all(database: Database, change: str) -> None:
+    tenant = await new_tenant(database)
+    await tenant.cap("tenant", 1_000)
+    run = await tenant.run()
+    await tenant.held(run)
+    own = (tenant.tenant_id, run)
+    update = f"UPDATE decisions SET {change} WHERE tenant_id = $1 AND run_id = $2"
+    with pytest.raises(asyncpg.CheckViolationError):
+        await database.execute(update, *own)
+    await database.execute("UPDATE decisions SET leaf_index = 0 WHERE tenant_id = $1 AND run_id = $2", *own)
+    if change == "part_a = NULL, part_a_sha256 = sha256(part_a)":
+        await database.execute(update, *own)
+        change = "part_a_sha256 = sha256(part_b)"
+        update = f"UPDATE decisions SET {change} WHERE tenant_id = $1 AND run_id = $2"
+    with pytest.raises(asyncpg.CheckViolationError):
+        await database.execute(update, *own)
 
 
 async def test_no_process_makes_anything_of_its_own(database: Database) -> None:

@@ -74,6 +74,16 @@ CREATE OR REPLACE TRIGGER approvals_decided_once BEFORE UPDATE ON approvals FOR 
             OLD.approver_role, OLD.decided_at))
     EXECUTE FUNCTION refuse_redeciding();
 
+-- INVARIANT: a record is never rewritten. Its part A may go as a whole once the log has it, and leaves its hash.
+CREATE FUNCTION refuse_rewriting_record() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'what was evaluated in decision % is deleted as a whole or not at all', OLD.decision_id
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'decisions_never_rewritten', TABLE = 'decisions';
+END $$;
+CREATE TRIGGER decisions_never_rewritten BEFORE UPDATE OF part_a, part_a_sha256 ON decisions FOR EACH ROW
+    WHEN (NEW.part_a IS NOT NULL OR OLD.leaf_index IS NULL OR NEW.part_a_sha256 IS DISTINCT FROM coalesce(OLD.part_a_sha256, sha256(OLD.part_a)))
+    EXECUTE FUNCTION refuse_rewriting_record();
+
 -- Salts ------------------------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION new_salt() RETURNS bytea LANGUAGE sql VOLATILE AS
@@ -112,11 +122,10 @@ $$;
 
 -- Taking ---------------------------------------------------------------------------------------------------------------------------
 
--- Whether all of a run is over: it has ended, its holds are settled, and each of its records has its number in the log.
+-- Whether a run is over: it has ended, and its holds are settled.
 CREATE FUNCTION run_is_over(p_tenant uuid, p_run uuid, p_before timestamptz) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (SELECT 1 FROM runs r WHERE r.tenant_id = p_tenant AND r.run_id = p_run AND r.ended_at < p_before)
         AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.tenant_id = p_tenant AND h.run_id = p_run AND h.settled_at IS NULL)
-        AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.tenant_id = p_tenant AND d.run_id = p_run AND d.leaf_index IS NULL)
 $$;
 
 -- Deletes a run's salt, and with it what is personal in its records; then the clear texts that stand beside them. Returns of how many
@@ -221,7 +230,8 @@ BEGIN
         END IF;
         IF looked IS DISTINCT FROM r.run_id THEN
             looked := r.run_id;
-            went := NOT on_legal_hold(p_tenant, r.run_id) AND run_is_over(p_tenant, r.run_id, s.before);
+            went := NOT on_legal_hold(p_tenant, r.run_id) AND run_is_over(p_tenant, r.run_id, s.before)
+                AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.tenant_id = p_tenant AND d.run_id = r.run_id AND d.leaf_index IS NULL);
             IF went THEN
                 PERFORM erase_run(p_tenant, r.run_id);
                 s.pass_records := s.pass_records + delete_parts(p_tenant, r.run_id, NULL);
@@ -288,7 +298,7 @@ GRANT UPDATE (reply, part_a, part_a_sha256) ON decisions TO holdfast_definer;
 GRANT UPDATE (action) ON holds TO holdfast_definer;
 GRANT UPDATE (action, edited_action, action_digest, edited_digest) ON approvals TO holdfast_definer;
 
-REVOKE ALL ON FUNCTION new_salt, salt_run, lock_retention, on_legal_hold, run_is_over, erase_run, right_bytes, bare_action, delete_parts,
+REVOKE ALL ON FUNCTION refuse_rewriting_record, new_salt, salt_run, lock_retention, on_legal_hold, run_is_over, erase_run, right_bytes, bare_action, delete_parts,
     erase_batch, retention_batch, due_erasures, due_retention FROM PUBLIC;
 REVOKE ALL ON PROCEDURE fill_run_salts FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION lock_retention, on_legal_hold TO holdfast_api;

@@ -1,0 +1,1 @@
+"""How long the decision log keeps what may be personal: erasure, retention, legal hold."""
