@@ -48,7 +48,7 @@ class Retention(Answer):
 class PlaceLegalHold(Form):
     """What must not be taken, and why."""
 
-    run: UUID | None = Field(default=None, description="default: the whole tenant")
+    run: Annotated[UUID, Field(strict=False)] | None = Field(default=None, description="default: the whole tenant")
     reason: Reason
 
 
@@ -90,7 +90,7 @@ class AskErasure(Form):
     user: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="name of the user whose runs they are in"
     )
-    run: UUID | None = None
+    run: Annotated[UUID, Field(strict=False)] | None = None
     tenant: bool = Field(default=False, description="all of the tenant")
     reason: Reason
 

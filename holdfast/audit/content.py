@@ -269,8 +269,8 @@ def _record(row: _Row) -> Line:
         return {"type": "record", **whole}
     values = sealed.values_of(orjson.loads(row["part_a"]), row["salt"])
     if values is None:
-        return {"type": "sealed", **whole, "salt": None, "values": None}
-    return {"type": "sealed", **whole, "salt": values.salt.hex(), "values": values.by_pointer}
+        return {"type": "sealed", **whole, "salt": None, "opened": None}
+    return {"type": "sealed", **whole, "salt": values.salt.hex(), "opened": values.by_pointer}
 
 
 def _approval(row: _Row) -> Line:

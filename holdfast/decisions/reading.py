@@ -63,6 +63,7 @@ class DecisionRecord:
         part_a: What was evaluated; None if it was deleted.
         part_a_sha256: Its SHA-256.
         values: Personal values that its part A has as salted hashes, by JSON pointer into the arguments; None if they were erased.
+        whole: Part A with these values, as far as they are there; empty if it was deleted.
     """
 
     row: DecisionRow
@@ -70,6 +71,7 @@ class DecisionRecord:
     part_b: bytes
     part_a_sha256: bytes
     values: Mapping[str, JsonValue] | None
+    whole: bytes
 
 
 def row_of(row: Row[tuple[object, ...]]) -> DecisionRow:
@@ -106,9 +108,11 @@ async def read_decision(connection: AsyncConnection, tenant_id: UUID, decision_i
     if row is None:
         raise NotFound(f"there is no decision {decision_id}")
     if row.part_a is None:
-        return DecisionRecord(row_of(row), None, row.part_b, row.part_a_sha256, None)
+        return DecisionRecord(row_of(row), None, row.part_b, row.part_a_sha256, None, b"")
     values: Mapping[str, JsonValue] | None = {}
+    whole = row.part_a
     if sealed.is_sealed(row.part_a):
         kept = sealed.values_of(orjson.loads(row.part_a), row.salt)
         values = None if kept is None else kept.by_pointer
-    return DecisionRecord(row_of(row), row.part_a, row.part_b, hashlib.sha256(row.part_a).digest(), values)
+        whole = sealed.opened(row.part_a, row.salt) or row.part_a
+    return DecisionRecord(row_of(row), row.part_a, row.part_b, hashlib.sha256(row.part_a).digest(), values, whole)

@@ -51,7 +51,7 @@ async def explained(connection: AsyncConnection, tenant_id: UUID, decision_id: U
         PolicyBroken: The policy that is stored is not what was accepted.
     """
     record = await read_decision(connection, tenant_id, decision_id)
-    policy_hash = policy_hash_of(record.part_a)
+    policy_hash = policy_hash_of(record.whole)
     version, policy = 0, None
     if policy_hash:
         version, policy = await _kept(connection, tenant_id, record.row.run_id, policy_hash)
@@ -62,7 +62,7 @@ async def explained(connection: AsyncConnection, tenant_id: UUID, decision_id: U
         row.message,
         row.rule_id,
     )
-    told = await asyncio.to_thread(explain_record, record.part_a, policy, verdict, of_action=row.step is not None)
+    told = await asyncio.to_thread(explain_record, record.whole, policy, verdict, of_action=row.step is not None)
     return ExplainedDecision(row, policy_hash, version, told)
 
 

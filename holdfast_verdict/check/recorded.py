@@ -55,7 +55,11 @@ def explain_record(part_a: bytes, policy: Policy | None, verdict: Verdict, *, of
         of_action: Whether it is the decision on an action: then a policy decided, and a record without one is none any more.
     """
     bare = Explanation(verdict, ())
+    if not part_a:
+        return Told(bare, cannot=("what was evaluated was deleted; what was decided is kept",))
     record = _read(part_a)
+    if record is not None and "sealed" in record:
+        return Told(bare, cannot=("personal values of it were erased, so that its rules cannot be asked again",))
     if record is None:
         return Told(bare, cannot=(_UNREAD,))
     if "policy_hash" not in record and of_action:

@@ -96,7 +96,7 @@ MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     "sealed": {
         "decision_id": UUID, "kind": TEXT, "run_id": UUID, "approval_id": or_null(UUID), "created_at_ms": NUMBER,
         "superseded_at_ms": or_null(NUMBER), "message": TEXT, "part_a": LONG_TEXT, "part_b": LONG_TEXT, "salt": or_null(HASH),
-        "values": ANYTHING,
+        "opened": ANYTHING,
     },
     "deleted": {
         "decision_id": UUID, "kind": TEXT, "run_id": or_null(UUID), "approval_id": or_null(UUID), "created_at_ms": NUMBER,

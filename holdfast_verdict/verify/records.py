@@ -344,11 +344,11 @@ def _opened(a: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:  # An
     paths = sealed.get("paths") if type(sealed) is dict else None
     if type(paths) is not list or sealed.keys() != _SEALED or not all(type(path) is str for path in paths):
         raise DoesNotHold("audit.record", "what is sealed in it is not of its form")
-    if (line["salt"] is None) != (line["values"] is None) or type(line["values"]) not in (dict, type(None)):
+    if (line["salt"] is None) != (line["opened"] is None) or type(line["opened"]) not in (dict, type(None)):
         raise DoesNotHold("audit.record", "it has a salt without values, or values without a salt")
     try:
         if line["salt"] is not None:
-            return sealing.opened(a, bytes.fromhex(line["salt"]), line["values"])
+            return sealing.opened(a, bytes.fromhex(line["salt"]), line["opened"])
         args = sealing.guarded(a["action"]["args"], paths)
     except sealing.NotThese as error:
         raise DoesNotHold("audit.record", f"its sealed values are not those of its line: {error}") from None

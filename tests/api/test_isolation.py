@@ -147,7 +147,7 @@ async def test_a_foreign_id_is_not_found_and_nothing_happens(
     missing = problem(
         await stranger.request(method, path.format(**nothing, **file), json=BODIES.get(name)), 404, "resource.not_found"
     )
-    parameter = next(kind for kind in mine if kind in path)
+    parameter = next(kind for kind in mine if f"{{{kind}}}" in path)
     assert body["detail"].replace(mine[parameter], "") == missing["detail"].replace(nothing[parameter], "")
     assert await state() == before
 
@@ -197,6 +197,7 @@ async def test_names_mean_ones_own_things(tenant: Tenant, other: Tenant) -> None
 async def test_without_a_key_nothing_is_answered(world: World, method: str, path: str, name: str) -> None:
     names = (
         "run_id", "approval_id", "decision_id", "hold_id", "key_id", "cap_id", "stop_id", "webhook_id", "rehearsal_id",
+        "legal_hold_id", "erasure_id",
     )  # fmt: skip
     given = {"name": "desk", "version": 1, "size": 1, "path": "0/000", "step": 0}
     filled = path.format(**given, **{kind: str(new_id()) for kind in names})

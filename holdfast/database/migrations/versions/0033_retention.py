@@ -1,7 +1,7 @@
 """Salts of personal values, for how long records are kept, legal holds, erasures.
 
-Revision ID: 0023
-Revises: 0021
+Revision ID: 0033
+Revises: 0032
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from alembic import op
 
 from holdfast.database.online import outside_transaction, validate_constraint
 
-revision = "0023"
-down_revision = "0021"
+revision = "0033"
+down_revision = "0032"
 
 
 def upgrade() -> None:
     """Makes the tables and what may delete, and gives salts to runs that still go on."""
-    script = (Path(__file__).parent / "0023_retention.sql").read_text(encoding="utf-8")
+    script = (Path(__file__).parent / "0033_retention.sql").read_text(encoding="utf-8")
     context = op.get_context()
     if context.as_sql:
         context.impl.static_output(script)
