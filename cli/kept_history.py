@@ -73,6 +73,10 @@ def _facts(found: DecisionDetail, decision_id: str) -> dict[str, Any]:  # Any: J
     """A record that does not hash to its hash says nothing (LAW 7)."""
     from holdfast_verdict.record import record_hash
 
+    if found.part_a_base64 is None:
+        raise NotFound(
+            f"what decision {decision_id} says of the history was deleted: it is older than the tenant keeps records"
+        )
     try:
         part_a, part_b = (base64.b64decode(each, validate=True) for each in (found.part_a_base64, found.part_b_base64))
     except binascii.Error:

@@ -122,6 +122,7 @@ async def test_what_temporal_has_forgotten_replays_from_what_was_kept(desk: Desk
     answer = await desk.answer("replay", run_id)
     assert (answer["ok"], answer["source"], answer["executions"]) == (True, "stored", live["executions"])
     record = await asyncio.to_thread(desk.owner.decision, answer["recorded_in"])
+    assert record.part_a is not None
     assert record.part_a["facts"]["digest"] == answer["digest"]
     again = await desk.bare("replay", "--history", str(saved), "--json")
     assert (again.exit_code, json.loads(again.stdout)["source"]) == (0, "file")
