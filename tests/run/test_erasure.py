@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from holdfast.database.engine import transaction
-from holdfast.retention import erasing, legal_holds
+from holdfast.retention import erasing, keeping, legal_holds
 from holdfast.retention.erasing import Erasure, Scope
 from holdfast.tools.definition import ToolForm
 from tests.tools.raw_server import RawServer, raw_server
@@ -173,3 +173,50 @@ async def test_what_stands_on_legal_hold_or_goes_on_is_left_and_said(rig: Rig, t
     rows = await rig.rows("SELECT reason_codes FROM decisions WHERE tenant_id = $1", tenant.tenant_id)
     said = {code for row in rows for code in row["reason_codes"]}
     assert {"legal_hold.placed", "legal_hold.lifted", "erasure.asked", "erasure.done"} <= said
+
+
+async def test_what_is_too_old_goes_run_by_run_and_all_is_proved_as_before(
+    rig: Rig, tenant: Tenant, note: RawServer, tmp_path: Path
+) -> None:
+    old = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
+    held = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
+    new = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
+    seen = next(
+        line["note"]
+        for line in map(orjson.loads, (await exported(tenant)).splitlines())
+        if line["type"] == "checkpoint"
+    )
+    old.excuse("nothing is left to hold its history against")
+    for run in (old, held):
+        for table in ("decisions", "runs"):
+            column = "created_at" if table == "decisions" else "ended_at"
+            await rig.database.execute(
+                f"UPDATE {table} SET {column} = {column} - interval '40 days' WHERE run_id = $1", run.run_id
+            )
+    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+        await legal_holds.place(connection, tenant.bob, held.run_id, "a dispute")
+        await keeping.put(connection, tenant.ada, 30)
+
+    async def done() -> bool:
+        async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+            return (await keeping.read(connection, tenant.tenant_id)).finished_at is not None
+
+    await until(done, what="the end of the pass")
+    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+        kept = await keeping.read(connection, tenant.tenant_id)
+    assert kept.records > 0
+    assert kept.kept > 0
+    gone = [row["part_a"] is None for row in await old.decisions() if row["kind"] in ("llm.call", "tool.call")]
+    assert gone
+    assert all(gone)
+    assert not await is_left(old)
+    for run in (held, new):
+        assert all(row["part_a"] is not None for row in await run.decisions())
+        assert await is_left(run)
+    bundle = await exported(tenant, since=int(seen.splitlines()[1]))
+    assert bundle.count(SECRET.encode()) == 0 or b'"type":"sealed"' in bundle
+    report = await checked(tmp_path, bundle, since=seen)
+    assert report.holds, report.findings
+    report = await checked(tmp_path, await exported(tenant, old.run_id))
+    assert report.holds, report.findings
+    assert report.deleted == kept.records
