@@ -7,6 +7,8 @@ import hashlib
 from holdfast_verdict.verify.findings import DoesNotHold
 
 _HASH = 32
+_WALKED_MAX = 4_096
+"""Steps that are kept. Proofs stand in the order of the log, so that what the next one shares with any, it shares with the last."""
 
 
 class Paths:
@@ -44,7 +46,7 @@ class Paths:
             if known is not None:
                 if known != (node, path[place:]):
                     raise DoesNotHold("audit.inclusion", f"its path does not lead from number {index} to the root")
-                walked.update(steps)
+                self._keep(steps)
                 return
             steps.append(((first, last), (node, path[place:])))
             sibling = path[place : place + _HASH]
@@ -60,4 +62,9 @@ class Paths:
             first, last = first >> 1, last >> 1
         if node != self._root or place != len(path):
             raise DoesNotHold("audit.inclusion", f"its path does not lead from number {index} to the root")
-        walked.update(steps)
+        self._keep(steps)
+
+    def _keep(self, steps: list[tuple[tuple[int, int], tuple[bytes, bytes]]]) -> None:
+        if len(self._walked) > _WALKED_MAX:
+            self._walked.clear()
+        self._walked.update(steps)
