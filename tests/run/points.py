@@ -24,7 +24,7 @@ PLACES: Final = (
 )
 _KINDS: Final = ("llm.call", "tool.call", "code.exec")
 _ACTS: Final = ("park", "kill", "error")
-_NO_KIND: Final = ("finish.before", "finish.after")
+_NO_KIND: Final = ("finish.before", "finish.after", "erasure.before_commit", "retention.before_commit")
 
 
 class Points:
