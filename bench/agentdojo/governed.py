@@ -46,6 +46,7 @@ from holdfast.timeline.stream import Publisher
 from holdfast.tools.toolset import Toolset
 from holdfast_verdict import ActionRefused, Catalogue
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
+from holdfast_verdict.sealing import Pattern
 
 if TYPE_CHECKING:
     from agentdojo.functions_runtime import FunctionsRuntime
@@ -85,6 +86,11 @@ class DojoTool:
     def external(self) -> bool:
         """Whether its effect leaves the tenant's boundary."""
         return self.catalogue.types[self.name].external
+
+    @property
+    def personal(self) -> tuple[Pattern, ...]:
+        """The suites' schemas mark nothing as personal."""
+        return ()
 
     @property
     def yields(self) -> tuple[str, ...]:

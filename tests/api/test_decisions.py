@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from holdfast.decisions import query
+from tests.forging import write_past_triggers
 
 from . import ocsf
 from .test_log_routes import sequence, write
@@ -327,16 +328,17 @@ async def test_a_decision_is_explained_by_the_version_that_decided_whatever_deci
     assert "something else than an action" in told["notes"][0]
 
 
-async def test_an_erased_record_says_that_it_is(world: World, tenant: Tenant) -> None:
+async def test_a_deleted_record_says_that_it_is(world: World, tenant: Tenant) -> None:
     run_id = await tenant.run()
     decision = await tenant.reserve(run_id)
-    await world.execute(
-        "UPDATE decisions SET part_a = '{}' WHERE tenant_id = $1 AND decision_id = $2",
+    await write_past_triggers(
+        world.superuser,
+        "UPDATE decisions SET part_a = NULL, part_a_sha256 = sha256(part_a) WHERE tenant_id = $1 AND decision_id = $2",
         tenant.tenant_id,
         decision.decision_id,
     )
     told = await explanation(tenant.owner, decision.decision_id)
     assert told["rules"] == []
-    assert "erased" in told["cannot"][0]
+    assert "was deleted" in told["cannot"][0]
     guest = await tenant.as_user("bob", "guest")
     assert (await guest.get(f"/v1/decisions/{decision.decision_id}/explanation")).status_code == 403

@@ -126,7 +126,8 @@ def test_what_is_erased_older_or_of_another_policy_explains_nothing() -> None:
     older = orjson.dumps({**orjson.loads(part_a), "engine": "rules/2"})
     without = orjson.loads(part_a)
     del without["facts"]
-    for erased in (b"", b"null", b"[]", b"{}", orjson.dumps(without), part_a[:100]):
+    assert "was deleted" in told_of(b"", verdict).cannot[0]
+    for erased in (b"null", b"[]", b"{}", orjson.dumps(without), part_a[:100]):
         told = told_of(erased, verdict)
         assert (told.explanation.verdict, told.explanation.rules) == (verdict, ())
         assert "erased" in told.cannot[0]

@@ -84,8 +84,8 @@ async def test_what_a_model_asks_for_is_no_formula_in_a_spreadsheet(desk: Desk, 
     assert not [cell for row in rows for cell in row.values() if cell.startswith(FORMULA_STARTS)]
 
 
-async def thoughts(desk: Desk, since: int) -> list[str]:
-    """The decisions on a model's calls from a number of the log on, in its order, once all have one."""
+async def thoughts(desk: Desk) -> dict[int, str]:
+    """The decisions on a model's calls by their numbers in the log, once all have one."""
 
     async def listed() -> list[Decision]:
         return await asyncio.to_thread(desk.owner.decisions, kind="llm.call", count=50)
@@ -95,17 +95,18 @@ async def thoughts(desk: Desk, since: int) -> list[str]:
 
     await until(numbered, what="numbers of the log")
     found = {one.leaf_index: one.decision_id for one in await listed() if one.leaf_index is not None}
-    return [found[number] for number in sorted(found) if number >= since]
+    return {number: found[number] for number in sorted(found)}
 
 
 async def test_what_is_followed_goes_on_over_a_restart_of_the_server(desk: Desk) -> None:
-    size = (await asyncio.to_thread(desk.owner.log_status)).size
+    earlier = await thoughts(desk)
+    size = max(earlier, default=-1) + 1
     where = ("--data-dir", str(desk.data), "--key-file", str(desk.key_file("owner")))
     what = ("--after", str(size), "--limit", "6", "--kind", "llm.call", "--json")
     async with on_terminal("decisions", "--tail", *what, *where) as terminal:
         await desk.ended(await desk.start({"say": "before"}))
-        [before] = await thoughts(desk, size)
-        await terminal.sees(before)
+        [before] = set(await thoughts(desk)) - set(earlier)
+        await terminal.sees((await thoughts(desk))[before])
         await desk.stack.stop_child("api")
         await desk.stack.start_child("api")
         await desk.stack.wait_ready("api")
@@ -113,4 +114,5 @@ async def test_what_is_followed_goes_on_over_a_restart_of_the_server(desk: Desk)
             await desk.ended(await desk.start({"say": "after"}))
         assert await terminal.ends(within_s=90) == 0, terminal.plain
         followed = [json.loads(line)["decision_id"] for line in terminal.plain.splitlines() if line.startswith("{")]
-    assert followed == await thoughts(desk, size), "in order, none twice, and none left out"
+    wanted = [one for number, one in (await thoughts(desk)).items() if number >= size]
+    assert followed == wanted, "in order, none twice, and none left out"

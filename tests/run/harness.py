@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.message import EmailMessage
@@ -24,6 +24,8 @@ import asyncpg
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from cli.stack.ports import Ports
 from cli.stack.secrets import load_or_create
@@ -387,13 +389,15 @@ class Run:
 
     async def start(self, task_timeout: timedelta = TASK_TIMEOUT) -> None:
         """Starts the workflow as `start_run` does, with a bound on workflow tasks that suits a test."""
-        await self.rig.client.start_workflow(
-            names.AGENT_RUN,
-            StartRun(),
-            id=str(self.run_id),
-            task_queue=names.GOVERNOR_QUEUE,
-            task_timeout=task_timeout,
-        )
+        with suppress(WorkflowAlreadyStartedError):  # a sweeper was faster
+            await self.rig.client.start_workflow(
+                names.AGENT_RUN,
+                StartRun(),
+                id=str(self.run_id),
+                task_queue=names.GOVERNOR_QUEUE,
+                task_timeout=task_timeout,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            )
         await start_run(self.rig.client, self.rig.engine("api"), self.tenant.tenant_id, self.run_id)  # marks its row
 
     async def tell(self, mode: InputMode, content: str = "", *, deliver: bool = True) -> int:

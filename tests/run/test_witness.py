@@ -17,6 +17,7 @@ from holdfast.histories.document import Sealing
 from holdfast.histories.fetching import Execution
 from holdfast.ids import new_id
 from holdfast_verdict.record import record_hash
+from tests.forging import write_past_triggers
 from tests.stack.places import ROOT
 from tests.syntax import parsed
 
@@ -46,7 +47,8 @@ async def forge(run: Run, change: Callable[[Events], None]) -> None:
     part_a = orjson.loads(record["part_a"])
     old = part_a["facts"]["digest"].encode()
     forged = record["part_a"].replace(old, sealing.digest.hex().encode())
-    await run.rig.database.execute(
+    await write_past_triggers(
+        run.rig.database,
         f"UPDATE decisions SET part_a = $2, record_hash = $3 {where}",
         run.run_id,
         forged,

@@ -31,12 +31,12 @@ from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, running_rig, s
 
 from .s3_server import SECRET, S3Server
 
+pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
+
 RULES: Final = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
 CSV: Final = b"order,cents\nA-1,1250\nA-2,300\n"
 CODE: Final = """
 import csv
-
-pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
 total = sum(int(row['cents']) for row in csv.DictReader(open('orders.csv')))
 open('report.txt', 'w').write(f'total {total}')
 """
