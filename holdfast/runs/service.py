@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.artefacts.reading import give
@@ -389,6 +389,30 @@ async def _caps(connection: AsyncConnection, principal: Principal, prepared: _Pr
     return await budget.read_applicable_caps(connection, principal.tenant_id, scopes, [NANO_USD])
 
 
+async def _insert_run(
+    connection: AsyncConnection, principal: Principal, prepared: _Prepared, run_id: UUID
+) -> Row[Any]:  # rows of text() carry no types
+    tenant_id, request = principal.tenant_id, prepared.request
+    tier = await tier_of_run(connection, tenant_id, prepared.role.name, request.parent_run_id, request.least_tier)
+    values = {
+        "tenant_id": tenant_id,
+        "run_id": run_id,
+        "project_id": prepared.project_id,
+        "user_id": principal.user_id,
+        "agent_name": prepared.agent.name,
+        "agent_version": prepared.agent.version,
+        "role_name": prepared.role.name,
+        "role_version": prepared.role.version,
+        "tools": orjson.dumps(pins(prepared.tools)).decode(),
+        "user_roles": sorted(principal.roles),
+        "deadline_s": prepared.deadline_s,
+        "parent_run_id": request.parent_run_id,
+        "follows_latest": request.follows_latest,
+        "sandbox_tier": tier,
+    }
+    return (await connection.execute(_INSERT_RUN, values)).one()
+
+
 async def _admit(
     connection: AsyncConnection,
     principal: Principal,
@@ -400,29 +424,7 @@ async def _admit(
 ) -> Admitted:
     """Writes everything that an admitted run consists of."""
     tenant_id, request = principal.tenant_id, prepared.request
-    row = (
-        await connection.execute(
-            _INSERT_RUN,
-            {
-                "tenant_id": tenant_id,
-                "run_id": run_id,
-                "project_id": prepared.project_id,
-                "user_id": principal.user_id,
-                "agent_name": prepared.agent.name,
-                "agent_version": prepared.agent.version,
-                "role_name": prepared.role.name,
-                "role_version": prepared.role.version,
-                "tools": orjson.dumps(pins(prepared.tools)).decode(),
-                "user_roles": sorted(principal.roles),
-                "deadline_s": prepared.deadline_s,
-                "parent_run_id": request.parent_run_id,
-                "follows_latest": request.follows_latest,
-                "sandbox_tier": await tier_of_run(
-                    connection, tenant_id, prepared.role.name, request.parent_run_id, request.least_tier
-                ),
-            },
-        )
-    ).one()
+    row = await _insert_run(connection, principal, prepared, run_id)
     calls = prepared.agent.definition.limits.run_calls
     for unit, amount in ((NANO_USD, prepared.cap_nano_usd), (CALLS, calls)):
         await set_limit(
