@@ -41,6 +41,9 @@ def backends() -> Finding:
             found = look(kind.program, kind.least)
             old = "" if found.usable or not found.path else f": {kind.why}"
             words.append(f"{kind.name} (tier {kind.tier}): {found.words}{old}")
+    words.append(
+        f"{look('runsc').words}; no backend of this version uses it, so code that asks for the tier kernel is refused"
+    )
     names = os.environ.get(BACKENDS) or "native"
     return ok(_BACKENDS, f"{BACKENDS}={names}; {'; '.join(words)}")
 
