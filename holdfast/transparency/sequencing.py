@@ -182,7 +182,9 @@ class _Waiting(NamedTuple):
 def _waiting_of(row: Row[Any]) -> _Waiting:  # rows of text() carry no types
     decision_id, record_hash, part_a, part_b, entry, *found_by = tuple(row)
     if entry is None:
-        entry = sha256(part_a).digest() + sha256(part_b).digest()
+        # somebody past the triggers took a part away: what is left is no record's entry, and is found to be none
+        gone = part_a is None or part_b is None
+        entry = b"" if gone else sha256(part_a).digest() + sha256(part_b).digest()
     return _Waiting(decision_id, record_hash, entry, facets_of(part_a, *found_by))
 
 

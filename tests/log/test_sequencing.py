@@ -18,6 +18,7 @@ from holdfast.transparency.keys import public_of
 from holdfast.transparency.sequencing import LogBroken, LogKeyUnknown, append
 from holdfast_verdict.log import tree
 from holdfast_verdict.log.checkpoint import SignedCheckpoint
+from tests.forging import write_past_triggers
 from tests.ledger.world import Database, until
 from tests.stack.places import ROOT
 
@@ -193,12 +194,14 @@ async def _start(log: Log, folder: Path, failpoints: str) -> asyncio.subprocess.
 # Tampering ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tampering", ["part_b = part_b || ' '", "part_a = NULL, part_a_sha256 = sha256(part_a)"])
 async def test_a_record_that_was_altered_before_it_had_a_number_is_left_out_and_said(
-    ledger_log: Log, capsys: pytest.CaptureFixture[str]
+    ledger_log: Log, capsys: pytest.CaptureFixture[str], tampering: str
 ) -> None:
     altered = await ledger_log.record("altered")
     await ledger_log.write(3)
-    await ledger_log.database.execute("UPDATE decisions SET part_b = part_b || ' ' WHERE decision_id = $1", altered)
+    pool = ledger_log.database.superuser
+    await write_past_triggers(pool, f"UPDATE decisions SET {tampering} WHERE decision_id = $1", altered)
     await ledger_log.sequencer().round()
     assert (await ledger_log.check(), await ledger_log.unnumbered()) == (3, 1)
     assert str(altered) in capsys.readouterr().out
