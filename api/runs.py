@@ -36,7 +36,7 @@ from holdfast.artefacts.storage import ObjectStorage
 from holdfast.database.engine import transaction
 from holdfast.errors import RequestInvalid
 from holdfast.money import parse_usd
-from holdfast.runs import reading, service, signals
+from holdfast.runs import reading, service, signals, steering
 from holdfast.runs.reading import RunView
 from holdfast.runs.start import start_run
 from holdfast.tenancy.principals import ADMIN, AGENT, DEVELOPER, OWNER
@@ -295,11 +295,12 @@ async def get_run(run_id: UUID, caller: Caller, parts: Parts) -> RunDetail:
 
 @router.post("/{run_id}/cancel", status_code=202, summary="Cancel a run")
 async def cancel_run(run_id: UUID, caller: Caller, parts: Parts) -> Run:
-    """Asks the run to stop: what it has begun is settled, nothing new begins. Asking again changes nothing."""
+    """Asks the run and all that it started to stop: what is begun is settled, nothing new begins. Asking again changes nothing."""
     caller.require(*STARTERS)
-    seq = await service.request_cancel(parts.engine, caller, run_id)
-    await parts.publisher.poke(caller.tenant_id, run_id, seq)
-    await hear(parts, "cancel", signals.deliver_cancel(parts.temporal, parts.engine, caller.tenant_id, run_id))
+    for asked in await steering.request_cancel(parts.engine, caller, run_id):
+        await parts.publisher.poke(caller.tenant_id, asked.run_id, asked.seq)
+        delivery = signals.deliver_cancel(parts.temporal, parts.engine, caller.tenant_id, asked.run_id)
+        await hear(parts, "cancel", delivery)
     return Run.of(await read_visible(caller, parts, run_id))
 
 
@@ -311,7 +312,7 @@ async def send_input(
     caller.require(*STARTERS)
     operation = f"POST /v1/runs/{run_id}/input"
     claim = claim_for(caller, operation, idempotency_key, body.model_dump(mode="json"))
-    answer, newest = await service.add_input(parts.engine, caller, run_id, body.mode, body.content, claim)
+    answer, newest = await steering.add_input(parts.engine, caller, run_id, body.mode, body.content, claim)
     sent = SentInput.model_validate(answer)
     await parts.publisher.poke(caller.tenant_id, run_id, newest)
     delivery = signals.deliver_input(parts.temporal, parts.engine, caller.tenant_id, run_id, sent.seq)

@@ -147,7 +147,10 @@ _TELLERS: Final[Mapping[str, Callable[[Data], Telling]]] = MappingProxyType(
         "run.paused": lambda _: Telling("it stands still: `holdfast resume` lets it go on", "yellow"),
         "run.waiting": lambda data: Telling(f"it waits for a person ({data['code']})", "yellow"),
         "run.running": lambda _: Telling("it goes on", "dim"),
-        "run.cancel_requested": lambda data: Telling(f"{data['by']} has asked it to stop", "yellow"),
+        "run.cancel_requested": lambda data: Telling(
+            f"{data['by']} has asked it to stop" + (f", with run {data['of_run_id']}" if "of_run_id" in data else ""),
+            "yellow",
+        ),
         "run.ended": _ended,
         "input.received": lambda data: Telling(f"{data['by']} has said something ({data['mode']})"),
         "decision.made": _decided,

@@ -1,4 +1,4 @@
-"""Admitting runs, and telling them things: each one transaction, with an outbox row for what Temporal has to hear."""
+"""Admitting runs, or refusing them with a record: one transaction, with an outbox row for what Temporal has to hear."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -41,11 +41,6 @@ from holdfast.tools.toolset import toolset
 from holdfast.tools.versions import newest_of, pins
 from holdfast_verdict.canonical import JsonValue
 
-InputMode = Literal["followup", "steer", "pause", "resume"]
-
-INPUTS_MAX = 5_000
-"""Inputs a run may have; Temporal takes no more than 10,000 signals for a workflow."""
-
 _NOW = text("SELECT now()")
 _INSERT_RUN = text("""
     INSERT INTO runs (tenant_id, run_id, project_id, user_id, agent_name, agent_version, role_name, role_version, tools,
@@ -56,20 +51,10 @@ _INSERT_RUN = text("""
                   (SELECT p.deadline_at FROM runs p WHERE p.tenant_id = :tenant_id AND p.run_id = :parent_run_id)))
     RETURNING created_at, deadline_at, policy_id, follows_latest
 """)
-_INSERT_INPUT = text("""
-    INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id)
-    SELECT :tenant_id, :run_id, coalesce(max(seq), 0) + 1, :mode, :content, :user_id FROM run_inputs
-    WHERE tenant_id = :tenant_id AND run_id = :run_id
-    RETURNING seq
-""")
 # The first input starts the run: the workflow asks for it by itself, so there is nothing to signal.
 _INSERT_START = text("""
     INSERT INTO run_inputs (tenant_id, run_id, seq, mode, content, user_id, signalled_at)
     VALUES (:tenant_id, :run_id, 1, 'start', :content, :user_id, now())
-""")
-_LOCK_RUN = text("""
-    SELECT ended_at IS NOT NULL AS ended, status, user_id FROM runs
-    WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
 """)
 _READ_PARENT = text("""
     SELECT r.run_id, r.user_id, r.project_id, p.slug AS project, r.role_name, r.role_version, r.budget_hold_id IS NOT NULL AS funded
@@ -79,11 +64,6 @@ _READ_PARENT = text("""
 _LOCK_PARENT = text("""
     SELECT ended_at IS NULL AND cancel_requested_at IS NULL AND deadline_at > clock_timestamp() FROM runs
     WHERE tenant_id = :tenant_id AND run_id = :run_id FOR NO KEY UPDATE
-""")
-_REQUEST_CANCEL = text("""
-    UPDATE runs SET cancel_requested_at = now()
-    WHERE tenant_id = :tenant_id AND run_id = :run_id AND cancel_requested_at IS NULL
-    RETURNING 1
 """)
 
 
@@ -511,71 +491,3 @@ async def _record(
         hold_id=hold_id,
         decision_id=decision_id,
     )
-
-
-async def _lock_visible(connection: AsyncConnection, principal: Principal, run_id: UUID) -> bool:
-    """Locks a run that the principal may steer, and says whether it has ended."""
-    row = (await connection.execute(_LOCK_RUN, {"tenant_id": principal.tenant_id, "run_id": run_id})).one_or_none()
-    if row is None or (not principal.sees_all and row.user_id != principal.user_id):
-        raise NotFound(f"there is no run {run_id}")
-    ended: bool = row.ended
-    return ended
-
-
-async def request_cancel(engine: AsyncEngine, principal: Principal, run_id: UUID) -> int:
-    """Asks a run to be cancelled, once; nothing happens if it has ended. Returns the number of the new event, or 0.
-
-    Raises:
-        NotFound: There is no such run for this principal.
-    """
-    tenant_id = principal.tenant_id
-    async with transaction(engine, tenant_id) as connection:
-        if await _lock_visible(connection, principal, run_id):
-            return 0
-        asked = await connection.scalar(_REQUEST_CANCEL, {"tenant_id": tenant_id, "run_id": run_id})
-        if asked is None:
-            return 0
-        event = Event("lifecycle", "run.cancel_requested", {"by": principal.user})
-        return await events.append(connection, tenant_id, run_id, [event])
-
-
-async def add_input(
-    engine: AsyncEngine,
-    principal: Principal,
-    run_id: UUID,
-    mode: InputMode,
-    content: str,
-    claim: Claim | None = None,
-) -> tuple[dict[str, JsonValue], int]:
-    """Tells a run something, or to stand still or go on.
-
-    Returns:
-        The answer with the input's number as `seq`, and the number of the new event (0 if it was told before).
-
-    Raises:
-        NotFound: There is no such run for this principal.
-        Conflict: The run has ended.
-        IdempotencyConflict: The claimed key was used for another request.
-    """
-    tenant_id = principal.tenant_id
-    async with transaction(engine, tenant_id) as connection:
-        if claim is not None and (body := await idempotency.claim(connection, claim)) is not None:
-            return body, 0
-        if await _lock_visible(connection, principal, run_id):
-            raise Conflict("the run has ended", remedy="start a new one")
-        parameters = {
-            "tenant_id": tenant_id,
-            "run_id": run_id,
-            "mode": mode,
-            "content": content,
-            "user_id": principal.user_id,
-        }
-        seq: int = (await connection.execute(_INSERT_INPUT, parameters)).scalar_one()
-        if seq > INPUTS_MAX:
-            raise Conflict(f"the run has had {INPUTS_MAX} inputs", remedy="start a new one")
-        event = Event("lifecycle", "input.received", {"seq": seq, "mode": mode, "by": principal.user})
-        newest = await events.append(connection, tenant_id, run_id, [event])
-        body = {"run_id": str(run_id), "seq": seq, "mode": mode}
-        if claim is not None:
-            await idempotency.keep(connection, claim, body)
-        return body, newest

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
+from temporalio.client import WorkflowExecutionStatus
 
 from activities.run_state import end_run
 from holdfast.database.engine import tenantless, transaction
@@ -204,6 +205,59 @@ async def test_a_parent_that_is_stopping_has_no_more_children(tenant: Tenant, wo
     await world.execute("UPDATE runs SET deadline_at = now() WHERE run_id = $1", UUID(late))
     problem(await child(tenant, late), 409, "resource.conflict")
     problem(await child(tenant, "0199f3a0-0000-7000-8000-000000000000"), 404, "resource.not_found")
+
+
+async def test_cancelling_a_run_cancels_all_that_it_started(tenant: Tenant, world: World) -> None:
+    top = await tenant.run(cap_usd="1")
+    open_one, ended = await admitted(tenant, top), await admitted(tenant, top)
+    below_open, below_ended = await admitted(tenant, open_one, "0.1"), await admitted(tenant, ended, "0.1")
+    apart = await tenant.run(cap_usd="0.1")
+    await end(tenant, world, ended)
+
+    answer = await tenant.owner.post(f"/v1/runs/{open_one}/cancel")
+    assert (answer.status_code, answer.json()["run_id"]) == (202, open_one)
+    assert await cancelled(world, tenant) == {open_one, below_open}, "not what is above or beside it"
+    for _ in range(2):
+        assert (await tenant.owner.post(f"/v1/runs/{top}/cancel")).status_code == 202
+    assert await cancelled(world, tenant) == {top, open_one, below_open, below_ended}
+    told = "SELECT data ->> 'of_run_id' FROM timeline_events WHERE run_id = $1 AND type = 'run.cancel_requested'"
+    said = {
+        one: [row[0] for row in await world.fetch(told, UUID(one))] for one in (top, open_one, below_open, below_ended)
+    }
+    assert said == {top: [None], open_one: [None], below_open: [open_one], below_ended: [top]}
+
+    async def all_have_heard() -> bool:
+        described = [await world.temporal.get_workflow_handle(run_id).describe() for run_id in said]
+        return {one.status.name for one in described if one.status is not None} == {"CANCELED"}
+
+    await until(all_have_heard)
+    assert (await world.temporal.get_workflow_handle(apart).describe()).status != WorkflowExecutionStatus.CANCELED
+
+
+async def test_no_child_comes_in_behind_a_cancellation(tenant: Tenant, world: World) -> None:
+    async def cancel(run_id: str, after_ms: int) -> httpx.Response:
+        await asyncio.sleep(after_ms / 1000)
+        return await tenant.owner.post(f"/v1/runs/{run_id}/cancel")
+
+    for after_ms in (0, 50, 150):
+        top = await tenant.run(cap_usd="1")
+        middle = await admitted(tenant, top, "0.5")
+        children = (child(tenant, above, "0.1") for above in (top, middle) * 6)
+        answers = await asyncio.gather(cancel(top, after_ms), *children)
+        admissions = Counter(answer.status_code for answer in answers)
+        assert set(admissions) <= {201, 202, 402, 409}, [answer.text for answer in answers]
+        below = """
+            WITH RECURSIVE line AS (SELECT run_id, cancel_requested_at FROM runs WHERE run_id = $1
+                UNION ALL SELECT r.run_id, r.cancel_requested_at FROM line JOIN runs r ON r.parent_run_id = line.run_id)
+            SELECT count(*), count(*) FILTER (WHERE cancel_requested_at IS NULL) FROM line
+        """
+        (row,) = await world.fetch(below, UUID(top))
+        assert tuple(row) == (2 + admissions[201], 0)
+
+
+async def cancelled(world: World, tenant: Tenant) -> set[str]:
+    asked = "SELECT run_id FROM runs WHERE tenant_id = $1 AND cancel_requested_at IS NOT NULL"
+    return {str(row[0]) for row in await world.fetch(asked, tenant.tenant_id)}
 
 
 async def test_the_sweeper_returns_what_waited_for_children(tenant: Tenant, world: World) -> None:

@@ -45,10 +45,11 @@ from holdfast.ledger.service import resolve_unknown, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.policies import store
 from holdfast.runs import service as runs
-from holdfast.runs import signals
+from holdfast.runs import signals, steering
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
-from holdfast.runs.service import InputMode, RunRequest
+from holdfast.runs.service import RunRequest
 from holdfast.runs.start import start_run
+from holdfast.runs.steering import InputMode
 from holdfast.runs.versions import put_agent
 from holdfast.settings import read_key_file
 from holdfast.tenancy.principals import Principal
@@ -403,7 +404,7 @@ class Run:
     async def tell(self, mode: InputMode, content: str = "", *, deliver: bool = True) -> int:
         """Tells the run something; without `deliver` its row waits for the sweeper."""
         engine, tenant = self.rig.engine("api"), self.tenant
-        body, _ = await runs.add_input(engine, tenant.ada, self.run_id, mode, content)
+        body, _ = await steering.add_input(engine, tenant.ada, self.run_id, mode, content)
         seq = cast(int, body["seq"])
         if deliver:
             await signals.deliver_input(self.rig.client, engine, tenant.tenant_id, self.run_id, seq)
@@ -411,7 +412,7 @@ class Run:
 
     async def cancel(self, *, deliver: bool = True) -> None:
         engine, tenant = self.rig.engine("api"), self.tenant
-        await runs.request_cancel(engine, tenant.ada, self.run_id)
+        await steering.request_cancel(engine, tenant.ada, self.run_id)
         if deliver:
             await signals.deliver_cancel(self.rig.client, engine, tenant.tenant_id, self.run_id)
 
