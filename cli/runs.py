@@ -110,7 +110,7 @@ def _heading(run: Run) -> Iterator[str]:
 
 @with_session
 def cancel(session: Session, run_id: RunId) -> None:
-    """Asks a run to stop: what it has begun is settled, nothing new begins."""
+    """Asks a run and all that it started to stop: what is begun is settled, nothing new begins."""
     run = session.client.cancel_run(run_id)
     session.show(
         run,
