@@ -136,6 +136,7 @@ class Sweepers:
             seen = await self._each(self._look_at_run, _OPEN_RUNS, count=_BATCH_MAX, after=self._after)
             self._after = seen[-1].run_id if len(seen) == _BATCH_MAX else PLATFORM_TENANT_ID
             await self._each(self._keep_history, _UNDIGESTED, count=_BATCH_MAX)
+            await self._signer.forget_old()
         await self._eraser.sweep()
 
     async def _each(

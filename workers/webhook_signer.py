@@ -1,4 +1,4 @@
-"""Signing webhooks: what is due gets its bytes and its signature here, and is sent by an executor, which has no key."""
+"""Signing webhooks: what is due gets its bytes and its signature here, and is sent by an executor, which has no key; old ones go."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from holdfast.webhooks.service import TEST
 from holdfast.webhooks.signature import FRESH_S, sign
 
 _BATCH_MAX: Final = 100
+KEPT_DAYS: Final = 30
+"""So long it can be looked up what became of a delivery."""
+_FORGOTTEN_MAX: Final = 1_000
 
 _UNSIGNED = text("SELECT * FROM unsigned_deliveries(:count, :fresh_s)")
 _UNSIGNED_WEBHOOKS = text("SELECT * FROM unsigned_webhooks(:public_key)")
 _SHOW_KEY = text("""
     UPDATE webhooks SET public_key = :public_key WHERE tenant_id = :tenant_id AND webhook_id = :webhook_id
 """)
+_FORGET = text("SELECT forget_deliveries(:days, :count)")
 _EVENT = text("""
     SELECT created_at, channel, type, data FROM timeline_events
     WHERE tenant_id = :tenant_id AND run_id = :run_id AND seq = :seq
@@ -59,6 +63,16 @@ class WebhookSigner:
             async with transaction(self._engine, row.tenant_id) as connection:
                 await self._sign(connection, row)
         return len(due)
+
+    async def forget_old(self) -> int:
+        """Deletes deliveries that ended long ago, a batch of them; what still waits for its receiver stays.
+
+        Returns:
+            How many were deleted.
+        """
+        async with tenantless(self._engine) as connection:
+            forgotten: int = await connection.scalar(_FORGET, {"days": KEPT_DAYS, "count": _FORGOTTEN_MAX})
+        return forgotten
 
     async def _sign(self, connection: AsyncConnection, row: Row[Any]) -> None:  # rows of text() carry no types
         body = row.body or await _body(connection, row)

@@ -21,7 +21,7 @@ from holdfast.timeline import events
 from holdfast.webhooks.service import EVENTS
 from holdfast.webhooks.signature import public_key_text, signed_headers, webhook_key
 from workers.webhook_sender import WebhookSender
-from workers.webhook_signer import WebhookSigner
+from workers.webhook_signer import KEPT_DAYS, WebhookSigner
 
 from .world import Tenant, World, problem, until
 
@@ -257,6 +257,36 @@ async def test_gone_is_gone_at_once(world: World, tenant: Tenant, receiver: Rece
         (one,) = await ended(tenant, webhook_id, 1)
     assert (one["state"], one["attempts"]) == ("given_up", 1)
     assert (await tenant.owner.get(f"/v1/webhooks/{webhook_id}")).json()["disabled_at"] is not None
+
+
+async def test_old_deliveries_are_forgotten_and_what_waits_is_not(
+    world: World, tenant: Tenant, receiver: Receiver
+) -> None:
+    webhook_id, removed = await added(world, tenant, receiver.url), await added(world, tenant, receiver.url)
+    for one in (webhook_id, webhook_id, webhook_id, removed):
+        await tenant.owner.post(f"/v1/webhooks/{one}/test")
+    assert (await tenant.owner.delete(f"/v1/webhooks/{removed}")).status_code in {200, 204}
+    newest, older, oldest = [UUID(one["delivery_id"]) for one in await deliveries(tenant, webhook_id)]
+    end = (
+        "UPDATE webhook_deliveries SET state = $2, ended_at = now() - make_interval(days => $3) WHERE delivery_id = $1"
+    )
+    await world.execute(end, older, "delivered", KEPT_DAYS - 1)
+    await world.execute(end, oldest, "given_up", KEPT_DAYS + 1)
+    waits_long = "UPDATE webhook_deliveries SET created_at = now() - make_interval(days => $2) WHERE delivery_id = $1"
+    await world.execute(waits_long, newest, KEPT_DAYS * 2)
+    left = "SELECT delivery_id FROM webhook_deliveries WHERE tenant_id = $1 AND webhook_id = $2"
+
+    await signer_of(world).forget_old()
+    kept = {UUID(one["delivery_id"]) for one in await deliveries(tenant, webhook_id)}
+    assert kept == {newest, older}
+    assert len(await world.fetch(left, tenant.tenant_id, UUID(removed))) == 1, (
+        "one that was just removed can be asked about"
+    )
+    away = "UPDATE webhooks SET removed_at = now() - make_interval(days => $2) WHERE webhook_id = $1"
+    await world.execute(away, UUID(removed), KEPT_DAYS + 1)
+    await signer_of(world).forget_old()
+    assert await world.fetch(left, tenant.tenant_id, UUID(removed)) == []
+    assert len(await deliveries(tenant, webhook_id)) == 2
 
 
 async def test_many_senders_send_each_delivery_once(world: World, tenant: Tenant, receiver: Receiver) -> None:

@@ -25,6 +25,7 @@ CROSSING = {
     "due_holds": {"sweeper"},
     "unsigned_deliveries": {"sweeper"},
     "unsigned_webhooks": {"sweeper"},
+    "forget_deliveries": {"sweeper"},
     "take_deliveries": {"executor"},
     "end_attempt": {"executor"},
     "queue_webhooks": set(),
