@@ -319,12 +319,12 @@ async def test_only_the_broker_sees_the_vault(database: Database) -> None:
 
 
 async def test_what_is_written_stays_written(database: Database) -> None:
-    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing is deleted but vault entries and salts."""
+    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing is deleted but vault entries, salts and old deliveries."""
     for process in (*PROCESSES, DEFINER_ROLE):
         for table in await _tables(database):
             assert not await _may(database, process, table, "TRUNCATE")
             assert not await _may(database, process, table, "TRIGGER")
-            deletes = {("broker", "vault_entries"), (DEFINER_ROLE, "run_salts")}
+            deletes = {("broker", "vault_entries"), (DEFINER_ROLE, "run_salts"), (DEFINER_ROLE, "webhook_deliveries")}
             assert await _may(database, process, table, "DELETE") == ((process, table) in deletes)
         for table in (
             "journal",
