@@ -319,7 +319,10 @@ async def test_only_the_broker_sees_the_vault(database: Database) -> None:
 
 
 async def test_what_is_written_stays_written(database: Database) -> None:
-    """Journal, outcomes, timeline, transcript, legs: appended to, never changed; nothing is deleted but vault entries, salts and old deliveries."""
+    """Journal, outcomes, timeline, transcript, legs: appended to, never changed.
+
+    Nothing is deleted but vault entries, salts and old deliveries of webhooks.
+    """
     for process in (*PROCESSES, DEFINER_ROLE):
         for table in await _tables(database):
             assert not await _may(database, process, table, "TRUNCATE")
