@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Final
 
 from sandbox.environments import DATA, Environments, data_lock, digest_of
@@ -27,6 +30,10 @@ sha256sum sha512sum shuf sleep sort split stat sum tac tail tee test timeout tou
 yes
 """
 _SEARCHED: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
+_REQUIRE: Final = "/node_modules/holdfast_guest/require.js"
+_DETECTS: Final = "--experimental-detect-module"
+_KNOWS: Final = f"process.exit(process.allowedNodeEnvironmentFlags.has('{_DETECTS}') ? 0 : 1)"
+_KNOWS_S: Final = 30
 _NODE_HEAP: Final = 0.75
 _NODE_ADDRESSES: Final = 4 * 2**30  # V8 reserves far more addresses than it uses; memory is the cgroup's business
 
@@ -69,7 +76,7 @@ class Runtime:
         """Returns the command line by which a job's program is started, without the program's own path."""
         if self.language == "node":
             heap_mb = max(16, int(job.limits.memory_bytes * _NODE_HEAP) // 2**20)
-            return (*self.command, f"--max-old-space-size={heap_mb}")
+            return (*self.command, f"--max-old-space-size={heap_mb}", f"--require={_REQUIRE}")
         return self.command
 
 
@@ -95,6 +102,13 @@ def shell() -> Runtime:
     return Runtime("shell", "shell", programs={**tools, "sh": dash}, command=("/usr/bin/sh",))
 
 
+@functools.lru_cache(maxsize=8)
+def _detecting(path: str, _: int) -> tuple[str, ...]:
+    """Returns the option by which this Node takes a script with `import` or `await` at its top for a module, if it needs one."""
+    asked = subprocess.run([path, "-e", _KNOWS], capture_output=True, timeout=_KNOWS_S, check=False)  # noqa: S603 (Node, which was found)
+    return (_DETECTS,) if asked.returncode == 0 else ()
+
+
 def node() -> Runtime:
     """Returns the runtime of JavaScript.
 
@@ -108,7 +122,7 @@ def node() -> Runtime:
         "node",
         "node",
         programs={"node": found},
-        command=("/usr/bin/node",),
+        command=("/usr/bin/node", *_detecting(found, Path(found).stat().st_mtime_ns)),
         address_bytes=_NODE_ADDRESSES,
     )
 

@@ -36,7 +36,7 @@ _RANGES: Final = 60
 _LOCKS: Final = Path("/run/lock")
 _CODE_BYTES_MAX: Final = 4 * 2**20
 _PACKAGE_LANES_MAX: Final = 4
-_SUFFIXES: Final = {"shell": ".sh", "node": ".cjs"}
+_SUFFIXES: Final = {"shell": ".sh", "node": ".js"}
 _UNPRIVILEGED_MAY_LACK: Final = frozenset({Layer.OWN_UID, Layer.CGROUP})
 
 
@@ -296,7 +296,7 @@ class Sandbox:
     ) -> Result:
         command: Sequence[str] = ()
         if job.language != "python":
-            command, act = lane.runtime.start(job), None  # only Python has the module that asks
+            command = lane.runtime.start(job)
             job = replace(job, name=f"{Path(job.name).stem}{_SUFFIXES[job.language]}")
         async with self._running, lane.busy():
             worker, warm = await lane.pool.take(job.limits)

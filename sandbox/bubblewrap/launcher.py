@@ -40,7 +40,7 @@ class Launcher(zygote.Zygote):
         self._source = str(settings["source"])
         self._python = os.path.realpath("/proc/self/exe")
 
-    def _build(self, folder: str, guest: bytes) -> None:
+    def _build(self, folder: str, guest: Mapping[str, bytes]) -> None:
         """Puts together a root with bubblewrap, in it one for jobs, which has Python but not bubblewrap."""
         root.build(folder, guest, "", {"bwrap": self._bwrap})
         for name in ("proc", "boot", "stage"):
@@ -50,8 +50,10 @@ class Launcher(zygote.Zygote):
         kernel.mount("/proc", f"{folder}/proc", None, kernel.MS_BIND | kernel.MS_REC)
         stage = folder + _STAGE
         programs: Mapping[str, str] = self.runtime["programs"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
-        root.build(stage, guest, str(self.runtime["site"]), programs)
-        root.show(self._python, stage)
+        interpreter = str(self.runtime["interpreter"])
+        root.build(stage, guest, str(self.runtime["site"]), programs, interpreter)
+        if not interpreter:
+            root.show(self._python, stage)
         self._lay_boot(stage)
         kernel.mount("none", stage, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | root.PLAIN)
 

@@ -105,7 +105,12 @@ def _ask(kind: str, name: str, arguments: dict[str, object]) -> object:
         turn = os.open(_TURN, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(turn, fcntl.LOCK_EX)  # forked processes have the same connection
+            if os.fstat(turn).st_size:
+                _give_up()  # who asked before was ended before its reply came, which would be taken for the next one's
+                raise Lost("supervisor.lost", "A process of this job was ended while it waited for a reply.")
+            os.ftruncate(turn, 1)  # a hole: it takes nothing of a disk that is full
             reply = _exchange(_LENGTH.pack(len(body)) + body)
+            os.ftruncate(turn, 0)
         finally:
             os.close(turn)
     refused = reply.get("refused")

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 
 from sandbox.layers import Layer
 from sandbox.native import kernel, probes, runner, seccomp
-from sandbox.native.root import DOOR, GUEST, PROGRAMS, SITE, library_paths, loaders
+from sandbox.native.root import DOOR, GUEST, MODULES, PROGRAMS, SITE, library_paths, loaders
 
 INNER_ID: Final = 1000
 CONTROL: Final = 3
@@ -139,7 +139,9 @@ def _rules(runtime: Mapping[str, object]) -> dict[str, int]:
     if runtime["programs"]:
         # nothing else can be started: not what a job writes, nor what lies among the libraries
         rules |= {PROGRAMS: read | kernel.LANDLOCK_EXECUTE, **dict.fromkeys(loaders(), read | kernel.LANDLOCK_EXECUTE)}
-    rules |= {"/etc": kernel.LANDLOCK_READ, GUEST: kernel.LANDLOCK_READ}
+    if runtime["interpreter"]:
+        rules[str(runtime["interpreter"])] = kernel.LANDLOCK_READ | kernel.LANDLOCK_EXECUTE
+    rules |= {"/etc": kernel.LANDLOCK_READ, GUEST: read, MODULES: read}
     rules |= {"/job/work": kernel.LANDLOCK_PLAIN, "/job/tmp": kernel.LANDLOCK_PLAIN}
     rules |= {"/dev/null": kernel.LANDLOCK_READ | kernel.LANDLOCK_WRITE}
     return rules | {"/dev/zero": kernel.LANDLOCK_READ, "/dev/urandom": kernel.LANDLOCK_READ}

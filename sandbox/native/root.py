@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +53,18 @@ def _bind(source: str, target: str, flags: int) -> None:
 
 
 GUEST: Final = "/holdfast"
-"""Where a job finds the module by which it asks its run."""
-
+"""Where a job finds the module by which it asks its run; for a shell, it is a program as well."""
+MODULES: Final = "/node_modules"
+"""Where Node finds the module by which it asks, from wherever a script lies."""
+GUEST_FILES: Final = {
+    f"{GUEST}/holdfast_guest.py": "holdfast_guest.py",
+    f"{GUEST}/__main__.py": "command.py",
+    f"{MODULES}/holdfast_guest/index.js": "holdfast_guest.cjs",
+    f"{MODULES}/holdfast_guest/require.js": "require.cjs",
+}
+"""What lies in each job's root to ask its run by, and which file of `sandbox/guest` it is."""
+COMMAND: Final = "holdfast-guest"
+"""The program by which a shell's script asks its run."""
 
 SITE: Final = "/packages"
 """Where a job finds the packages of its runtime."""
@@ -62,13 +73,28 @@ PROGRAMS: Final = "/usr/bin"
 _COPIED_MAX: Final = 4 * 2**20
 
 
-def build(root: str, guest: bytes, site: str, programs: Mapping[str, str]) -> None:
-    """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads."""
+def read_guest(source: str) -> dict[str, bytes]:
+    """Returns what a job asks its run by, by where it finds it; `source` is the folder in which `sandbox` lies."""
+    return {place: Path(source, "sandbox/guest", name).read_bytes() for place, name in GUEST_FILES.items()}
+
+
+def build(root: str, guest: Mapping[str, bytes], site: str, programs: Mapping[str, str], interpreter: str = "") -> None:
+    """Puts the root together at a folder. The caller is in a mount namespace of its own, from which nothing spreads.
+
+    Args:
+        root: The folder.
+        guest: What a job asks its run by.
+        site: Packages of the host, if there are any.
+        programs: Programs of the host by their names in the root.
+        interpreter: The Python that runs the command by which a shell asks; no other language has it.
+    """
     kernel.mount("holdfast", root, "tmpfs", PLAIN, "size=64m,nr_inodes=1000,mode=0755")
     for name in ("etc", "dev", "job"):
         Path(root, name).mkdir(mode=0o755)
     lay_guest(root, guest)
     lay_runtime(root, site, programs)
+    if interpreter:
+        lay_command(root, interpreter)
     for path in library_paths():
         target = show(path, root)
         for name in _SITE:
@@ -101,11 +127,22 @@ def show(path: str, root: str) -> str:
     return target
 
 
-def lay_guest(root: str, guest: bytes) -> None:
-    """Writes the module by which a job asks its run."""
-    folder = Path(root + GUEST)
-    folder.mkdir(mode=0o755)
-    (folder / "holdfast_guest.py").write_bytes(guest)
+def lay_guest(root: str, guest: Mapping[str, bytes]) -> None:
+    """Writes the modules by which a job asks its run."""
+    for name in (GUEST, MODULES):
+        Path(root + name).mkdir(mode=0o755)  # a host's folder of that name is in the way, and is not written to
+    for place, content in guest.items():
+        target = Path(root + place)
+        target.parent.mkdir(mode=0o755, exist_ok=True)
+        target.write_bytes(content)
+
+
+def lay_command(root: str, interpreter: str) -> None:
+    """Writes the command by which a shell asks its run, and shows the interpreter that runs it, where it finds its library."""
+    show(interpreter, root)
+    command = Path(root + PROGRAMS, COMMAND)
+    command.write_text(f'#!{PROGRAMS}/sh\nexec {shlex.quote(interpreter)} -I -S -B {GUEST} "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
 
 
 def lay_runtime(root: str, site: str, programs: Mapping[str, str]) -> None:
@@ -127,7 +164,7 @@ def lay_runtime(root: str, site: str, programs: Mapping[str, str]) -> None:
             _bind(source, str(target), kernel.MS_RDONLY | PLAIN)
 
 
-def build_whole(root: str, guest: bytes, site: str, _: Mapping[str, str]) -> None:
+def build_whole(root: str, guest: Mapping[str, bytes], site: str, _: Mapping[str, str], __: str = "") -> None:
     """Shows the whole host in place of a small root: what it is to lack that layer."""
     kernel.mount("holdfast", root, "tmpfs", PLAIN, "size=1m,nr_inodes=1000,mode=0755")
     for entry in Path("/").iterdir():

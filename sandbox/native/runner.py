@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import atexit
 import ctypes
+import fcntl
 import gc
 import json
 import linecache
 import os
+import resource
 import signal
 import sys
 import threading
@@ -20,6 +22,8 @@ from typing import Final, NoReturn
 REPORT_BYTES: Final = 65_536
 _MESSAGE_MAX: Final = 4_000
 _TRACEBACK_MAX: Final = 16_000
+_HANDED_ON: Final = 100
+"""From where on the descriptor lies by which a program asks: a script's own redirections are below."""
 
 
 def _report(address: int, error: BaseException, name: str) -> None:
@@ -124,9 +128,18 @@ def keep(
         send({"done": status})
 
 
-def become(job: Mapping[str, object], link: int) -> NoReturn:
-    """Becomes the program that runs the code: a shell or Node, in the same layers. It has no way to its run."""
+def _hand_on(link: int, token: object) -> None:
+    """Leaves the connection to the program that this process becomes, or closes it if the owner takes no requests."""
+    if isinstance(token, str):
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        kept = fcntl.fcntl(link, fcntl.F_DUPFD, min(_HANDED_ON, descriptors - 1))
+        os.environ["HOLDFAST_GUEST"] = f"{kept}:{token}"
     os.close(link)
+
+
+def become(job: Mapping[str, object], link: int) -> NoReturn:
+    """Becomes the program that runs the code: a shell or Node, in the same layers."""
+    _hand_on(link, job.get("token"))
     command, arguments = job["command"], job["arguments"]
     assert isinstance(command, list)  # so the sandbox writes it
     assert isinstance(arguments, list)  # as above

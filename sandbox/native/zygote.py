@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -41,12 +40,14 @@ class Zygote:
         self.orders = orders
         self.privileged = bool(settings["privileged"])
         self.without = frozenset(map(str, settings["without"]))  # type: ignore[call-overload]  # a list of names
-        self.runtime: Mapping[str, object] = settings["runtime"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
+        runtime: Mapping[str, object] = settings["runtime"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
+        python = os.path.realpath("/proc/self/exe") if runtime["language"] == "shell" else ""
+        self.runtime: Mapping[str, object] = {**runtime, "interpreter": python}
         self.jobs: dict[int, str] = {}
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.base_bytes = 0
 
-    def isolate(self, folder: str, guest: bytes) -> None:
+    def isolate(self, folder: str, guest: Mapping[str, bytes]) -> None:
         """Puts the zygote itself into its own place: mount namespace and root, and without root a user namespace before."""
         if not self.privileged:
             uid, gid = os.getuid(), os.getgid()
@@ -59,11 +60,11 @@ class Zygote:
         self._try(Layer.ROOT, self._build, folder, guest)
         self._try(Layer.ROOT, lambda: root.enter(folder, read_only=Layer.READ_ONLY not in self.without))
 
-    def _build(self, folder: str, guest: bytes) -> None:
+    def _build(self, folder: str, guest: Mapping[str, bytes]) -> None:
         """Puts together the root that this process, and with it its jobs, goes into."""
         build = root.build if Layer.ROOT not in self.without else root.build_whole
         programs: Mapping[str, str] = self.runtime["programs"]  # type: ignore[assignment]  # as above
-        build(folder, guest, str(self.runtime["site"]), programs)
+        build(folder, guest, str(self.runtime["site"]), programs, str(self.runtime["interpreter"]))
 
     def warm_up(self) -> None:
         """Imports the runtime's modules, in the zygote's own place: they see nothing of the host, and can change nothing that stays."""
@@ -239,20 +240,20 @@ def main(descriptor: int, text: str, kind: type[Zygote] = Zygote) -> None:
         return  # it died before
     for name in _IMPORTS.split():
         importlib.import_module(name)
-    guest = Path(settings["source"], "sandbox/guest/holdfast_guest.py").read_text(encoding="utf-8")
+    guest = root.read_guest(settings["source"])
     # what is imported later comes from Python's own library; the sandbox's sources are not in the new root
     sys.path[:] = [path for path in sys.path if path != settings["source"]]
     sys.path_importer_cache.clear()
     zygote = kind(orders, settings)
     try:
-        zygote.isolate(settings["folder"], guest.encode())
+        zygote.isolate(settings["folder"], guest)
     except inside.LayerFailed as error:
         _say_failed(orders, error.layer, error.errno, str(error))
         return
     if not zygote.privileged:
         # the credentials changed, which forgot it; whoever started this may be gone meanwhile, then the socket says so
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    import_guest(guest)
+    import_guest(guest[f"{root.GUEST}/holdfast_guest.py"].decode())
     try:
         zygote.warm_up()
     except Exception as error:  # noqa: BLE001 (whatever a package raises is told: without it the runtime is none)

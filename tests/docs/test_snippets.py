@@ -38,7 +38,10 @@ from .pages import PAGES, ROOT, Fence, fences, fences_of
 from .requests import check_curl
 from .shell import commands, without_redirects
 
-_KNOWN_LANGUAGES: Final = frozenset({"bash", "json", "python", "text", "toml", "sql", "mermaid", "policy"})
+_KNOWN_LANGUAGES: Final = frozenset(
+    {"bash", "json", "python", "text", "toml", "sql", "mermaid", "policy"}
+    | {"sh", "javascript"}  # what models write; run by tests/run/test_code_calls.py
+)
 _JSON_FORMS: Final[Mapping[str, type[BaseModel]]] = MappingProxyType(
     {
         "role": PutRole,

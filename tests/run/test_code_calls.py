@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,6 +96,60 @@ for name, arguments in (("no.such_tool", {}), ("code.exec", {"code": "print(1)"}
     assert [len(rig.mails(f"middle {number}")) for number in range(3)] == [1, 0, 1]
     assert len(await run.holds(tool="mail.send")) == 2
     assert "called mail.send: 2 done, 2 refused" in answer["content"]
+
+
+async def test_a_script_of_a_shell_calls_tools_in_a_loop(rig: Rig, tenant: Tenant) -> None:
+    text = """
+for n in 0 1 2; do
+    if said=$(holdfast-guest tool mail.send to:='["jo@customer.example"]' subject="shell $n" body='We have refunded it.' 2>&1); then
+        echo "sent $n"
+    else
+        echo "refused $n ${said%%:*}"
+    fi
+done
+holdfast-guest tool no.such_tool 2>&1 | cut -d: -f1
+holdfast-guest emit progress --json '{"done": 3}' && holdfast-guest cite orders.csv rows:=3
+"""
+    await looped_in(rig, tenant, "shell", text)
+
+
+async def test_a_program_of_node_calls_tools_in_a_loop(rig: Rig, tenant: Tenant) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("Node is not installed here")
+    text = """
+const { tool, emit, cite, Refused } = require("holdfast_guest");
+const send = (n) => tool("mail.send", { to: ["jo@customer.example"], subject: `node ${n}`, body: "We have refunded it." });
+for (let n = 0; n < 3; n++) {
+  try {
+    await send(n);
+    console.log("sent", n);
+  } catch (error) {
+    console.log("refused", n, error.code);
+  }
+}
+await tool("no.such_tool").catch((error) => console.log(error instanceof Refused && error.code));
+await emit("progress", { done: 3 });
+await cite("orders.csv", { rows: 3 });
+"""
+    await looped_in(rig, tenant, "node", text)
+
+
+async def looped_in(rig: Rig, tenant: Tenant, language: str, text: str) -> None:
+    """Runs code that sends three mails, of which the policy forbids the second, and says what became of each."""
+    deny = Rule("not-that", "forbid", "tool.call", "mail.send", (Condition("args.subject", "==", f"{language} 1"),))
+    step = call("code.exec", code=text, language=language, timeout_ms=60_000)
+    run = await start(tenant, step, rules=(*RULES, deny))
+    assert await run.ended() == "succeeded"
+    answer = await told(run)
+    assert "sent 0\nrefused 1 policy.forbidden\nsent 2\naction.unknown\n" in answer["content"], answer
+    assert "called mail.send: 2 done, 1 refused" in answer["content"]
+    assert [len(rig.mails(f"{language} {number}")) for number in range(3)] == [1, 0, 1]
+    holds = await run.holds(tool="mail.send")
+    assert [hold["state"] for hold in holds] == ["committed"] * 2
+    [emitted] = await run.events("code.emitted")
+    assert (emitted["data"]["channel"], emitted["data"]["data"]) == ("progress", {"done": 3})
+    [cited] = await run.events("citation.added")
+    assert (cited["data"]["source"], cited["data"]["details"]) == ("orders.csv", {"rows": 3})
 
 
 async def test_what_needs_a_consent_is_refused_and_nobody_is_asked(rig: Rig, tenant: Tenant) -> None:
@@ -350,10 +405,16 @@ async def test_nobody_else_makes_calls_in_the_name_of_code(rig: Rig, tenant: Ten
     assert await rig.value("SELECT count(*) FROM code_requests WHERE run_id = $1", run.run_id) == 1
 
 
-async def test_the_code_of_the_page_does_what_the_page_says(rig: Rig, tenant: Tenant) -> None:
-    [text] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize(("language", "fence"), [("python", "python"), ("shell", "sh"), ("node", "javascript")])
+async def test_the_code_of_the_page_does_what_the_page_says(
+    rig: Rig, tenant: Tenant, language: str, fence: str
+) -> None:
+    if language == "node" and shutil.which("node") is None:
+        pytest.skip("Node is not installed here")
+    [text] = re.findall(rf"```{fence}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     small = Rule("refund", "permit", "tool.call", "payments.refund", (Condition("args.amount_usd_cents", "<=", 5_000),))
-    run = await start(tenant, call("code.exec", code=text, timeout_ms=60_000), rules=(RULES[0], RULES[-1], small))
+    step = call("code.exec", code=text, language=language, timeout_ms=60_000)
+    run = await start(tenant, step, rules=(RULES[0], RULES[-1], small))
     assert await run.ended() == "succeeded"
     content = (await told(run))["content"]
     first, third = (rig.refunds(order)[-1]["refund_id"] for order in ("A-1001", "A-1003"))
