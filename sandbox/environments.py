@@ -29,6 +29,7 @@ from sandbox.errors import EnvironmentFailed, LockInvalid
 DATA: Final = "data"
 _PREFIX: Final = "environment-"
 _BUILDING: Final = ".building-"
+_GUEST: Final = "holdfast_guest"
 _LOCK_BYTES_MAX: Final = 2**20
 _PACKAGES_MAX: Final = 200
 _LOOK_S: Final = 0.2
@@ -215,6 +216,7 @@ class Environments:
             (made / "lock.txt").write_text(lock, encoding="utf-8")
             on_step(f"downloading and unpacking {check_lock(lock)} packages")
             self._install(program, made)
+            _refuse_guest(made / "site")
             about = {"size_bytes": size_of(made), "built_for": _BUILT_FOR}
             (made / "about.json").write_text(json.dumps(about), encoding="utf-8")
             _open_to_read(made)
@@ -277,6 +279,15 @@ class Environments:
         except BlockingIOError:
             return False
         return True
+
+
+def _refuse_guest(site: Path) -> None:
+    """Refuses packages with a module by the name of that by which jobs ask their run: it would be there, and never imported."""
+    if any(entry.name.partition(".")[0] == _GUEST for entry in site.iterdir()):
+        raise EnvironmentFailed(
+            f"a package of the lock has a module `{_GUEST}`, which every job has of its own",
+            remedy="Leave that package out of the lock.",
+        )
 
 
 def size_of(folder: Path) -> int:

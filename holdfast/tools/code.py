@@ -67,7 +67,7 @@ CODE_TOOL: Final = ToolDefinition(
     description="Runs a Python, shell or Node program in a sandbox without a network. It sees only the files it is given. "
     "It can call your other tools. Python: from holdfast_guest import tool, Refused; tool(NAME, **ARGUMENTS) returns the answer, or "
     "raises Refused with code and message. Node: const { tool, Refused } = require('holdfast_guest'); await tool(NAME, ARGUMENTS), the "
-    "same. Shell: holdfast-guest tool NAME KEY=TEXT KEY:=JSON prints the answer, or ends with 1 and says CODE: MESSAGE on standard error.",
+    "same. Shell: holdfast-guest tool NAME KEY=TEXT KEY:=JSON prints the answer, or ends with 1 and CODE: MESSAGE on standard error.",
     arguments=CodeExec,
     external=False,
     idempotent=True,

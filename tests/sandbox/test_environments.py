@@ -11,15 +11,17 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from sandbox.environments import Environments, check_lock, data_lock, digest_of
 from sandbox.errors import EnvironmentFailed, LockInvalid
+from sandbox.frames import Request
 from sandbox.job import Job
 from sandbox.service import Sandbox, Settings
+from tests.sandbox.installed import require
 
 ROOT = Path(__file__).resolve().parents[2]
 Wheel = Callable[..., str]
@@ -39,8 +41,9 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wheel(index: Path) -> Wheel:
     """Makes a wheel of one module; returns its line of a lock."""
 
-    def make(name: str, code: str, *, bulk: int = 0) -> str:
+    def make(name: str, code: str, *, bulk: int = 0, more: Mapping[str, bytes] | None = None) -> str:
         files = {
+            **(more or {}),
             f"{name}.py": code.encode() + b"\n#" + b"x" * bulk,
             f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
             f"{name}-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -79,6 +82,53 @@ async def test_a_job_imports_the_packages_of_its_lock_and_no_others(tmp_path: Pa
         changed = await sandbox.submit(Job("import greeter; open(greeter.__file__, 'w')", packages=one.digest))
         assert changed.raised is not None
         assert changed.raised.kind in ("PermissionError", "OSError")
+
+
+FOREIGN = "def tool(*_, **__): return 'of the package'"
+
+
+@pytest.mark.parametrize("backend", ["native", "bubblewrap"])
+async def test_a_job_with_packages_asks_its_run_and_no_package_answers_instead(
+    tmp_path: Path, wheel: Wheel, backend: str
+) -> None:
+    require(backend)
+    lock = wheel("greeter", "import holdfast_guest\ndef greet(): return holdfast_guest.tool('greet')")
+    built = Environments(tmp_path / "kept").build(lock)
+    assert built.digest == digest_of(lock)
+    # what no build lets through lies there all the same, and in the job's own folder, too
+    (built.folder / "site/holdfast_guest.py").write_text(FOREIGN)
+    code = """
+import sys
+import greeter, holdfast_guest
+from holdfast_guest import tool
+print(greeter.greet(), tool("a"), holdfast_guest.__file__)
+print([path for path in sys.path if path == "/packages"])
+"""
+    files = {"holdfast_guest.py": FOREIGN.encode()}
+
+    async def act(request: Request) -> str:
+        return f"the run answers {request.name}"
+
+    async with Sandbox(
+        Settings(idle_min=0, environments=tmp_path / "kept", backend=backend, allow_old=True)
+    ) as sandbox:
+        result = await sandbox.submit(Job(code, packages=built.digest, files=files), act=act)
+    assert result.stdout.decode().splitlines() == [
+        "the run answers greet the run answers a /holdfast/holdfast_guest.py",
+        "['/packages']",
+    ], result.stderr
+
+
+@pytest.mark.parametrize("name", ["holdfast_guest", "innocent"])
+def test_a_package_with_a_module_by_the_guests_name_is_refused_and_nothing_is_left(
+    tmp_path: Path, wheel: Wheel, name: str
+) -> None:
+    environments = Environments(tmp_path / "kept")
+    more = {} if name == "holdfast_guest" else {"holdfast_guest/__init__.py": FOREIGN.encode()}
+    with pytest.raises(EnvironmentFailed, match="holdfast_guest"):
+        environments.build(wheel(name, FOREIGN, more=more))
+    assert environments.list() == []
+    assert not list((tmp_path / "kept").glob(".building-*"))
 
 
 async def test_more_environments_than_are_kept_open_all_work(tmp_path: Path, wheel: Wheel) -> None:
