@@ -10,9 +10,8 @@ import argparse
 import json
 import os
 import sys
+from types import ModuleType
 from typing import Final, NoReturn
-
-import holdfast_guest  # type: ignore[import-not-found]  # it lies beside this one in a job's root, and in no package
 
 REFUSED: Final = 1
 LOST: Final = 3
@@ -21,11 +20,11 @@ _PAIRS: Final = "an argument: KEY=TEXT, or KEY:=JSON"
 _JSON: Final = "all arguments as one object; - reads it from standard input"
 
 
-def _connect() -> None:
+def _connect(guest: ModuleType) -> None:
     """Takes over the connection that the job's process left to its programs; without it, each request is refused."""
     number, _, token = os.environ.get(_VARIABLE, "").partition(":")
     if token and number.isdecimal():
-        holdfast_guest._connect(int(number), token)
+        guest._connect(int(number), token)
 
 
 def _no_constant(text: str) -> NoReturn:
@@ -79,25 +78,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> object:
+def _ask(guest: ModuleType, parser: argparse.ArgumentParser, asked: argparse.Namespace) -> object:
     if asked.kind == "emit":
         if (asked.text is None) == (asked.whole is None):
             parser.error("emit takes a TEXT or --json")
         data = asked.text if asked.whole is None else _parse(parser, asked.whole)
-        return holdfast_guest._ask("emit", asked.name, {"data": data})
-    return holdfast_guest._ask(asked.kind, asked.name, _arguments(parser, asked.pairs, asked.whole))
+        return guest._ask("emit", asked.name, {"data": data})
+    return guest._ask(asked.kind, asked.name, _arguments(parser, asked.pairs, asked.whole))
 
 
 def main() -> int:
     """Asks once; returns an exit status."""
+    import holdfast_guest as guest  # type: ignore[import-not-found]  # it lies beside this one in a job's root, and in no package
+
     parser = _parser()
     asked = parser.parse_args()
-    _connect()
+    _connect(guest)
     try:
-        answer = _ask(parser, asked)
-    except holdfast_guest.Refused as refused:
+        answer = _ask(guest, parser, asked)
+    except guest.Refused as refused:
         print(f"{refused.code}: {' '.join(refused.message.split())}", file=sys.stderr)
-        return LOST if isinstance(refused, holdfast_guest.Lost) else REFUSED
+        return LOST if isinstance(refused, guest.Lost) else REFUSED
     if asked.kind == "tool":
         print(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False))
     return 0

@@ -42,7 +42,7 @@ _BUILT: Final = re.compile(r"(?:[a-z0-9_]|\{[^{}]*\})+(?:\.(?:[a-z0-9_]|\{[^{}]*
 _WORD: Final = re.compile(r"[a-z_]+")
 _HALF: Final = re.compile(r"[a-z_]+\.|\.[a-z_]+")
 _FILE: Final = re.compile(
-    r".*\.(?:key|pub|pem|json|jsonl|log|conf|cfg|ini|env|toml|ya?ml|lock|db|pid|sql|py|md|txt|csv|html|js|css|svg|eml|so|zip|whl"
+    r".*\.(?:key|pub|pem|json|jsonl|log|conf|cfg|ini|env|toml|ya?ml|lock|db|pid|sql|py|md|txt|csv|html|c?js|css|svg|eml|so|zip|whl"
     r"|lark|new|old|part|sock|tar|gz|dump|sh|dylib|password|crt|lck)"
 )
 _LOG_METHODS: Final = frozenset({"debug", "info", "warning", "error", "exception", "critical"})

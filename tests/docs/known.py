@@ -11,7 +11,7 @@ from tests.deployment.composition import defaults
 
 from .pages import ROOT
 
-_ROOMS = ("holdfast", "activities", "workflows", "workers", "api", "cli", "demo", "bench")
+_ROOMS = ("holdfast", "sandbox", "activities", "workflows", "workers", "api", "cli", "demo", "bench")
 _NAME = re.compile(r"[\"'](HOLDFAST_[A-Z_]+|[A-Z]+_API_KEY)[\"']")
 
 
