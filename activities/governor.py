@@ -30,6 +30,7 @@ class Governor:
         lease_tool_ms: Lease and hard deadline of a tool call.
         lease_code_ms: Lease and hard deadline of a run of code, which has a shorter bound of its own.
         tiers: In which code can be run.
+        history_events_max: Events of a run's history after which its code is refused calls, and it continues as new.
     """
 
     engine: AsyncEngine
@@ -42,6 +43,7 @@ class Governor:
     lease_tool_ms: int
     lease_code_ms: int
     tiers: tuple[Tier, ...] = field(default=(PROCESS,), kw_only=True)
+    history_events_max: int = field(default=30_000, kw_only=True)
 
     def lease_ms(self, kind: str) -> int:
         """Returns the lease of an action of that kind."""

@@ -107,6 +107,7 @@ class RunState:
             max_tries=limits.max_tries,
             deadline_ms=int(run.deadline_at.timestamp() * 1000),
             steps_per_execution=limits.steps_per_execution,
+            history_events_max=governor.history_events_max,
             inputs=run.inputs,
         )
 

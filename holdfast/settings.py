@@ -209,6 +209,13 @@ class GovernorSettings(IsolationSettings):
     lease_llm_ms: int = Field(default=600_000, ge=100, description="lease and hard deadline of a model call")
     lease_tool_ms: int = Field(default=60_000, ge=100, description="lease and hard deadline of a tool call")
     lease_code_ms: int = Field(default=120_000, ge=100, description="lease and hard deadline of a run of code")
+    history_events_max: int = Field(
+        default=30_000,
+        ge=100,
+        le=40_000,
+        description="events of a run's Temporal history after which its code is refused calls, and it continues as new; Temporal "
+        "ends a run at 51,200",
+    )
     unknown_deadline_ms: int = Field(
         default=86_400_000, ge=0, description="then an unknown hold commits its worst case"
     )

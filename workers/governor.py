@@ -82,6 +82,7 @@ async def governing(settings: GovernorSettings) -> AsyncIterator[tuple[temporal.
         lease_tool_ms=settings.lease_tool_ms,
         lease_code_ms=settings.lease_code_ms,
         tiers=tuple(by_tier(settings.sandbox_backends.split(","))),
+        history_events_max=settings.history_events_max,
     )
     try:
         await require_schema(engine)

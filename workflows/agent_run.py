@@ -192,7 +192,8 @@ class AgentRun:
     def _continue_as_new_if_long(self) -> None:
         limit = self._context.steps_per_execution
         long_enough = limit > 0 and self._step - self._first_step >= limit
-        if not (long_enough or workflow.info().is_continue_as_new_suggested()) or not workflow.all_handlers_finished():
+        long_enough = long_enough or self._history_is_long() or workflow.info().is_continue_as_new_suggested()
+        if not long_enough or not workflow.all_handlers_finished():
             return
         progress = RunProgress(
             step=self._step,
@@ -204,6 +205,10 @@ class AgentRun:
             paused_by=self._paused_by,
         )
         workflow.continue_as_new(StartRun(progress=progress))
+
+    def _history_is_long(self) -> bool:
+        """Says whether this execution shall take nothing more that it need not: Temporal ends one that has 51,200 events."""
+        return workflow.info().get_current_history_length() > self._context.history_events_max
 
     async def _adopt_inputs(self) -> bool:
         """Appends what people have said since to the transcript, and says whether there was anything."""
@@ -237,6 +242,8 @@ class AgentRun:
         """Says why code may not call anything more; a run's last step stays for the model to say what came of it all."""
         if self._steered_at > self._inputs_adopted:
             return "run.steered"
+        if self._history_is_long():
+            return "code.calls_exhausted"
         return "run.max_steps" if self._step + 1 >= self._context.max_steps else ""
 
     async def _act(self, assistant: str, calls: Sequence[ProposedCall]) -> _End | None:

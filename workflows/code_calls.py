@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -13,9 +13,6 @@ with workflow.unsafe.imports_passed_through():
     from holdfast.contracts import names
     from holdfast.contracts.gate import ActionRef, AnswerCode, CodeCall
     from workflows.governed_action import ActionResult, call_local, cancel_requested
-
-HISTORY_EVENTS_MAX: Final = 30_000
-"""Events of one execution's history after which code is refused further calls; Temporal ends a workflow that has 51,200."""
 
 Perform = Callable[
     [int, ActionRef, Callable[[], bool]], Coroutine[Any, Any, ActionResult]
@@ -90,8 +87,6 @@ class CodeCalls:
     async def _call(self, step: int, call: CodeCall, gone: Callable[[], bool]) -> None:
         key = (step, call.number)
         code = "" if key in self._steps else self._refusal()
-        if not code and workflow.info().get_current_history_length() > HISTORY_EVENTS_MAX:
-            code = "code.calls_exhausted"
         if code:
             await call_local(names.ANSWER_CODE, AnswerCode(call=call, code=code), type(None))
             return

@@ -58,6 +58,8 @@ class RunContext(Message):
         max_tries: Tries a step may have when tries fail for passing reasons.
         deadline_ms: Milliseconds of the epoch at which the run is timed out.
         steps_per_execution: Continue as new after so many steps at the latest; 0 leaves it to Temporal's advice.
+        history_events_max: Events of one execution's history after which code is refused further calls, and the next step is another
+            execution's.
     """
 
     admitted: bool
@@ -76,6 +78,7 @@ class RunContext(Message):
     max_tries: int = 5
     deadline_ms: int = 0
     steps_per_execution: int = 0
+    history_events_max: int = 30_000
     inputs: int = 0
 
 
