@@ -135,6 +135,18 @@ class Decided(NamedTuple):
     withheld: str = ""
 
 
+class Withheld(NamedTuple):
+    """A record that could not be evaluated again.
+
+    Attributes:
+        decision_id: Its decision.
+        path: Where the value stood that its policy asks for, and that was erased.
+    """
+
+    decision_id: str
+    path: str
+
+
 class Read(NamedTuple):
     """A record that holds by itself.
 

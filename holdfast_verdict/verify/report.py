@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.verify.across import Bundle
 from holdfast_verdict.verify.findings import Finding
-from holdfast_verdict.verify.records import Decided
+from holdfast_verdict.verify.records import Withheld
 from holdfast_verdict.verify.trust import Trust
 
 
@@ -25,6 +25,8 @@ class Report:
         bundle: What the bundle holds, for the story; None if it could not be read, or is too large to be told.
         lines: How many lines it has.
         totals: How many decisions there are, by what they were on, verdict and code.
+        withheld: Records that could not be evaluated again, because the policy asks for a value that was erased.
+        deleted: How many records there are of which only the hash and what was decided is left.
     """
 
     header: Mapping[str, Any]  # Any: its members are of the form that `lines.MEMBERS` says
@@ -33,6 +35,8 @@ class Report:
     bundle: Bundle | None
     lines: int
     totals: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    withheld: Sequence[Withheld] = ()
+    deleted: int = 0
 
     @property
     def is_read(self) -> bool:
@@ -56,16 +60,6 @@ class Report:
             counted[verdict] += count
         return dict(counted)
 
-    @property
-    def withheld(self) -> list[Decided]:
-        """Records that could not be evaluated again, because the policy asks for a value that was erased."""
-        return [one for one in self.bundle.decided if one.withheld] if self.bundle else []
-
-    @property
-    def deleted(self) -> int:
-        """How many records there are of which only the hash and what was decided is left."""
-        return sum(one.deleted for one in self.bundle.decided) if self.bundle else 0
-
     def to_json(self) -> dict[str, JsonValue]:
         """Returns it as JSON, without the story."""
         checkpoint = self.trust.checkpoint
@@ -79,7 +73,7 @@ class Report:
             "lines": self.lines,
             "records": self.records,
             "verdicts": self.counts(),
-            "not_evaluated": [{"decision_id": one.decision_id, "path": one.withheld} for one in self.withheld],
+            "not_evaluated": [{"decision_id": one.decision_id, "path": one.path} for one in self.withheld],
             "deleted": self.deleted,
             "key": self.trust.key,
             "key_source": self.trust.source,

@@ -113,7 +113,7 @@ def _trusted(report: Report) -> Iterator[str]:
 def _missing(report: Report) -> Iterator[str]:
     for one in report.withheld:
         yield (
-            f"Decision {one.decision_id} could NOT be evaluated again: its policy asks for {one.withheld}, and that value was erased. "
+            f"Decision {one.decision_id} could NOT be evaluated again: its policy asks for {one.path}, and that value was erased. "
             "Its record is in the log as it was written."
         )
     if report.deleted:

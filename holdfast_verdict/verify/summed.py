@@ -22,7 +22,7 @@ from holdfast_verdict.verify.findings import DoesNotHold, Unsure
 from holdfast_verdict.verify.legs import Balances, Cap, Legs
 from holdfast_verdict.verify.lines import ALONE, ORDER, Line
 from holdfast_verdict.verify.reading import Block, Source
-from holdfast_verdict.verify.records import Decided
+from holdfast_verdict.verify.records import Decided, Withheld
 from holdfast_verdict.verify.releases import check_releases
 from holdfast_verdict.verify.seal import read_seal
 from holdfast_verdict.verify.summing import Known, LineSummer, Part, Span
@@ -45,6 +45,7 @@ class Summed:
 
     Attributes:
         lines: How many lines it has.
+        withheld: Records that could not be evaluated again.
         totals: How many decisions there are, by what they were on, verdict and code.
         rows: Lines of approvals, of the seal and behind it, by type.
     """
@@ -66,6 +67,7 @@ class Summed:
         self._kept: list[Decided] = []
         self._returned: set[str] = set()
         self.lines = 0
+        self.withheld: list[Withheld] = []
         self.totals: Counter[tuple[str, str, str]] = Counter()
         self.rows: dict[str, list[tuple[int, Line]]] = {name: [] for name in ORDER}
 
@@ -121,6 +123,7 @@ class Summed:
             self._listed.update(digests)
             self._count += len(digests) // _HASH
         self.totals += part.totals
+        self.withheld += part.withheld
         self._kept += part.kept
         self._returned.update(part.returned)
         for number, row in part.rows:

@@ -21,7 +21,7 @@ from holdfast_verdict.verify.legs import Cap, Legs, Moved, Moves, asked_of
 from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_in, parse
 from holdfast_verdict.verify.outcomes import BUDGET, wrong_states
 from holdfast_verdict.verify.paths import Paths
-from holdfast_verdict.verify.records import Decided, Read, RecordChecker
+from holdfast_verdict.verify.records import Decided, Read, RecordChecker, Withheld
 from holdfast_verdict.verify.sums import MODULUS, SIDES, weigher
 
 _RETURNED: Final = frozenset({"voided", "expired"})
@@ -99,6 +99,7 @@ class Part:
         entries: Numbers of entries of the journal.
         totals: How many decisions there are, by what they were on, verdict and code.
         kept: Records that ask for consent, give it, use it, or are about releases.
+        withheld: Records that could not be evaluated again, because a value that the policy asks for was erased.
         returned: Holds that left their consent for the next try.
         uncounted: Holds that were taken by entries which the balances do not count.
         moves: What happened to each cap.
@@ -116,6 +117,7 @@ class Part:
     entries: Span = _NONE
     totals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     kept: list[Decided] = field(default_factory=list)
+    withheld: list[Withheld] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
     uncounted: list[str] = field(default_factory=list)
     moves: dict[str, Moves] = field(default_factory=dict)
@@ -140,7 +142,7 @@ class LineSummer:
         self._legs = Legs(known.caps, self._weigh)
         self._uncounted: Collection[str] = ()
         self._part = Part()
-        self._does = {"record": self._record, "hold": self._hold, "journal": self._entry, "proof": self._proof}
+        self._does = {"record": self._record, "sealed": self._record, "hold": self._hold, "journal": self._entry, "proof": self._proof}
 
     def look(self, block: bytes, uncounted: Collection[str] = ()) -> Part:
         """Sums up whole lines.
@@ -191,8 +193,8 @@ class LineSummer:
         match line["type"]:
             case "lines":
                 part.listed.append((line["first"], hashes_in(line["sha256"])))  # type: ignore[arg-type]  # `parse` has looked
-            case "sealed" | "deleted":
-                raise Unsure  # what is missing of them is to be named
+            case "deleted":
+                raise Unsure  # that its hold is for what was decided, nobody can tell any more
             case "approval" | "seal" | "consistency" | "key" | "end":
                 part.rows.append((number, line))
 
@@ -202,6 +204,8 @@ class LineSummer:
         verdict, code, hold_id = b["verdict"], b["reason_codes"][0], b["hold_id"] or ""
         part.ids = part.ids.on(b["decision_id"])
         part.sums["recorded"] += self._weigh(f"{b['decision_id']} {read.hash.hex()}")
+        if read.withheld:
+            part.withheld.append(Withheld(b["decision_id"], read.withheld))
         tool = "" if again is None else a["action"].get("tool") or ""
         part.totals[tool or kind, verdict, code] += 1
         if kind in _KEPT or tool == _VOTE or verdict == "needs_approval" or read.used or read.released:

@@ -24,7 +24,7 @@ from holdfast_verdict.verify.lines import ALONE, ORDER, Line
 from holdfast_verdict.verify.outcomes import check_outcomes
 from holdfast_verdict.verify.packing import Packer
 from holdfast_verdict.verify.reading import Source
-from holdfast_verdict.verify.records import Decided
+from holdfast_verdict.verify.records import Decided, Withheld
 from holdfast_verdict.verify.releases import check_releases
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.seal import check_lines, read_seal
@@ -145,7 +145,7 @@ class _Verification:
             if self._findings:
                 self._findings = []  # it is found once more, with whatever else there is
                 return None
-        return Report(header, trust, (), None, summed.lines, summed.totals)
+        return Report(header, trust, (), None, summed.lines, summed.totals, summed.withheld)
 
     def _whole(
         self, header: dict[str, Any], policies: dict[str, EnginePolicy], trust: Trust, context: Context, say: Say
@@ -177,7 +177,9 @@ class _Verification:
         if self._request.since:
             trust = self._since(trust, gathered.rows)
         totals = Counter((one.tool or one.kind, one.verdict, one.code) for one in bundle.decided)
-        return Report(header, trust, tuple(_once(self._findings)), bundle, gathered.lines, totals)
+        withheld = [Withheld(one.decision_id, one.withheld) for one in bundle.decided if one.withheld]
+        deleted = sum(one.deleted for one in bundle.decided)
+        return Report(header, trust, tuple(_once(self._findings)), bundle, gathered.lines, totals, withheld, deleted)
 
     def _trust(self, header: dict[str, Any], tail: Sequence[Line]) -> Trust:  # Any: as in Report
         notes = [str(line["note"]) for line in tail if line["type"] == "checkpoint"]

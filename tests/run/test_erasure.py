@@ -126,7 +126,7 @@ async def test_what_reads_an_erased_value_is_named_and_fails_nothing(
     report = await checked(tmp_path, await exported(tenant, run.run_id))
     assert report.holds, report.findings
     called = {str(row["decision_id"]) for row in await run.decisions() if row["kind"] == "tool.call"}
-    assert {(one.decision_id, one.withheld) for one in report.withheld} == {(each, "args/text") for each in called}
+    assert {(one.decision_id, one.path) for one in report.withheld} == {(each, "args/text") for each in called}
 
 
 async def test_nothing_of_it_is_left_where_decisions_are(tenant: Tenant, note: RawServer, tmp_path: Path) -> None:

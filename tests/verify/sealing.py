@@ -18,8 +18,8 @@ from holdfast_verdict.log.tree import (
     inclusion_ranges,
     root_of,
 )
-from holdfast_verdict.record import part_b, record_hash
-from holdfast_verdict.verify.lines import Line
+from holdfast_verdict.record import part_b, record_hash, record_hash_of
+from holdfast_verdict.verify.lines import RECORDS, Line
 from holdfast_verdict.verify.seal import CODE, KIND
 from holdfast_verdict.verify.writing import Consistency, Proof, Writer
 
@@ -68,7 +68,7 @@ class TestLog:
         out, leaves, ids = [], list(self.before), []
         for line in content:
             out.append(writer.content(line))
-            if line["type"] == "record":
+            if line["type"] in RECORDS:
                 ids.append(str(line["decision_id"]))
                 leaves.append((logged or {}).get(ids[-1]) or hash_of(line))
         a = canonical_bytes({"v": 1, "kind": KIND, "facts": writer.facts({"user": "auditor"})})
@@ -95,7 +95,10 @@ class TestLog:
 
 
 def hash_of(record: Line) -> bytes:
-    return record_hash(str(record["part_a"]).encode(), str(record["part_b"]).encode())
+    b = str(record["part_b"]).encode()
+    if record["type"] == "deleted":
+        return record_hash_of(bytes.fromhex(str(record["part_a_sha256"])), b)
+    return record_hash(str(record["part_a"]).encode(), b)
 
 
 def path(leaves: Sequence[bytes], ranges: Iterable[tuple[int, int]]) -> list[bytes]:

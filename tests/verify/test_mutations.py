@@ -8,16 +8,23 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from holdfast_verdict.verify.lines import Line, subject_of, write
+from holdfast_verdict.verify.lines import RECORDS, Line, subject_of, write
 from tests.verify.checking import Check, said, wrong
+from tests.verify.record_golden import FOLDER
 
 FLIPS = 350
+
+
+@pytest.fixture(scope="module", params=["rules-2-run", "policy-1-run", "policy-1-sealed", "policy-1-erased"])
+def golden(request: pytest.FixtureRequest) -> bytes:
+    """Bundles with records whole, with sealed values, with erased ones, and without their part A."""
+    return (FOLDER / f"{request.param}.jsonl").read_bytes()
 
 
 def subjects(line: Line) -> set[str]:
     """How a finding may name a line, or what it belongs to."""
     named = {subject_of(line)}
-    if line["type"] in ("record", "proof", "seal"):
+    if line["type"] in (*RECORDS, "proof", "seal"):
         named |= {f"decision {line['decision_id']}", f"decision {line['decision_id']} (the export)"}
     return named
 
@@ -73,14 +80,14 @@ def test_each_line_that_is_dropped_doubled_or_moved_is_found(
         after = orjson.loads(lines[place + 1]) if place + 1 < len(lines) else {}
         report = check(counted(change(lines, place)))
         assert not report.holds, f"{change.__name__} line {place + 1}: {lines[place][:80]!r}"
-        if line["type"] == "record":
+        if line["type"] in RECORDS:
             text = said(report)
             assert named(text, place + 1, line) or named(text, place + 2, after), text
 
 
 def test_a_record_that_is_dropped_with_all_that_belongs_to_it_is_found(golden: bytes, check: Check) -> None:
     lines = [orjson.loads(raw) for raw in golden.splitlines()]
-    for record in [line for line in lines if line["type"] == "record"]:
+    for record in [line for line in lines if line["type"] in RECORDS]:
         left = [line for line in lines if line.get("decision_id") != record["decision_id"]]
         report = check(counted([write(line) for line in left]))
         place = lines.index(record) + 1
@@ -102,7 +109,7 @@ def test_nothing_can_stand_behind_the_end(golden: bytes, check: Check) -> None:
 def test_several_processes_find_what_one_finds(golden: bytes, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast_verdict.verify.reading.BLOCK_BYTES", 5_000)
     monkeypatch.setattr("holdfast_verdict.verify.verifying._SHARE_BYTES", 5_000)
-    flipped = golden.replace(b"payments.refund", b"payments.refand", 3)
+    flipped = golden.replace(b"payments.refund", b"payments.refand", 3).replace(b"crm.note", b"crm.nota", 3)
     for bundle in (golden, flipped, golden[:-100]):
         one, two = check(bundle, workers=1), check(bundle, workers=2)
         assert wrong(one) == wrong(two)
