@@ -538,6 +538,24 @@ async def test_a_function_of_the_definer_calls_no_function_of_its_callers(
     assert await executor.fetchval("SELECT public.begin_outward($1, 'x')", hold.hold_id) is None
 
 
+@pytest.mark.parametrize("call", ["erase_batch($1, (SELECT x.erasure_id FROM own x), 10)", "retention_batch($1, 10)"])
+async def test_nothing_is_taken_from_another_tenant_than_the_transactions(
+    database: Database, two: tuple[Tenant, Tenant], call: str
+) -> None:
+    mine, other = (tenant.tenant_id for tenant in two)
+    erasure = await database.value("SELECT erasure_id FROM erasures WHERE tenant_id = $1", other)
+    connection = await database.connect("sweeper")
+    statement = f"WITH own AS (SELECT '{erasure}'::uuid AS erasure_id) SELECT * FROM {call}"
+    try:
+        await connection.execute("SELECT set_config('holdfast.tenant_id', $1, false)", str(mine))
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="another tenant"):
+            await connection.fetch(statement, other)
+        await connection.execute("SELECT set_config('holdfast.tenant_id', $1, false)", str(other))
+        await connection.fetch(statement, other)
+    finally:
+        await connection.close()
+
+
 async def _funded(database: Database) -> Tenant:
     tenant = await new_tenant(database)
     await tenant.cap("tenant", 1_000)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from holdfast.database.engine import transaction
-from holdfast.retention import legal_holds
+from holdfast.retention import keeping, legal_holds
 from holdfast.retention.erasing import Scope
 
 from .harness import Rig, Tenant, say, task, until
@@ -109,3 +109,31 @@ async def test_what_another_tenant_has_stays(rig: Rig, tenant: Tenant, note: obj
     after = await rig.rows("SELECT * FROM run_salts WHERE tenant_id <> $1 ORDER BY run_id", tenant.tenant_id)
     assert {row["run_id"] for row in before} | {theirs.run_id} <= {row["run_id"] for row in after}
     await theirs.settled()
+
+
+async def test_what_another_tenant_has_is_kept_as_long_as_that_tenant_says(
+    rig: Rig, tenant: Tenant, note: object
+) -> None:
+    mine = await noted(tenant, PLAIN, CALL)
+    other = await rig.tenant()
+    theirs = await other.start(task(say("done")), tools=())
+    await theirs.ended()
+    await theirs.settled()
+    await logged(rig, other)
+    mine.excuse("nothing is left to hold its history against")
+    for run in (mine, theirs):
+        for table, column in (("decisions", "created_at"), ("runs", "ended_at")):
+            await rig.database.execute(
+                f"UPDATE {table} SET {column} = {column} - interval '40 days' WHERE run_id = $1", run.run_id
+            )
+    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+        await keeping.put(connection, tenant.ada, 30)
+
+    async def done() -> bool:
+        async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+            return (await keeping.read(connection, tenant.tenant_id)).finished_at is not None
+
+    await until(done, what="the end of the pass")
+    assert all(row["part_a"] is None for row in await mine.decisions())
+    assert all(row["part_a"] is not None for row in await theirs.decisions())
+    assert await rig.value("SELECT count(*) FROM run_salts WHERE run_id = $1", theirs.run_id) == 1
