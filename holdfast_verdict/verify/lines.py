@@ -78,8 +78,8 @@ _OUTCOME = members(
     ok=FLAG, error_code=TEXT, cost_class=TEXT, provider_request_id=TEXT, simulated=FLAG, stored_at_ms=NUMBER, result_sha256=HASH
 )  # fmt: skip
 _SCOPE = members(run_id=or_null(UUID), from_ms=or_null(NUMBER), to_ms=or_null(NUMBER))
-_LEG = members(cap_id=UUID, amount=AMOUNT)
-_ENTRY = members(cap_id=UUID, reserved=AMOUNT, committed=AMOUNT, debt=AMOUNT, limit=or_null(AMOUNT))
+HOLD_LEG: Final = members(cap_id=UUID, amount=AMOUNT)
+ENTRY_LEG: Final = members(cap_id=UUID, reserved=AMOUNT, committed=AMOUNT, debt=AMOUNT, limit=or_null(AMOUNT))
 
 MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     "header": {
@@ -110,7 +110,7 @@ MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     },
     "hold": {
         "hold_id": UUID, "decision_id": UUID, "run_id": UUID, "step": NUMBER, "try": NUMBER, "kind": TEXT, "digest": HASH,
-        "idempotent": FLAG, "state": TEXT, "max_cost_nano_usd": AMOUNT, "cost_nano_usd": or_null(AMOUNT), "legs": list_of(_LEG),
+        "idempotent": FLAG, "state": TEXT, "max_cost_nano_usd": AMOUNT, "cost_nano_usd": or_null(AMOUNT), "legs": list_of(HOLD_LEG),
         "created_at_ms": NUMBER, "expires_at_ms": NUMBER, "lease_expires_at_ms": or_null(NUMBER),
         "outward_at_ms": or_null(NUMBER),
         "unknown_at_ms": or_null(NUMBER), "settled_at_ms": or_null(NUMBER), "settled_by": TEXT, "superseded": FLAG,
@@ -122,7 +122,7 @@ MEMBERS: Final[Mapping[str, Mapping[str, Form]]] = {
     },
     "journal": {
         "entry_id": COUNT, "at_ms": NUMBER, "kind": TEXT, "hold_id": or_null(UUID), "run_id": or_null(UUID),
-        "legs": list_of(_ENTRY), "cost_nano_usd": or_null(AMOUNT), "tokens": or_null(AMOUNT), "calls": or_null(AMOUNT),
+        "legs": list_of(ENTRY_LEG), "cost_nano_usd": or_null(AMOUNT), "tokens": or_null(AMOUNT), "calls": or_null(AMOUNT),
         "actor": TEXT, "reason": TEXT, "counts": FLAG,
     },
     "seal": {"decision_id": UUID, "part_a": LONG_TEXT, "part_b": LONG_TEXT},

@@ -13,6 +13,7 @@ from holdfast_verdict.record import RECORD_VERSION, record_hash, record_hash_of
 from holdfast_verdict.verify.engine import EnginePolicy, Evaluated
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold
+from holdfast_verdict.verify.written import PartB
 
 _PART_B: Final = frozenset({"v", "decision_id", "time_ms", "verdict", "reason_codes", "hold_id", "legs"})
 _EVENT: Final = frozenset({"v", "kind", "facts"})
@@ -227,15 +228,19 @@ class RecordChecker:
         """
         return self.decided(self.read(line), line, number)
 
-    def read(self, line: Mapping[str, Any]) -> Read:  # Any: as in `check`
+    def read(self, line: Mapping[str, Any], written: PartB | None = None) -> Read:  # Any: as in `check`
         """Checks a record by itself.
+
+        Args:
+            line: Its line.
+            written: Its part B, if that was read as it is written.
 
         Raises:
             DoesNotHold: Something of it does not hold.
         """
         is_sealed = line.get("type") == "sealed"
         a_raw, a = read_part("A", line["part_a"], sealing.RECORD_VERSION if is_sealed else RECORD_VERSION)
-        b_raw, b = _read_b(line)
+        b_raw, b = _read_b(line) if written is None else _written_b(line, written)
         if is_sealed != ("sealed" in a):
             raise DoesNotHold("audit.record", "part A has other members than a record of its version has")
         hash_ = record_hash(a_raw, b_raw)
@@ -265,7 +270,7 @@ class RecordChecker:
             b["decision_id"], read.hash, line["kind"], verdict, code, b["time_ms"], hold_id, line["message"],
             line["approval_id"] or "", run_id, subject["step"], subject["try"], subject["agent"], subject["role"],
             subject["user_id"], action.get("tool") or "", again.rule_id, a["action_digest"], a["policy_hash"],
-            tuple(map(Approved.of, read.used)), _legs(b["legs"]), None,
+            tuple(map(Approved.of, read.used)), _legs(orjson.loads(line["part_b"])["legs"]), None,
             orjson.dumps(read.told).decode() if self._tells else "", number, read.released, withheld=read.withheld,
         )  # fmt: skip
 
@@ -344,10 +349,29 @@ def _read_b(line: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:  # Any: as
         raise DoesNotHold("audit.record", "part B has other members than a record has")
     if b["decision_id"] != line["decision_id"]:
         raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
+    _check_b(b)
+    return b_raw, b
+
+
+def _written_b(line: Mapping[str, Any], written: PartB) -> tuple[bytes, dict[str, Any]]:  # Any: as in read_part
+    if written.decision_id != line["decision_id"]:
+        raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {written.decision_id}")
+    b = {
+        "decision_id": written.decision_id,
+        "hold_id": written.hold_id,
+        "legs": written.legs if written.legs != "[]" else [],
+        "reason_codes": [written.code],
+        "time_ms": int(written.time_ms),
+        "verdict": written.verdict,
+    }
+    _check_b(b)
+    return line["part_b"].encode(), b
+
+
+def _check_b(b: Mapping[str, Any]) -> None:  # Any: as in read_part
     verdict, hold_id = b["verdict"], b["hold_id"] or ""
     if (verdict not in ("allow", "deny", "needs_approval")) or (hold_id and verdict != "allow"):
         raise DoesNotHold("audit.verdict", f"its verdict is {verdict}, and it grants the hold {hold_id or 'none'}")
-    return b_raw, b
 
 
 def _opened(a: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:  # Any: as in read_part

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+
+import orjson
 
 from holdfast_verdict.verify.chunks import Context, read_policies
 from holdfast_verdict.verify.findings import DoesNotHold, Unsure
 from holdfast_verdict.verify.forms import UUID
-from holdfast_verdict.verify.legs import Cap, Legs, Moved, Moves, asked_of
+from holdfast_verdict.verify.legs import Cap, Legs, Moved, Moves, Told, asked_of
 from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_in, parse
 from holdfast_verdict.verify.outcomes import BUDGET, wrong_states
 from holdfast_verdict.verify.paths import Paths
 from holdfast_verdict.verify.records import Decided, Read, RecordChecker, Withheld
 from holdfast_verdict.verify.sums import MODULUS, SIDES, weigher
+from holdfast_verdict.verify.written import ENTRY, HOLD, HOLD_TAKEN, PROOF, decided_legs, part_b
 
 _RETURNED: Final = frozenset({"voided", "expired"})
 _ENTRY_OF: Final = {"commit": "committed", "void": "voided", "expire": "expired"}
@@ -142,7 +145,14 @@ class LineSummer:
         self._legs = Legs(known.caps, self._weigh)
         self._uncounted: Collection[str] = ()
         self._part = Part()
-        self._does = {"record": self._record, "sealed": self._record, "hold": self._hold, "journal": self._entry, "proof": self._proof}
+        self._does = {
+            "record": self._record,
+            "sealed": self._record,
+            "hold": self._hold,
+            "journal": self._entry,
+            "proof": self._proof,
+        }
+        self._takes = {"hold": self._written_hold, "journal": self._written_entry, "proof": self._written_proof}
 
     def look(self, block: bytes, uncounted: Collection[str] = ()) -> Part:
         """Sums up whole lines.
@@ -160,14 +170,22 @@ class LineSummer:
         if lines.pop():
             raise Unsure  # it ends in the middle of a line
         sha256, digests, does = hashlib.sha256, [], self._does
+        take: Callable[[str], bool] | None = None
+        is_sealed = False
         try:
             for number, raw in enumerate(lines, 1):
+                # nearly every line is of the type of the line before it
+                if take is not None and take(str(raw, "latin-1")):
+                    if is_sealed:
+                        digests.append(sha256(raw).digest())
+                    continue
                 line = parse(raw)
                 kind: str = line["type"]  # type: ignore[assignment]  # `parse` has looked
                 if kind in SEALED:
                     digests.append(sha256(raw).digest())
                 if PLACE[kind] != part.last or kind in ALONE:
                     self._order(kind)
+                take, is_sealed = self._takes.get(kind), kind in SEALED
                 do = does.get(kind)
                 if do is None:
                     self._other(line, number)
@@ -199,7 +217,9 @@ class LineSummer:
                 part.rows.append((number, line))
 
     def _record(self, line: Mapping[str, Any]) -> None:  # Any: of the form that `MEMBERS` says
-        part, read = self._part, self._records.read(line)
+        part = self._part
+        written = part_b(line["part_b"])
+        read = self._records.read(line, written)
         a, b, again, kind = read.a, read.b, read.again, line["kind"]
         verdict, code, hold_id = b["verdict"], b["reason_codes"][0], b["hold_id"] or ""
         part.ids = part.ids.on(b["decision_id"])
@@ -210,7 +230,7 @@ class LineSummer:
         part.totals[tool or kind, verdict, code] += 1
         if kind in _KEPT or tool == _VOTE or verdict == "needs_approval" or read.used or read.released:
             part.kept.append(self._records.decided(read, line, 0))
-        if hold_id and (type(hold_id) is not str or not UUID.holds(hold_id)):
+        if written is None and hold_id and (type(hold_id) is not str or not UUID.holds(hold_id)):
             raise Unsure
         if again is None:
             if hold_id and kind != _RESOLUTION:
@@ -218,15 +238,24 @@ class LineSummer:
                     raise Unsure
                 part.sums["granted"] += self._weigh(_budget(hold_id, b["decision_id"], line["run_id"]))
             return
-        self._action(read, line, hold_id)
+        granted = bool(hold_id)
+        legs = self._legs.decided(b["legs"], granted=granted) if written is None else decided_legs(written.legs)
+        self._action(read, line, hold_id, self._legs.read(legs, granted=granted), has_legs=bool(legs.caps))
 
-    def _action(self, read: Read, line: Mapping[str, Any], hold_id: str) -> None:  # Any: as above
+    def _action(
+        self,
+        read: Read,
+        line: Mapping[str, Any],  # Any: as above
+        hold_id: str,
+        told: Told,
+        *,
+        has_legs: bool,
+    ) -> None:
         part, b, code = self._part, read.b, read.b["reason_codes"][0]
-        told = self._legs.read(b["legs"], granted=bool(hold_id))
         if b["verdict"] == "allow":
             if not told.fits:
                 raise Unsure  # LAW 3
-        elif code == "budget.cap_exceeded" and b["legs"] and told.fits:
+        elif code == "budget.cap_exceeded" and has_legs and told.fits:
             raise Unsure
         if not hold_id:
             return
@@ -241,29 +270,72 @@ class LineSummer:
         if hold_id not in self._uncounted:
             part.sums["read"] += self._weigh(f"{hold_id} {asked} {told.limits}") * told.balances
 
+    def _written_hold(self, written: str) -> bool:
+        found = HOLD(written)
+        if found is None:
+            return False
+        line: dict[str, Any] = dict(zip(HOLD_TAKEN, found.groups(), strict=True))  # Any: as the form says
+        asked = self._legs.asked(line["legs"])
+        if asked is None:
+            return False
+        line["expires_at_ms"], line["idempotent"] = int(line["expires_at_ms"]), line["idempotent"] == "true"
+        if line["outcome"] is not None:
+            line["outcome"] = orjson.loads(line["outcome"])
+        self._held(line, asked, has_legs=line["legs"] != "[]")
+        return True
+
     def _hold(self, line: Mapping[str, Any]) -> None:  # Any: as above
-        part, hold_id, legs = self._part, line["hold_id"], line["legs"]
+        legs = line["legs"]
+        asked = asked_of([leg["cap_id"] for leg in legs], [leg["amount"] for leg in legs])
+        self._held(line, asked, has_legs=bool(legs))
+
+    def _held(self, line: Mapping[str, Any], asked: str, *, has_legs: bool) -> None:  # Any: as above
+        part, hold_id, state = self._part, line["hold_id"], line["state"]
         if next(wrong_states(line, self._read_at_ms), None) is not None:
             raise Unsure
-        asked = asked_of([leg["cap_id"] for leg in legs], [leg["amount"] for leg in legs])
-        state, kind, decision_id, run_id = line["state"], line["kind"], line["decision_id"], line["run_id"]
+        kind, decision_id, run_id = line["kind"], line["decision_id"], line["run_id"]
         part.sums["held"] += self._weigh(
             _budget(hold_id, decision_id, run_id)
             if kind == BUDGET
             else f"{hold_id} {decision_id} {run_id} {line['step']} {line['try']} {line['digest']} {asked} {kind}"
         )
-        if legs:
+        if has_legs:
             part.sums["taken"] += self._weigh(f"{hold_id} {asked}")
             if line["settled_at_ms"] is not None:
                 part.sums["settled"] += self._weigh(f"{hold_id} {state} {int(line['cost_nano_usd'] or 0)} {asked}")
         if state in _RETURNED or (line["unknown_at_ms"] is not None and line["idempotent"]):
             part.returned.append(hold_id)
 
+    def _written_entry(self, written: str) -> bool:
+        found = ENTRY(written)
+        if found is None:
+            return False
+        cost, counts, entry_id, hold_id, kind, legs, reason = found.groups()
+        moved = self._legs.moved(legs)
+        if moved is None:
+            return False
+        self._moved(moved, int(entry_id), hold_id, kind, cost, reason, counts=counts == "true")
+        return True
+
     def _entry(self, entry: Mapping[str, Any]) -> None:  # Any: as above
-        part, hold_id, kind, counts = self._part, entry["hold_id"], entry["kind"], entry["counts"]
-        part.entries = part.entries.on(entry["entry_id"])
-        moved, settles = Moved.of(entry["legs"]), _ENTRY_OF.get(kind)
-        cost = None if settles is None else int(entry["cost_nano_usd"] or 0)
+        moved, cost = self._legs.moved_by(entry["legs"]), entry["cost_nano_usd"]
+        given = entry["entry_id"], entry["hold_id"], entry["kind"], cost, entry["reason"]
+        self._moved(moved, *given, counts=entry["counts"])
+
+    def _moved(
+        self,
+        moved: Moved,
+        entry_id: int,
+        hold_id: str | None,
+        kind: str,
+        cost_: str | None,
+        reason: str,
+        *,
+        counts: bool,
+    ) -> None:
+        part, settles = self._part, _ENTRY_OF.get(kind)
+        part.entries = part.entries.on(entry_id)
+        cost = None if settles is None else int(cost_ or 0)
         if kind == "reserve" and hold_id is not None:
             if not moved.takes:
                 raise Unsure
@@ -271,20 +343,31 @@ class LineSummer:
             part.sums["reserved"] += self._weigh(f"{hold_id} {asked}")
             if not counts:
                 part.uncounted.append(hold_id)
-            elif entry["reason"] != BUDGET:
-                weight = self._weigh(f"{hold_id} {asked} {' '.join([each or 'null' for each in moved.limits])}")
-                part.sums["stood"] += weight * self._legs.stood(moved.caps, weight, part.moves)
+            elif reason != BUDGET:
+                weight = self._weigh(f"{hold_id} {asked} {moved.limits}")
+                part.sums["stood"] += weight * self._legs.stood(moved, weight, part.moves)
         elif hold_id is not None:
             if settles is None:
                 raise Unsure
             part.sums["returned"] += self._weigh(f"{hold_id} {settles} {cost} {moved.returned()}")
         self._legs.move(moved, cost, part.moves, counts=counts)
 
+    def _written_proof(self, written: str) -> bool:
+        found = PROOF(written)
+        if found is None:
+            return False
+        decision_id, index, path, hash_ = found.groups()
+        self._proved(decision_id, int(index), path, hash_)
+        return True
+
     def _proof(self, line: Mapping[str, Any]) -> None:  # Any: as above
-        part, index, hash_ = self._part, line["leaf_index"], line["record_hash"]
+        self._proved(line["decision_id"], line["leaf_index"], line["path"], line["record_hash"])
+
+    def _proved(self, decision_id: str, index: int, path: str, hash_: str) -> None:
+        part = self._part
         part.leaves = part.leaves.on(index)
-        self._paths.check(bytes.fromhex(hash_), index, hashes_in(line["path"]))
-        part.sums["proved"] += self._weigh(f"{line['decision_id']} {hash_}")
+        self._paths.check(bytes.fromhex(hash_), index, hashes_in(path))
+        part.sums["proved"] += self._weigh(f"{decision_id} {hash_}")
 
 
 def _budget(hold_id: str, decision_id: str, run_id: str | None) -> str:

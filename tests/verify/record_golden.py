@@ -1,8 +1,8 @@
 """`python -m tests.verify.record_golden [clear] [sealed]`: runs a small tenant on the real stack and keeps its bundles as golden files.
 
-`clear` is of records of version 1, one bundle of a run and one of the tenant. `sealed` is of records of version 2, with personal values: one
-bundle in which these are there, and one of the same tenant after an erasure of some and after retention has taken part A of others.
-Golden files of earlier engine versions stay as they are, for ever: what they hold has to hold with every later verifier.
+`clear` is of records of version 1: a bundle of a run and one of the tenant. `sealed` is of records of version 2, with personal
+values: a bundle in which these are there, and one of the same tenant after an erasure of some and after retention has taken part A
+of others. Golden files of earlier engine versions stay as they are, for ever: what they hold has to hold with every later verifier.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def marked(folder: Path) -> ToolForm:
     """`crm.note`, whose text is marked as personal."""
     form = note_form(folder, "v1").to_json()
     binding: Any = form["binding"]  # Any: JSON
-    parameters = {
+    parameters: dict[str, Any] = {  # Any: JSON
         "type": "object",
         "required": ["text", "priority"],
         "properties": {
@@ -91,8 +91,8 @@ def marked(folder: Path) -> ToolForm:
         },
     }
     places = {"text": {"where": "body", "name": "text"}, "priority": {"where": "query", "name": "priority"}}
-    form = {**form, "parameters": parameters, "binding": {**binding, "places": places}}
-    return ToolForm.model_validate_json(json.dumps(form))
+    marks = {**form, "parameters": parameters, "binding": {**binding, "places": places}}
+    return ToolForm.model_validate_json(json.dumps(marks))
 
 
 async def play_sealed(rig: Rig, folder: Path) -> tuple[Tenant, Run, Run]:
@@ -109,7 +109,11 @@ async def play_sealed(rig: Rig, folder: Path) -> tuple[Tenant, Run, Run]:
             script = task(*(call("crm.note", **each) for each in calls), say("done"))
             return await tenant.start(script, tools=("crm.note",), policy=policy)
 
-        calls = ({"text": SECRET, "priority": 1}, {"text": "somebody else", "priority": 1}, {"text": SECRET, "priority": 9})
+        calls = (
+            {"text": SECRET, "priority": 1},
+            {"text": "somebody else", "priority": 1},
+            {"text": SECRET, "priority": 9},
+        )
         kept, erased, old = [await noted(READS, *calls) for _ in range(3)]
         asked = await noted(NOTES_GATED, calls[0], calls[1])
         await consent(asked, await pending(asked))
@@ -131,7 +135,7 @@ async def take_away(rig: Rig, tenant: Tenant, erased: Run, old: Run) -> None:
         asked = await erasing.ask(connection, tenant.ada, Scope(run_id=erased.run_id), "asked for by letter")
     for table, column in (("decisions", "created_at"), ("runs", "ended_at")):
         await rig.database.execute(
-            f"UPDATE {table} SET {column} = {column} - interval '40 days' WHERE run_id = $1",  # noqa: S608 (constant parts)
+            f"UPDATE {table} SET {column} = {column} - interval '40 days' WHERE run_id = $1",
             old.run_id,
         )
     async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
