@@ -43,13 +43,17 @@ setup: .uv.ready ## Install everything into .venv
 	fi
 	@.uv/bin/uv --version
 
-isolators: ## Install bubblewrap, with which the sandbox can be tried as well (root and apt-get; else it says what to do)
-	@if command -v bwrap >/dev/null; then exit 0; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    printf '==> install bubblewrap\n'; \
-	    apt-get install -qq -y --no-install-recommends bubblewrap >/dev/null 2>&1 || \
-	    { apt-get update -qq && apt-get install -qq -y --no-install-recommends bubblewrap >/dev/null; }; \
-	else printf '==> bubblewrap is not installed: its tests are skipped, and counted (to do: apt install bubblewrap)\n'; fi
+isolators: ## Install bubblewrap and gVisor, with which the sandbox can be tried as well (root and apt-get; else it says what to do)
+	@for pair in bwrap:bubblewrap runsc:runsc; do \
+	    package=$${pair#*:}; \
+	    if command -v "$${pair%:*}" >/dev/null; then continue; fi; \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        printf '==> install %s\n' "$$package"; \
+	        apt-get install -qq -y --no-install-recommends "$$package" >/dev/null 2>&1 || \
+	        { apt-get update -qq && apt-get install -qq -y --no-install-recommends "$$package" >/dev/null; } || \
+	        printf '==> %s cannot be installed here: its tests are skipped, and counted\n' "$$package"; \
+	    else printf '==> %s is not installed: its tests are skipped, and counted (to do: apt install %s)\n' "$$package" "$$package"; fi; \
+	done
 
 lint: setup ## Check style and form
 	$(call step,ruff check,$(RUN) ruff check .)

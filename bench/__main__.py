@@ -58,7 +58,7 @@ def main(
         typer.Option(help="agentdojo: workspace, banking, slack or travel; escape: a folder"),
     ] = "",
     language: Annotated[str, typer.Option(help="escape: shell or node, in whose place the attempts run")] = "",
-    backend: Annotated[str, typer.Option(help="escape: native (default) or bubblewrap")] = "",
+    backend: Annotated[str, typer.Option(help="escape: native (default), bubblewrap or runsc")] = "",
     policy: Annotated[Path | None, typer.Option(help="agentdojo: file of the policy")] = None,
     suite_version: Annotated[str, typer.Option(help=f"agentdojo: version of its suites ({DEFAULT_VERSION})")] = "",
     attack: Annotated[str, typer.Option(help=f"agentdojo: the attack's text ({DEFAULT_ATTACK})")] = "",

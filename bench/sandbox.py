@@ -1,4 +1,4 @@
-"""How soon a job runs its first line with every layer on, warm and cold, against a bare fork and bubblewrap in the same run."""
+"""How soon a job runs its first line with every layer on, warm and cold, against a bare fork, bubblewrap and gVisor in the same run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 from bench.leaks import burden
 from bench.neighbours import slowdown
 from bench.report import Figure, Report
+from holdfast.errors import HoldfastError
 from sandbox.environments import Environments, data_lock
 from sandbox.frames import Request
 from sandbox.job import Job
@@ -25,6 +28,9 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 _PYTHON: Final = str(Path(sys.executable).resolve())
 _FIRST_LINE: Final = "import time; print(time.monotonic_ns())"
 _JOB: Final = Job(_FIRST_LINE)
+Clock = Callable[[], int]
+# gVisor's monotonic clock is not the host's; what time it is, is
+_REAL_FIRST_LINE: Final = "import time; print(time.time_ns())"
 _DATA: Final = Job(f"import pandas; {_FIRST_LINE}", runtime="data")
 _CALLS: Final = """
 import statistics, time
@@ -64,11 +70,11 @@ def _bare_fork_ms(count: int) -> list[float]:
     return [int(line) / _NS_PER_MS for line in out.split()]
 
 
-def _first_line_of_ms(command: list[str], count: int) -> list[float]:
+def _first_line_of_ms(command: list[str], count: int, clock: Clock = time.monotonic_ns) -> list[float]:
     """Starts a program some times; returns how long each took to its first line."""
     times = []
     for _ in range(count):
-        began = time.monotonic_ns()
+        began = clock()
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (named above)
         times.append((int(said) - began) / _NS_PER_MS)
     return times
@@ -83,19 +89,19 @@ async def _call_us(sandbox: Sandbox, count: int) -> float:
     return float((await sandbox.submit(Job(_CALLS.format(count=count)), act=_answer)).stdout)
 
 
-async def _first_line_ms(sandbox: Sandbox, job: Job = _JOB) -> tuple[float, bool]:
-    began = time.monotonic_ns()
+async def _first_line_ms(sandbox: Sandbox, job: Job = _JOB, clock: Clock = time.monotonic_ns) -> tuple[float, bool]:
+    began = clock()
     result = await sandbox.submit(job, act=_answer)
     return (int(result.stdout) - began) / _NS_PER_MS, result.warm
 
 
-async def _warm_ms(sandbox: Sandbox, count: int) -> list[float]:
+async def _warm_ms(sandbox: Sandbox, count: int, job: Job = _JOB, clock: Clock = time.monotonic_ns) -> list[float]:
     """Measures jobs that find a process ready, with nothing else going on."""
     times: list[float] = []
     while len(times) < count:
         while sandbox.idle < sandbox.settings.idle_min:  # noqa: ASYNC110 (the pool tells nobody, and nobody else waits for it)
             await asyncio.sleep(0.002)
-        took, warm = await _first_line_ms(sandbox)
+        took, warm = await _first_line_ms(sandbox, job, clock)
         if warm:
             times.append(took)
     return times
@@ -148,6 +154,35 @@ def _idle_mb(sandbox: Sandbox) -> float:
     return statistics.median(found)
 
 
+async def _beside_runsc(report: Report, warm: float, count: int) -> None:
+    """Measures the backend `runsc`, and gVisor by itself, where that is installed."""
+    runsc = shutil.which("runsc")
+    if runsc is None:
+        report.notes.append("runsc is not installed, so nothing is compared with it")
+        return
+    job = Job(_REAL_FIRST_LINE)
+    alone = [runsc, "--network=none", "--ignore-cgroups", "do", _PYTHON, "-c", _REAL_FIRST_LINE]
+    try:
+        other = statistics.median(await asyncio.to_thread(_first_line_of_ms, alone, count, time.time_ns))
+        settings = Settings(backend="runsc", allow_old=True, idle_min=0, idle_max=0)
+        async with Sandbox(settings) as sandbox:
+            cold = [(await _first_line_ms(sandbox, job, time.time_ns))[0] for _ in range(count)]
+            version = sandbox.receipt.version
+        async with Sandbox(replace(settings, idle_min=1, idle_max=1)) as sandbox:
+            ready = await _warm_ms(sandbox, count, job, time.time_ns)
+    except (HoldfastError, subprocess.CalledProcessError) as error:
+        report.notes.append(f"runsc is installed and cannot be measured: {error}")
+        return
+    figures = report.figures
+    figures["runsc_p50_ms"] = Figure(other, "ms")
+    figures["runsc_ratio"] = Figure(other / warm, "x")
+    figures["runsc_warm_p50_ms"] = Figure(statistics.median(ready), "ms")
+    figures["runsc_cold_p50_ms"] = Figure(statistics.median(cold), "ms")
+    report.notes.append(
+        f"runsc: {version}; `runsc do` with python3, and the backend with a job's process ready and not"
+    )
+
+
 async def measure(*, quick: bool = False) -> Report:
     """Measures."""
     report, count = Report("sandbox"), 20 if quick else 100
@@ -196,6 +231,7 @@ async def measure(*, quick: bool = False) -> Report:
         figures["bwrap_p50_ms"] = Figure(other, "ms")
         figures["bwrap_ratio"] = Figure(other / warm, "x", (">=", 20))
         figures["cold_ratio"] = Figure(other / cold, "x", (">=", 2))
+    await _beside_runsc(report, warm, max(5, count // 10))
     report.notes += [
         f"layers: {', '.join(layers)}",
         "from submit() to the first line of the job's code, with the supervisor connected",

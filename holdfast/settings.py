@@ -158,7 +158,8 @@ class IsolationSettings(CommonSettings):
 
     sandbox_backends: Backends = Field(
         default="native",
-        description="what isolates code, one for each tier at most, by commas: `native` or `bubblewrap` for the tier `process`",
+        description="what isolates code, one for each tier at most, by commas: `native` or `bubblewrap` for the tier `process`, "
+        "`runsc` for the tier `kernel`",
     )
 
 

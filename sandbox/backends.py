@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from holdfast.contracts.tiers import PROCESS, Tier
+from holdfast.contracts.tiers import KERNEL, PROCESS, Tier
 from sandbox.bubblewrap.host import BubblewrapProcess
 from sandbox.errors import BackendMissing
-from sandbox.isolators import BUBBLEWRAP, Isolator, look
+from sandbox.isolators import BUBBLEWRAP, GVISOR, Isolator, look
 from sandbox.job import Job, Limits
 from sandbox.layers import Layer
 from sandbox.native.cgroups import Cgroups, Use
 from sandbox.native.host import ZygoteProcess
 from sandbox.native.watch import OnOutput, Watched
 from sandbox.native.worker import Worker
+from sandbox.runsc.host import RunscProcess
 from sandbox.supervisor import Supervisor
 
 
 class Backend(Protocol):
     """What makes the processes of one runtime's jobs."""
 
+    DIES_WHOLE: bool
     without: frozenset[Layer]
     lost: bool
 
@@ -87,6 +89,8 @@ class Kind:
         program: The program that it needs; nothing for the native one.
         least: The oldest version of it that may be used.
         why: What is wrong with older ones.
+        lacks: Layers that it has not, with what that means: whoever sets it up has chosen so, and each receipt says so.
+        inner: Layers that a kernel of the job's own keeps.
     """
 
     name: str
@@ -95,6 +99,20 @@ class Kind:
     program: str = ""
     least: tuple[int, int] | None = None
     why: str = ""
+    lacks: Mapping[Layer, str] = field(default_factory=dict)
+    inner: frozenset[Layer] = frozenset()
+
+
+_NO_LANDLOCK: Final = (
+    "gVisor has no Landlock: a job may read all that its root has, which is as small as natively; in its folder it can make FIFOs, "
+    "which nobody collects; and a shell or Node may start any program of that root, though none that it wrote."
+)
+_BY_GVISOR: Final = frozenset(
+    {
+        *(Layer.USER, Layer.NET, Layer.PID, Layer.MOUNT, Layer.IPC, Layer.UTS, Layer.CGROUP_NAMESPACE),
+        *(Layer.RLIMITS, Layer.NO_NEW_PRIVILEGES, Layer.CAPABILITIES, Layer.SECCOMP),
+    }
+)
 
 
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -109,6 +127,16 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
                 "bwrap",
                 BUBBLEWRAP,
                 "older ones can be led out of their mounts (CVE-2026-87766)",
+            ),
+            Kind(
+                "runsc",
+                KERNEL,
+                RunscProcess,
+                "runsc",
+                GVISOR,
+                "gVisor repairs no release but its newest ones",
+                MappingProxyType({Layer.LANDLOCK: _NO_LANDLOCK}),
+                _BY_GVISOR,
             ),
         )
     }

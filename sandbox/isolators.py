@@ -10,7 +10,9 @@ from typing import Final
 
 BUBBLEWRAP: Final = (0, 12)
 """Older ones can be led out of their mounts (CVE-2026-87766)."""
-_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
+GVISOR: Final = (20261005, 0)
+"""The first that gVisor's release policy promises repairs of what leads out of a sandbox; older ones get none."""
+_VERSIONS: Final = (re.compile(r"(\d{8})\.(\d+)"), re.compile(r"(\d+)\.(\d+)"))  # a date, as gVisor counts; any other
 _ASKED_S: Final = 10
 
 
@@ -48,7 +50,7 @@ def look(name: str, least: tuple[int, int] | None = None) -> Isolator:
         said = (done.stdout or done.stderr).strip().partition("\n")[0][:80]
     except (OSError, subprocess.SubprocessError) as error:
         return Isolator(name, path, "", False, f"{name} does not say its version: {error}")
-    version = _VERSION.search(said)
+    version = next((found for kind in _VERSIONS if (found := kind.search(said))), None)
     if least is not None and (version is None or (int(version[1]), int(version[2])) < least):
         wanted = ".".join(map(str, least))
         return Isolator(name, path, said, False, f"{said or name} is older than {wanted}")

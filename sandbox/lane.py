@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from sandbox.backends import Backend
@@ -90,6 +91,20 @@ class Lane:
                 lack(layer, 0, f"a job that should have been stopped ended with {result.exit_status}")
         if Layer.SUPERVISOR not in skipped:
             await self._attack_supervisor(submit, lack)
+        if self.zygote.DIES_WHOLE and Layer.CGROUP not in skipped:
+            await self._attack_cgroup(submit, lack)
+
+    async def _attack_cgroup(self, submit: Submit, lack: Lack) -> None:
+        """Has jobs use more than they may, where no process of the canary's could try that and tell of it."""
+        limits = replace(canary.LIMITS, wall_ms=5_000, memory_bytes=48 * 2**20, pids=8)
+        async with asyncio.timeout(_ATTACK_S):
+            bomb = await submit(Job(canary.BOMB.format(memory_bytes=limits.memory_bytes), limits=limits), None)
+        if bomb.killed is None or bomb.killed.because != Because.MEMORY:
+            lack(Layer.CGROUP, 0, f"a job that used more memory than it may ended with {bomb.exit_status}")
+        async with asyncio.timeout(_ATTACK_S):
+            forks = await submit(Job(canary.FORKS.format(pids=limits.pids), limits=limits), None)
+        if forks.raised is None or forks.raised.kind != "BlockingIOError":
+            lack(Layer.CGROUP, 0, f"a job that started more processes than it may ended with {forks.exit_status}")
 
     async def _attack_supervisor(self, submit: Submit, lack: Lack) -> None:
         """Has a job ask in the name of another run."""

@@ -93,6 +93,7 @@ class Receipt:
         runtime: What its code ran in.
         tier: What kind of thing isolates: `process`, where the host's kernel does, or `kernel`, where one of its own does.
         version: What the backend's program says of itself; empty for the native one, which is Holdfast itself.
+        by_own_kernel: Those of the layers that a kernel of the job's own keeps, and not the host's.
     """
 
     backend: str
@@ -103,3 +104,4 @@ class Receipt:
     runtime: str = "plain"
     tier: str = "process"
     version: str = ""
+    by_own_kernel: tuple[str, ...] = ()

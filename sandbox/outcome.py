@@ -6,6 +6,7 @@ import os
 import signal
 from typing import Final
 
+from holdfast.contracts.tiers import KERNEL
 from sandbox.job import SENTENCES, Because, Killed, Limits, Raised, Result
 from sandbox.layers import Receipt
 from sandbox.native.cgroups import Use
@@ -39,7 +40,11 @@ def outcome(
         full: Whether its folder is full.
     """
     status = os.waitstatus_to_exitcode(watched.ended.status)
-    killed, exhausted = _why(limits, watched, use, status, full=full)
+    # the host's kernel tells of all others by their number
+    unnamed = (
+        "which one, gVisor does not say" if receipt.tier == KERNEL else "one by the numbers of another architecture"
+    )
+    killed, exhausted = _why(limits, watched, use, status, unnamed, full=full)
     return Result(
         exit_status=status if status >= 0 else 128 - status,
         stdout=watched.stdout,
@@ -58,7 +63,7 @@ def outcome(
 
 
 def _why(
-    limits: Limits, watched: Watched, use: Use | None, status: int, *, full: bool
+    limits: Limits, watched: Watched, use: Use | None, status: int, unnamed: str, *, full: bool
 ) -> tuple[Killed | None, tuple[Because, ...]]:
     """Returns why a job was ended, if it was, and what it ran out of otherwise."""
     exhausted = []
@@ -76,10 +81,10 @@ def _why(
         # the kernel counts that limit in ticks, coarser than what a process has used in the end; nothing inside can kill it so
         elif watched.ended.cpu_s >= limits.cpu_s / 2 and -status in (signal.SIGKILL, signal.SIGXCPU):
             because, detail = Because.CPU, ""
-        elif -status == signal.SIGXFSZ:
+        elif -status == signal.SIGXFSZ or (-status == signal.SIGBUS and full):
             because, detail = Because.DISK, ""
         elif -status == signal.SIGSYS:
-            because, detail = Because.FORBIDDEN_CALL, "one by the numbers of another architecture"
+            because, detail = Because.FORBIDDEN_CALL, unnamed
         else:
             because = Because.SIGNAL
     if because is None:

@@ -52,7 +52,7 @@ class Settings:
         running_max: How many jobs run at once; more wait.
         idle_min: How many processes are ready at least.
         idle_max: How many are at most, when many jobs come.
-        backend: What isolates: `native`, or `bubblewrap` where it is installed.
+        backend: What isolates: `native`, or `bubblewrap` or `runsc` where that is installed.
         allow_old: Whether the backend's program may be older than is known to be sound; stands in every receipt.
         python: The interpreter that jobs run in; this one's if it is not given.
         environments: Folder of the environments whose packages jobs may import; an account's own folder if it is not given.
@@ -121,14 +121,24 @@ class Sandbox:
 
     def _receipt(self, runtime: Runtime) -> Receipt:
         missing = [layer for layer in Layer if layer in self._missing]
-        weaker = tuple(WEAKER.get(layer, f"The layer {layer} is missing.") for layer in missing)
+        known = {**WEAKER, **self._chosen.kind.lacks}
+        weaker = tuple(known.get(layer, f"The layer {layer} is missing.") for layer in missing)
         layers = tuple(layer.value for layer in Layer if layer not in self._missing)
         names = tuple(layer.value for layer in missing)
         if self._chosen.weaker:
             weaker = (*weaker, self._chosen.weaker)
         kind = self._chosen.kind
+        inner = tuple(layer.value for layer in Layer if layer in kind.inner - self._missing)
         return Receipt(
-            kind.name, self.settings.profile, layers, names, weaker, runtime.name, kind.tier, self._chosen.version
+            kind.name,
+            self.settings.profile,
+            layers,
+            names,
+            weaker,
+            runtime.name,
+            kind.tier,
+            self._chosen.version,
+            inner,
         )
 
     @property
@@ -163,7 +173,9 @@ class Sandbox:
         self._allowed = settings.allow_missing | (
             _UNPRIVILEGED_MAY_LACK if settings.profile == "unprivileged" else frozenset()
         )
-        self._missing = self._off
+        lacks = frozenset(self._chosen.kind.lacks)
+        self._allowed |= lacks
+        self._missing = self._off | lacks
         if os.geteuid() != 0:
             self._lack(Layer.OWN_UID, 0, "an ordinary account has no uids to give")
         else:

@@ -87,7 +87,7 @@ class Door:
             self._socket.close()
             raise
 
-    def admit(self, expected: Peer, *, checked: bool = True) -> socket.socket | None:
+    def admit(self, is_job: Callable[[Peer], bool], *, checked: bool = True) -> socket.socket | None:
         """Returns the connection of whom it is for; every other is closed, and not a byte of it was read."""
         found = None
         while found is None:
@@ -95,7 +95,7 @@ class Door:
                 link = self._socket.accept()[0]
             except BlockingIOError:
                 return None
-            if checked and peer_of(link) != expected:
+            if checked and not is_job(peer_of(link)):
                 link.close()
             else:
                 link.setblocking(False)

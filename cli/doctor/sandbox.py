@@ -9,7 +9,7 @@ from typing import Final
 
 from cli.doctor.finding import Finding, ok, warning
 from cli.environments import FOLDER
-from holdfast.contracts.tiers import by_tier
+from holdfast.contracts.tiers import KERNEL, by_tier
 from holdfast.errors import HoldfastError
 
 PROFILE: Final = "HOLDFAST_SANDBOX_PROFILE"
@@ -41,10 +41,9 @@ def backends() -> Finding:
             found = look(kind.program, kind.least)
             old = "" if found.usable or not found.path else f": {kind.why}"
             words.append(f"{kind.name} (tier {kind.tier}): {found.words}{old}")
-    words.append(
-        f"{look('runsc').words}; no backend of this version uses it, so code that asks for the tier kernel is refused"
-    )
     names = os.environ.get(BACKENDS) or "native"
+    if not {kind.name for kind in KINDS.values() if kind.tier == KERNEL} & {name.strip() for name in names.split(",")}:
+        words.append("none of the tier kernel is set, so code that asks for it is refused")
     return ok(_BACKENDS, f"{BACKENDS}={names}; {'; '.join(words)}")
 
 

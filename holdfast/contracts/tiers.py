@@ -15,7 +15,7 @@ KERNEL: Final[Tier] = "kernel"
 """A kernel of the code's own stands between it and the host's."""
 TIERS: Final[tuple[Tier, ...]] = (PROCESS, KERNEL)
 
-BACKENDS: Final[Mapping[str, Tier]] = MappingProxyType({"native": PROCESS, "bubblewrap": PROCESS})
+BACKENDS: Final[Mapping[str, Tier]] = MappingProxyType({"native": PROCESS, "bubblewrap": PROCESS, "runsc": KERNEL})
 """What isolates, with the tier of each."""
 
 

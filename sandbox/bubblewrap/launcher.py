@@ -36,13 +36,13 @@ class Launcher(zygote.Zygote):
 
     def __init__(self, orders, settings: Mapping[str, object]) -> None:  # type: ignore[no-untyped-def]  # a socket, as the zygote's
         super().__init__(orders, settings)
-        self._bwrap = str(settings["program"])
+        self._program = str(settings["program"])
         self._source = str(settings["source"])
         self._python = os.path.realpath("/proc/self/exe")
 
     def _build(self, folder: str, guest: Mapping[str, bytes]) -> None:
         """Puts together a root with bubblewrap, in it one for jobs, which has Python but not bubblewrap."""
-        root.build(folder, guest, "", {"bwrap": self._bwrap})
+        root.build(folder, guest, "", {"bwrap": self._program})
         for name in ("proc", "boot", "stage"):
             Path(folder, name).mkdir(mode=0o755)
         Path(folder, "tmp").unlink()
@@ -54,11 +54,12 @@ class Launcher(zygote.Zygote):
         root.build(stage, guest, str(self.runtime["site"]), programs, interpreter)
         if not interpreter:
             root.show(self._python, stage)
-        self._lay_boot(stage)
+        self._lay_boot(stage, "bubblewrap")
         kernel.mount("none", stage, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | root.PLAIN)
 
-    def _lay_boot(self, stage: str) -> None:
-        for path in ("__init__.py", "layers.py", "native", "bubblewrap"):
+    def _lay_boot(self, stage: str, backend: str) -> None:
+        """Lays out the modules of `boot`."""
+        for path in ("__init__.py", "layers.py", "native", backend):
             source = Path(self._source, "sandbox", path)
             for file in [source] if source.is_file() else sorted(source.glob("*.py")):
                 target = Path(stage + BOOT, file.relative_to(self._source))

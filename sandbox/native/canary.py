@@ -28,6 +28,22 @@ LIMITS: Final = Limits(
 FORBIDDEN: Final = "import ctypes\nctypes.CDLL(None).syscall({number}, 0, 0, 0, 0, 0)\nprint('still here')"
 FLOOD: Final = "for _ in range(100): print('x' * 1000)"
 FORGED: Final = "import holdfast_guest as guest\nguest._token = 'forged'\nguest.emit('canary', 1)"
+BOMB: Final = """
+import os, time
+for _ in range(4):
+    if os.fork() == 0:
+        held = b"x" * ({memory_bytes} // 2)
+        print("held", flush=True)
+        time.sleep(60)
+time.sleep(60)
+"""
+"""What together is twice the memory of a job, and less than that in each of its processes."""
+FORKS: Final = """
+import os, time
+for _ in range({pids} + 1):
+    if os.fork() == 0:
+        time.sleep(60)
+"""
 SLEEP: Final = "import time; time.sleep(3)"
 
 _IPC_CREAT, _IPC_RMID = 0o1000, 0

@@ -37,6 +37,10 @@ class ZygoteProcess:
     LAUNCHER = "sandbox.native.zygote"
     FAILING = Layer.DESCRIPTORS
     """The layer that a process had not entered which ended without a word."""
+    LISTENS = True
+    """Whether the kernel that jobs run in tells the sandbox of forbidden calls."""
+    DIES_WHOLE = False
+    """Whether all of a job ends where one of its processes uses too much."""
 
     def __init__(
         self,
@@ -242,12 +246,17 @@ class ZygoteProcess:
         own = not self.privileged or Layer.OWN_UID in self.without
         return None if own else self._uid_base + worker.slot
 
+    def _is_job(self, worker: Worker, peer: Peer) -> bool:
+        """Says whether who connected is a process's job, by what the kernel says."""
+        owner = self._owner(worker)
+        return peer == Peer(worker.pid, os.geteuid() if owner is None else owner)
+
     def _let_in(self, worker: Worker) -> None:
         """Takes the connection that a process has made to its supervisor, and only that process's."""
         assert worker.door is not None
-        owner = self._owner(worker)
-        expected = Peer(worker.pid, os.geteuid() if owner is None else owner)
-        worker.link = worker.door.admit(expected, checked=Layer.SUPERVISOR not in self.without)
+        worker.link = worker.door.admit(
+            lambda peer: self._is_job(worker, peer), checked=Layer.SUPERVISOR not in self.without
+        )
         worker.door.close()
         worker.door = None
         if worker.link is None:
@@ -255,11 +264,15 @@ class ZygoteProcess:
                 Layer.SUPERVISOR, 0, "who connected to a job's supervisor is not the job, as the kernel says"
             )
 
+    def _of_group(self, limits: Limits) -> Limits:
+        """Returns the limits of a job's cgroup, by those of the job."""
+        return limits
+
     def _admit(self, worker: Worker) -> None:
         if self._cgroups is None:
             return
         try:
-            worker.group = self._cgroups.make(worker.limits)
+            worker.group = self._cgroups.make(self._of_group(worker.limits))
             worker.group.add(worker.pid)
         except ProcessLookupError:
             return  # it has ended, which is told elsewhere
@@ -303,7 +316,7 @@ class ZygoteProcess:
                 if layer in worker.achieved:
                     raise LayerMissing(layer, 0, worker.achieved[layer])
             raise LayerMissing(Layer(message["failed"]), int(message["errno"]), str(message["what"]))
-        if not fds and Layer.SECCOMP not in self.without:
+        if not fds and self.LISTENS and Layer.SECCOMP not in self.without:
             raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
 
     @staticmethod

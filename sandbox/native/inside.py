@@ -73,7 +73,8 @@ def set_limits(limits: Mapping[str, int]) -> None:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_RTPRIO: 0,
     }.items():
-        resource.setrlimit(name, (value, value))
+        if resource.getrlimit(name) != (value, value):  # not every kernel lets those be set that are as they should be
+            resource.setrlimit(name, (value, value))
 
 
 def _take_descriptors(ends: Ends, *, canary: bool, without: frozenset[str]) -> int:
@@ -202,10 +203,10 @@ def _walk(
     attacked(probes.AFTER_RLIMITS)
     with _entering(Layer.SUPERVISOR):
         link = _connect()
-    return address, link, _lock(without, runtime, attacked)
+    return address, link, _lock(without, runtime, attacked, listens=bool(order.get("listens", True)))
 
 
-def _lock(without: frozenset[str], runtime: Mapping[str, object], attacked) -> int:  # type: ignore[no-untyped-def]  # `attacked` of `_walk`, whose type is of its own making
+def _lock(without: frozenset[str], runtime: Mapping[str, object], attacked, *, listens: bool) -> int:  # type: ignore[no-untyped-def]  # `attacked` of `_walk`, whose type is of its own making
     """The last layers, which nothing can take off again; returns the filter's listener, or -1."""
     if Layer.NO_NEW_PRIVILEGES not in without:
         with _entering(Layer.NO_NEW_PRIVILEGES):
@@ -223,7 +224,7 @@ def _lock(without: frozenset[str], runtime: Mapping[str, object], attacked) -> i
         attacked(probes.AT_LAST)
         return -1
     with _entering(Layer.SECCOMP):
-        listener = seccomp.install(seccomp.STARTING if runtime["programs"] else seccomp.PROGRAM)
+        listener = seccomp.install(starting=bool(runtime["programs"]), listens=listens)
     attacked(probes.AT_LAST)
     return listener
 

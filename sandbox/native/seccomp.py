@@ -95,13 +95,13 @@ def _none_of_bits(index: int, bits: int, otherwise: int) -> bytes:
     )
 
 
-def _conditional(*, starting: bool) -> dict[str, bytes]:
+def _conditional(forbidden: int, *, starting: bool) -> dict[str, bytes]:
     refuse = _ERRNO | errno.EPERM
     more = (
         {"arch_prctl": _one_of(0, (_ARCH_SET_FS,))} if starting else {}
     )  # how a program that begins finds its thread's data
     return more | {
-        "clone": _none_of_bits(0, _CLONE_BAD, _NOTIFY),
+        "clone": _none_of_bits(0, _CLONE_BAD, forbidden),
         "prctl": _one_of(0, _PRCTL_ALLOWED),
         "ioctl": _one_of(1, _IOCTL_ALLOWED),
         "socketpair": _one_of(0, (1,)),  # AF_UNIX
@@ -113,14 +113,16 @@ def _conditional(*, starting: bool) -> dict[str, bytes]:
     }
 
 
-def program(machine: str, numbers: Mapping[str, int], *, starting: bool = False) -> bytes:
+def program(machine: str, numbers: Mapping[str, int], *, starting: bool = False, listens: bool = True) -> bytes:
     """Returns the filter's instructions: architecture, then conditional calls, then ranges of numbers with one answer each.
 
     Args:
         machine: The architecture.
         numbers: Its calls.
         starting: Whether programs may be started: those that Landlock names, for the job's folder has none.
+        listens: Whether the sandbox is told of forbidden calls. Else the kernel that it is for is not the host's but gVisor's.
     """
+    forbidden = _NOTIFY if listens else _KILL
     out = [
         _step(_LOAD, _ARCHITECTURE_AT),
         _step(_EQUAL, _ARCHITECTURE[machine], 1, 0),
@@ -129,7 +131,7 @@ def program(machine: str, numbers: Mapping[str, int], *, starting: bool = False)
     ]
     if machine == "x86_64":
         out += [_step(_GREATER, _X32 - 1, 0, 1), _step(_RETURN, _KILL)]
-    for name, body in _conditional(starting=starting).items():
+    for name, body in _conditional(forbidden, starting=starting).items():
         if name in numbers:
             out += [_step(_EQUAL, numbers[name], 0, len(body) // 8), body]
     answers = {numbers[name]: _ALLOW for name in _ALLOWED.split() if name in numbers}
@@ -141,10 +143,10 @@ def program(machine: str, numbers: Mapping[str, int], *, starting: bool = False)
     last = max(answers)
     start = 0
     for number in range(1, last + 2):
-        if answers.get(number, _NOTIFY) != answers.get(start, _NOTIFY):
-            out += [_step(_GREATER, number - 1, 1, 0), _step(_RETURN, answers.get(start, _NOTIFY))]
+        if answers.get(number, forbidden) != answers.get(start, forbidden):
+            out += [_step(_GREATER, number - 1, 1, 0), _step(_RETURN, answers.get(start, forbidden))]
             start = number
-    return b"".join(out) + _step(_RETURN, _NOTIFY)
+    return b"".join(out) + _step(_RETURN, forbidden)
 
 
 class Program(ctypes.Structure):
@@ -153,12 +155,22 @@ class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
 
 
-def install(steps: bytes) -> int:
+def install(*, starting: bool, listens: bool = True) -> int:
     """Puts the filter on this process for good; returns the descriptor on which forbidden calls are told.
 
-    The caller hands that descriptor out and closes it: who holds it could allow a call.
+    The caller hands that descriptor out and closes it: who holds it could allow a call. A kernel that cannot tell anybody of a call
+    ends whoever makes a forbidden one, and there is no descriptor (-1).
+
+    Args:
+        starting: Whether programs may be started.
+        listens: Whether the kernel can tell of calls.
     """
-    return kernel.call("seccomp", 1, 8, Program(len(steps) // 8, steps))  # set filter, with a listener
+    if listens:
+        steps = STARTING if starting else PROGRAM
+        return kernel.call("seccomp", 1, 8, Program(len(steps) // 8, steps))  # set filter, with a listener
+    steps = program(kernel.MACHINE, kernel.NUMBERS, starting=starting, listens=False)
+    kernel.call("seccomp", 1, 0, Program(len(steps) // 8, steps))
+    return -1
 
 
 def forbidden_call(listener: int) -> str | None:

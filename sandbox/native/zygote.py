@@ -180,7 +180,7 @@ class Zygote:
         ours, control = socket.socketpair()
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        report = os.memfd_create("report")
+        report = self._open_report()
         os.ftruncate(report, runner.REPORT_BYTES)
         ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
         try:
@@ -201,6 +201,10 @@ class Zygote:
             control.close()
             for fd in (out_read, out_write, err_read, err_write, report, folder):
                 os.close(fd)
+
+    def _open_report(self) -> int:
+        """Opens what a job's process leaves its exception in."""
+        return os.memfd_create("report")
 
     def _bear(self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int) -> list[int]:
         """Makes a job's process in its namespaces; returns its pid, its pidfd, and what else the sandbox gets of it."""

@@ -118,13 +118,14 @@ async def test_nothing_stays_of_a_job_that_forked_and_was_ended(other: Sandbox) 
             await asyncio.sleep(0.02)
 
 
-async def test_a_closed_sandbox_leaves_nothing_on_the_host() -> None:
+@pytest.mark.parametrize("backend", OTHERS)
+async def test_a_closed_sandbox_leaves_nothing_on_the_host(backend: str) -> None:
     def groups() -> set[Path]:
         return {path for base in bases().values() for path in base.glob(f"holdfast-{os.getpid()}-*")}
 
-    require("bubblewrap")
+    require(backend)
     before, open_before = groups(), len(list(Path("/proc/self/fd").iterdir()))
-    async with Sandbox(Settings(backend="bubblewrap", allow_old=True, idle_min=1)) as sandbox:
+    async with Sandbox(Settings(backend=backend, allow_old=True, idle_min=1)) as sandbox:
         for _ in range(5):
             await sandbox.submit(Job("print(1)"))
         family = psutil.Process(sandbox.zygote_pid).children(recursive=True)
@@ -169,21 +170,33 @@ def _program(folder: Path, name: str, says: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(folder))
 
 
-async def test_an_old_bubblewrap_is_refused_with_what_was_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("backend", "says", "match", "wanted"),
+    [
+        ("bubblewrap", "bubblewrap 0.11.9", r"bubblewrap 0\.11\.9 is older than 0\.12.*CVE", "0.12"),
+        ("runsc", "runsc version 0.0~20221219.0", r"20221219\.0 is older than 20261005\.0.*repairs", "20261005.0"),
+        ("runsc", "runsc version release-20260928.1", r"20260928\.1 is older than 20261005\.0", "20261005.0"),
+    ],
+)
+async def test_an_old_one_is_refused_with_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, says: str, match: str, wanted: str
 ) -> None:
-    _program(tmp_path, "bwrap", "bubblewrap 0.11.9", monkeypatch)
-    with pytest.raises(BackendMissing, match=r"bubblewrap 0\.11\.9 is older than 0\.12.*CVE") as raised:
-        await Sandbox(Settings(backend="bubblewrap")).start()
-    assert "Install bubblewrap 0.12 or newer" in raised.value.remedy
-    assert "HOLDFAST_SANDBOX_ALLOW_OLD=bubblewrap" in raised.value.remedy
-    assert "An operator has allowed it." in choose("bubblewrap", allow_old=True).weaker
+    _program(tmp_path, KINDS[backend].program, f"'{says}'", monkeypatch)
+    with pytest.raises(BackendMissing, match=match) as raised:
+        await Sandbox(Settings(backend=backend)).start()
+    assert f"Install {backend} {wanted} or newer" in raised.value.remedy
+    assert f"HOLDFAST_SANDBOX_ALLOW_OLD={backend}" in raised.value.remedy
+    assert "An operator has allowed it." in choose(backend, allow_old=True).weaker
 
 
-def test_a_new_bubblewrap_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(tmp_path, "bwrap", "bubblewrap 0.12.0", monkeypatch)
-    chosen = choose("bubblewrap", allow_old=True)
-    assert (chosen.program, chosen.version, chosen.weaker) == (str(tmp_path / "bwrap"), "bubblewrap 0.12.0", "")
+@pytest.mark.parametrize(
+    ("backend", "says"), [("bubblewrap", "bubblewrap 0.12.0"), ("runsc", "runsc version release-20261012.0")]
+)
+def test_a_new_one_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, says: str) -> None:
+    program = KINDS[backend].program
+    _program(tmp_path, program, f"'{says}'", monkeypatch)
+    chosen = choose(backend, allow_old=True)
+    assert (chosen.program, chosen.version, chosen.weaker) == (str(tmp_path / program), says, "")
 
 
 async def test_what_is_not_installed_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

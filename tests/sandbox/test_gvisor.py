@@ -1,0 +1,176 @@
+"""What is particular to gVisor: another kernel between a job and the host, and what that kernel cannot do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Literal
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+from activities.code_host import CodeHost
+from sandbox.errors import LayerMissing
+from sandbox.frames import Request
+from sandbox.job import Because, Job, Limits
+from sandbox.layers import Layer
+from sandbox.runsc.host import _is_within
+from sandbox.runsc.launcher import UIDS_APART
+from sandbox.runtime import installed
+from sandbox.service import Sandbox, Settings
+from tests.sandbox.installed import require
+
+LIMITS = Limits(wall_ms=30_000)
+SETTINGS = Settings(backend="runsc", allow_old=True, limits=LIMITS, idle_min=0, idle_max=0)
+FORKS = (
+    "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        {}\n        time.sleep(60)\ntime.sleep(60)"
+)
+
+
+@pytest.fixture(scope="module")
+async def gvisor() -> AsyncIterator[Sandbox]:
+    """A sandbox in which each job has a kernel of gVisor's."""
+    require("runsc")
+    async with Sandbox(SETTINGS) as started:
+        yield started
+
+
+async def test_a_job_has_another_kernel_than_the_host(gvisor: Sandbox) -> None:
+    result = await gvisor.submit(Job("import os\nprint(os.uname().release, os.uname().version)"))
+    assert result.stdout.strip()
+    assert result.stdout.decode().strip() != f"{os.uname().release} {os.uname().version}"
+    assert result.receipt.tier == "kernel"
+    assert {"seccomp", "capabilities", "net"} <= set(result.receipt.by_own_kernel)
+
+
+async def test_what_gvisor_has_not_stands_in_the_receipt(gvisor: Sandbox) -> None:
+    assert gvisor.receipt.missing == ("landlock",)
+    assert any("gVisor has no Landlock" in words for words in gvisor.receipt.weaker)
+    assert not set(gvisor.receipt.by_own_kernel) & set(gvisor.receipt.missing)
+    async with Sandbox(Settings(idle_min=0)) as native:
+        assert native.receipt.by_own_kernel == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "because"),
+    [
+        (FORKS.format("held = b'x' * 200 * 2**20"), LIMITS, Because.MEMORY),
+        ("while True: pass", replace(LIMITS, cpu_s=1), Because.CPU),
+        ("open('big', 'wb').write(b'x' * 20 * 2**20)", replace(LIMITS, disk_bytes=2**21), Because.DISK),
+    ],
+)
+async def test_what_ends_a_job_is_said_in_words(gvisor: Sandbox, code: str, limits: Limits, because: Because) -> None:
+    result = await gvisor.submit(Job(code, limits=limits))
+    assert result.killed is not None, result
+    assert result.killed.because == because
+    assert because.value in result.killed.sentence.lower() or because == Because.DISK
+
+
+async def test_a_job_starts_no_more_processes_than_it_may(gvisor: Sandbox) -> None:
+    result = await gvisor.submit(Job(FORKS.format("pass"), limits=replace(LIMITS, pids=3)))
+    assert result.raised is not None, result
+    assert result.raised.kind == "BlockingIOError"
+
+
+async def test_of_a_forbidden_call_gvisor_does_not_say_which(gvisor: Sandbox) -> None:
+    result = await gvisor.submit(Job("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)"))
+    assert result.killed is not None
+    assert "gVisor does not say" in result.killed.sentence
+
+
+async def test_an_ended_job_leaves_status_and_exception(gvisor: Sandbox) -> None:
+    for status in (0, 7, 200):
+        assert (await gvisor.submit(Job(f"raise SystemExit({status})"))).exit_status == status
+    result = await gvisor.submit(Job("import os; os.abort()"))
+    assert result.killed is not None
+    assert result.killed.detail == "SIGABRT"
+
+
+async def test_nothing_of_a_job_is_root_on_the_host(gvisor: Sandbox) -> None:
+    seen: list[set[int]] = []
+
+    def look(*_: object) -> None:
+        family = psutil.Process(gvisor.zygote_pid).children(recursive=True)
+        seen.append({uid for process in family for uid in process.uids()})
+
+    code = "import time\nprint(1, flush=True)\ntime.sleep(0.5)"
+    await gvisor.submit(Job(code), on_output=look)
+    [uids] = seen
+    own = min(uids)
+    assert own > 100_000
+    assert {uid % UIDS_APART for uid in uids} == {own % UIDS_APART}, "each is the job's own"
+
+
+async def test_only_what_is_within_a_jobs_namespace_is_taken_for_it() -> None:
+    outside = os.getpid()
+    inner = subprocess.Popen(["unshare", "--pid", "--fork", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
+    try:
+        assert inner.stdout is not None
+        inner.stdout.readline()
+        [sleeping] = psutil.Process(inner.pid).children()
+        assert _is_within(sleeping.pid, outside)
+        assert _is_within(sleeping.pid, sleeping.pid)
+        assert not _is_within(outside, sleeping.pid)
+        assert not _is_within(2**22 + 1, outside)
+    finally:
+        sleeping.kill()
+        inner.wait()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(Layer.RLIMITS, Layer.SECCOMP, Layer.DISK, Layer.READ_ONLY, Layer.CGROUP, Layer.OUTPUT, Layer.WALL_CLOCK),
+        *(Layer.SUPERVISOR, Layer.OWN_UID),
+    ],
+)
+async def test_without_a_layer_it_does_not_start(layer: Layer) -> None:
+    require("runsc")
+    with pytest.raises(LayerMissing) as raised:
+        await Sandbox(SETTINGS, off=frozenset({layer})).start()
+    assert raised.value.layer == layer
+
+
+NODE = """
+require('holdfast_guest').tool('orders', {of: 'c-1'}).then((answer) => {
+    console.log(JSON.stringify(answer));
+    console.log(process.getuid());
+    require('fs').writeFileSync('out', 'made');
+});
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("shell", "holdfast-guest tool orders of=c-1; id -u; cat /proc/version; echo made > out"),
+        ("node", NODE),
+    ],
+)
+async def test_programs_run_in_it_and_ask_their_run(
+    gvisor: Sandbox, language: Literal["shell", "node"], code: str
+) -> None:
+    if not installed()[language]:
+        pytest.skip("Node is not installed here")
+
+    async def act(request: Request) -> object:
+        return {"of": request.arguments["of"]}
+
+    limits = replace(LIMITS, memory_bytes=512 * 2**20)
+    result = await gvisor.submit(Job(code, language=language, limits=limits), act=act)
+    said = result.stdout.decode().replace(" ", "").splitlines()
+    assert said == ['{"of":"c-1"}', "1000"], result.stderr
+    assert [file.name for file in result.files] == ["out"]
+
+
+async def test_a_host_that_is_set_up_for_it_has_the_tier_kernel() -> None:
+    require("runsc")
+    host = CodeHost({"kernel": SETTINGS})
+    try:
+        sandbox = await host.sandbox("kernel")
+        assert sandbox.receipt.tier == "kernel"
+        assert (await sandbox.submit(Job("print(6 * 7)"))).stdout == b"42\n"
+    finally:
+        await host.close()
