@@ -84,7 +84,7 @@ def _fields(path: Path) -> dict[str, int]:
 
 def _remove(folder: Path) -> None:
     """Removes a cgroup; the kernel may need a moment after its last process was reaped."""
-    for _ in range(500):
+    for _ in range(5_000):  # some seconds on a busy host
         try:
             folder.rmdir()
         except FileNotFoundError:
