@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import Self
 
 from fastapi import APIRouter
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from api.authentication import Caller, require_reader
 from api.context import Parts
 from api.forms import Answer, Cursor, Form, NamePath, Page, PageSize, Time, page_of, text_cursor
 from holdfast.database.engine import transaction
 from holdfast.decisions.record import record_change
+from holdfast.policies.tables import RoleTableRefused
 from holdfast.policies.version import SOURCE_LENGTH_MAX
 from holdfast.runs import versions
 from holdfast.runs.definition import AgentDefinition
-from holdfast.runs.versions import RULES_MAX, AgentVersion, OutputDefault, RoleVersion, RuleForm
+from holdfast.runs.versions import AgentVersion, OutputDefault, RoleVersion
 from holdfast.tenancy.principals import ADMIN, DEVELOPER, OWNER
-from holdfast_verdict.decide import rule_to_json
 
 router = APIRouter(prefix="/v1", tags=["agents"])
 
@@ -42,15 +42,21 @@ class PutRole(Form):
     cases: str = Field(
         default="", max_length=SOURCE_LENGTH_MAX, description="cases that the text has to decide as they say, as TOML"
     )
-    rules: list[RuleForm] = Field(
-        default=[], max_length=RULES_MAX, description="in place of a text: a table of rules, the older form"
-    )
     max_tokens_default: OutputDefault = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_table(cls, body: object) -> object:
+        if isinstance(body, dict) and "rules" in body:
+            raise RoleTableRefused(
+                "rules: a role's rules are not taken as a table; they are said in the language of policies, under `policy`",
+                remedy='send {"policy": "role NAME { permit llm.call  permit mail.list }"}; '
+                "`holdfast policy translate FILE` says a table as such a text",
+            )
+        return body
+
     @model_validator(mode="after")
-    def _is_one_form(self) -> Self:
-        if self.policy and self.rules:
-            raise ValueError("give `policy` or `rules`, not both")
+    def _has_cases_of_a_text(self) -> Self:
         if self.cases and not self.policy:
             raise ValueError("`cases` belong to a `policy`")
         return self
@@ -62,10 +68,9 @@ class Role(Answer):
     name: str
     version: int
     created_at: Time
-    policy: str = Field(description="what it may do, in the language of policies; of a table its translation")
+    policy: str = Field(description="what it may do, in the language of policies; empty for a name alone")
     cases: str = Field(description="what the text was held against, as TOML")
-    policy_hash: str = Field(description="SHA-256 of what the text compiles to by itself, or of the table, hex")
-    rules: list[dict[str, JsonValue]] = Field(description="its table as it was put, with all fields; empty for a text")
+    policy_hash: str = Field(description="SHA-256 of what the text compiles to by itself, hex")
     max_tokens_default: int | None = Field(description="output bound of a model call whose agent sets none")
 
     @classmethod
@@ -75,10 +80,9 @@ class Role(Answer):
             name=role.name,
             version=role.version,
             created_at=role.created_at,
-            policy=role.policy_text,
+            policy=role.source,
             cases=role.cases,
             policy_hash=role.policy_hash.hex(),
-            rules=[cast("dict[str, JsonValue]", rule_to_json(rule)) for rule in role.rules],
             max_tokens_default=role.max_tokens_default,
         )
 
@@ -128,13 +132,11 @@ async def put_role(name: NamePath, body: PutRole, caller: Caller, parts: Parts) 
     """
     caller.require(OWNER, ADMIN)
     async with transaction(parts.engine, caller.tenant_id) as connection:
-        rules = tuple(rule.to_rule() for rule in body.rules)
         stored = await versions.put_role(
             connection,
             caller.tenant_id,
             name,
-            rules,
-            source=body.policy,
+            body.policy,
             cases=body.cases,
             max_tokens_default=body.max_tokens_default,
             actor=caller.actor,

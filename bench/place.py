@@ -29,7 +29,6 @@ from holdfast.settings import read_key_file
 from holdfast.tenancy.principals import Principal
 from holdfast.tenancy.service import create_project, create_tenant, create_user
 from holdfast.vault import Vault
-from holdfast_verdict.decide import Rule
 
 MODEL = "claude-haiku-4-5"
 SAY = "All of it is done."
@@ -104,7 +103,6 @@ async def _seed(
     stack: Stack, engine: AsyncEngine, mail: Mapping[str, object], provider: Mapping[str, object]
 ) -> Principal:
     tenant_id = new_id()
-    rules = (Rule("think", "permit", "llm.call"), Rule("inbox", "permit", "tool.call", "mail.list"))
     definition = AgentDefinition.model_validate(
         {
             "role": "reader",
@@ -119,7 +117,7 @@ async def _seed(
         await create_tenant(connection, tenant_id, slug=f"bench-{os.getpid()}", name="Bench")
         project_id = await create_project(connection, tenant_id, "bench")
         user_id = await create_user(connection, tenant_id, "bench")
-        await put_role(connection, tenant_id, "reader", rules)
+        await put_role(connection, tenant_id, "reader", "role reader {\n  permit llm.call, mail.list\n}\n")
         await put_agent(connection, tenant_id, "reader", definition)
         await set_limit(
             connection,

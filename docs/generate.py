@@ -21,13 +21,13 @@ from pydantic_core import PydanticUndefined
 
 from activities.tools.openapi_request import BasicAuth, BearerAuth, HeaderAuth, NoAuth, OpenapiCredential, QueryAuth
 from cli.deployment.secret_files import FILES
-from cli.project.files import AgentFile, CaseFile, LimitsFile, RoleFile
+from cli.policy.tables import ConditionForm, RuleForm, TableCase
+from cli.project.files import AgentFile, LimitsFile, RoleFile
 from cli.terminal import EXIT_CODE_WORDS, EXIT_CODES, ExitCode
 from docs import commands, looseness, operations, refusals
 from holdfast.codes.catalogue import GROUPS
 from holdfast.codes.entry import Code, Place
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
-from holdfast.runs.versions import ConditionForm, RuleForm
 from holdfast.settings import PROCESSES, is_secret, variable
 from holdfast.tools.definition import ToolForm
 from holdfast.tools.functions import PythonFile
@@ -250,7 +250,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "agent-file": _fields(AgentFile),
         "limits-file": _fields(LimitsFile),
         "role-file": _fields(RoleFile),
-        "case-file": _fields(CaseFile),
+        "table-case": _fields(TableCase),
         "tool-form": _fields(ToolForm),
         "python-file": _fields(PythonFile),
         "tool-marks": _described(author.tool, author.Marks),

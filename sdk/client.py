@@ -427,9 +427,8 @@ class Holdfast(ApprovalCalls, DecisionCalls, RetentionCalls):
     def put_role(
         self,
         name: str,
-        rules: Sequence[Mapping[str, Any]] = (),  # Any: JSON that the server checks
-        *,
         policy: str = "",
+        *,
         cases: str = "",
         max_tokens_default: int | None = None,
     ) -> StoredVersion:
@@ -437,17 +436,11 @@ class Holdfast(ApprovalCalls, DecisionCalls, RetentionCalls):
 
         Args:
             name: The role's name.
-            rules: What it may do as a table of rules, in place of a text.
-            policy: What it may do in the language of policies: `role NAME { … }`.
+            policy: What it may do in the language of policies: `role NAME { … }`; without it the role is a name alone.
             cases: Cases that the text has to decide as they say, as TOML.
             max_tokens_default: Output bound of a model call whose agent sets none; None for the server's.
         """
-        body = {
-            "policy": policy,
-            "cases": cases,
-            "rules": [dict(rule) for rule in rules],
-            "max_tokens_default": max_tokens_default,
-        }
+        body = {"policy": policy, "cases": cases, "max_tokens_default": max_tokens_default}
         answer = self._transport.request("PUT", f"/v1/roles/{name}", body=body)
         return read_answer(StoredVersion, answer)
 

@@ -461,7 +461,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The newest version of a role: `policy` is what it may do in the language of policies, `rules` its table if it was put as one."""
+    """The newest version of a role: `policy` is what it may do in the language of policies."""
 
     name: str
     version: int
@@ -469,7 +469,6 @@ class Role:
     policy: str
     cases: str
     policy_hash: str
-    rules: list[dict[str, Any]]  # Any: JSON as it was put, with all fields
     max_tokens_default: int | None
 
 

@@ -28,18 +28,19 @@ from holdfast.ledger.types import CALLS, NANO_USD, Scope
 from holdfast.runs.definition import AgentDefinition
 from holdfast.runs.versions import put_agent, put_role
 from holdfast.tenancy.service import create_project, create_tenant, create_user
-from holdfast_verdict.decide import Condition, Rule
 
 MODEL: Final = "claude-haiku-4-5"
 KIND: Final = "llm.call"
 LIMIT_NANO_USD: Final = 10**17
 LIMIT_CALLS: Final = 10**12
-RULES: Final = (
-    Rule("no-sending", "forbid", "tool.call", "mail.send"),
-    Rule("large-answers", "forbid", KIND, conditions=(Condition("args.max_tokens", ">", 32_000),)),
-    Rule("think", "permit", KIND),
-    Rule("mail", "permit", "tool.call", "mail.list"),
-)
+ROLE: Final = """\
+role reader {
+  forbid mail.send as "no-sending"
+  forbid llm.call where args.max_tokens > 32000 as "large-answers"
+  permit llm.call as "think"
+  permit mail.list as "mail"
+}
+"""
 _AT_A_TIME: Final = 8
 
 _INSERT_RUNS: Final = """
@@ -179,7 +180,7 @@ async def make_customers(server: Server, count: int) -> list[Customer]:
             await create_tenant(connection, tenant_id, slug=f"bench-{os.getpid()}-{tenant_id.hex}", name="Bench")
             project_id = await create_project(connection, tenant_id, "bench")
             user_id = await create_user(connection, tenant_id, "bench")
-            await put_role(connection, tenant_id, "reader", RULES)
+            await put_role(connection, tenant_id, "reader", ROLE)
             await put_agent(connection, tenant_id, "reader", definition)
             customer = Customer(tenant_id, project_id, user_id)
             for scope, unit, limit in customer.caps:

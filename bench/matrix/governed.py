@@ -19,7 +19,7 @@ from bench.matrix.brain import MARK
 from bench.matrix.cells import DIMENSIONS, Cell
 from bench.matrix.covering import complete
 from bench.matrix.covering import cover as covering
-from bench.matrix.ground import MAX_TOKENS, ROLE, RULES, Ground, end_window, lay, window
+from bench.matrix.ground import MAX_TOKENS, ROLE, ROLE_TEXT, Ground, end_window, lay, window
 from bench.matrix.theatre import Theatre, open_theatre
 from holdfast.database.engine import transaction
 from holdfast.errors import BudgetInsufficient
@@ -218,7 +218,7 @@ class _Group:
             await create_tenant(connection, tenant_id, slug=slug, name=slug)
             project_id = await create_project(connection, tenant_id, "main")
             user_id = await create_user(connection, tenant_id, "ann")
-            await put_role(connection, tenant_id, ROLE, RULES)
+            await put_role(connection, tenant_id, ROLE, ROLE_TEXT)
             await put_agent(connection, tenant_id, "agent", _definition(cell))
             ids = {"tenant": str(tenant_id), "project": str(project_id), "user": str(user_id), "role": ROLE}
             tight = Scope(ground.tight.kind, ids[ground.tight.kind])

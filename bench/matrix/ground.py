@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +23,15 @@ from holdfast.pricing.estimate import Estimate, estimate_llm
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS
 from holdfast.pricing.prices import Price, price_of
 from holdfast.providers.model import ModelRequest
-from holdfast_verdict.decide import Rule, policy_hash, rule_to_json
+from holdfast_verdict import compile_policy
+from holdfast_verdict.decide import Rule
 
 MAX_TOKENS: Final = 300
 """What a call asks for where it asks for something."""
 RULES: Final = (Rule("think", "permit", "llm.call"),)
+"""What the role may do, for callers that ask the ledger themselves: they are their own governors, and need no policy's facts."""
 ROLE: Final = "worker"
+ROLE_TEXT: Final = 'role worker {\n  permit llm.call as "think"\n}\n'
 _HOLDS_IN_CAP: Final = {1: 3, 50: 8, 500: 12}
 _DEFAULT_HOLDS_IN_CAP: Final = {1: 2, 50: 4, 500: 6}
 _SEQUENCE_MAX: Final = 14
@@ -131,7 +133,6 @@ async def store(connection: asyncpg.Connection, grounds: Sequence[Ground]) -> No
     """Stores tenants and runs of many cells at once, as the superuser: making them is not what is tried here."""
     tenants = [ground.tenant_id for ground in grounds]
     projects, users = [ground.project_id for ground in grounds], [ground.user_id for ground in grounds]
-    rules = [rule_to_json(rule) for rule in RULES]
     async with connection.transaction():
         await connection.execute(
             "INSERT INTO tenants (tenant_id, slug, name) SELECT t, s, s FROM unnest($1::uuid[], $2::text[]) AS n (t, s)",
@@ -153,11 +154,11 @@ async def store(connection: asyncpg.Connection, grounds: Sequence[Ground]) -> No
             tenants,
         )
         await connection.execute(
-            """INSERT INTO roles (tenant_id, name, version, rules, policy_hash)
-               SELECT t, $4, 1, $2::text::jsonb, $3 FROM unnest($1::uuid[]) AS t""",
+            """INSERT INTO roles (tenant_id, name, version, source, policy_hash)
+               SELECT t, $4, 1, $2, $3 FROM unnest($1::uuid[]) AS t""",
             tenants,
-            _json(rules),
-            policy_hash(RULES),
+            ROLE_TEXT,
+            compile_policy(ROLE_TEXT).policy_hash,
             ROLE,
         )
         await connection.execute(
@@ -171,10 +172,6 @@ async def store(connection: asyncpg.Connection, grounds: Sequence[Ground]) -> No
             [ground.user_id for ground in grounds for _ in ground.run_ids],
             ROLE,
         )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value)
 
 
 async def set_caps(engine: AsyncEngine, ground: Ground) -> None:

@@ -1,4 +1,4 @@
-"""`holdfast policy check`, `diff`, `test`, `explain`, `fmt` and `simulate`: they read files; `explain` may ask a server."""
+"""`holdfast policy check`, `diff`, `test`, `explain`, `fmt`, `simulate` and `translate`: of files; `explain` may ask a server."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
         group.command(epilog=_EXIT_CODES)(command)
     group.command("test", epilog=_EXIT_CODES)(cases)
     group.command("fmt", epilog=_EXIT_CODES)(fmt)
+    group.command(epilog="Exit codes: 0 done, 2 the file cannot be used.")(translate)
     server.register(group)
     rehearsing.register(group)
     app.add_typer(group, name="policy")
@@ -243,3 +244,56 @@ def fmt(
             for name in changed:
                 say(safe(f"{name} {'would be laid out anew' if only_check else 'was laid out anew'}"))
     _end(good=not (only_check and changed))
+
+
+def translate(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TABLE", help="roles/NAME.toml, or JSON as it was sent to the server; - for standard input."
+        ),
+    ],
+    role: Annotated[
+        str | None, typer.Option(help="The role's name. Default: as the file says, or the file's name.")
+    ] = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Write NAME.policy and NAME.cases.toml beside the file; nothing is overwritten."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Says a role's table of rules in the language of policies. Servers and projects take texts alone.
+
+    Rules keep their names, codes and messages. Where a row cannot be said exactly, the text is stricter, and a comment says so.
+    """
+    with _usable(as_json=as_json):
+        from cli.policy import tables
+
+        if write and str(table) == "-":
+            raise RequestInvalid("there is no folder to write beside standard input", remedy="leave out --write")
+        said = tables.translated(table, role)
+        written = tables.write_beside(table, said) if write else []
+        if as_json:
+            say(
+                json_line(
+                    {
+                        "ok": True,
+                        "role": said.role,
+                        "policy": said.policy,
+                        "cases": said.cases,
+                        "written": list(map(str, written)),
+                    }
+                )
+            )
+        elif not write:
+            for line in [*said.policy.splitlines(), *([""] if said.cases else []), *said.cases.splitlines()]:
+                say(safe(line))
+        else:
+            for each in written:
+                say(safe(f"wrote {each}"))
+            rest = (
+                "leave max_tokens_default in it, and take rules and cases out"
+                if said.max_tokens_default
+                else "remove it"
+            )
+            say(safe(f"{table} still has the table: {rest}"))

@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.money import parse_usd
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute
-from holdfast.runs.versions import RULES_MAX, OutputDefault, RuleForm
+from holdfast.runs.versions import OutputDefault
 from holdfast.tools.definition import OwnTool, ToolForm
 from holdfast.tools.files import problems, read_beside
 from holdfast.tools.versions import check_name
-from holdfast_verdict.decide import Rule, policy_hash
 
 FOLDERS: Final = ("agents", "roles", "tools", "policies")
 FILE_BYTES_MAX: Final = 1_000_000
@@ -75,25 +74,11 @@ class AgentFile(_File):
     limits: LimitsFile = Field(default=LimitsFile(), description="bounds of every run")
 
 
-class CaseFile(_File):
-    """An example of what a role's table shall decide; checked before anything is put."""
-
-    tool: str | None = Field(default=None, description="the tool that is called; none: a model is called")
-    arguments: dict[str, Any] = Field(default={}, description="its arguments")  # Any: each tool has its own
-    principal: dict[str, str] = Field(default={}, description="who acts: tenant, project, user, agent")
-    verdict: str = Field(pattern="^(allow|deny|needs_approval)$", description="`allow`, `deny` or `needs_approval`")
-    code: str | None = Field(default=None, description="the reason code that it shall have")
-
-
 class RoleFile(_File):
-    """What a role has besides the text of what it may do, or a table of rules in place of that text."""
+    """What a role has besides the text of what it may do."""
 
     name: str | None = Field(default=None, pattern=_NAME, description="its name; default: the file's")
-    rules: list[RuleForm] = Field(
-        default=[], max_length=RULES_MAX, description="the older form of what it may do: a table"
-    )
     max_tokens_default: OutputDefault = None
-    cases: list[CaseFile] = Field(default=[], description="of a table: examples that must come out as they say")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +92,16 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role to be put: a text with its cases, or a table with its own.
+    """A role to be put.
 
     Attributes:
-        text: What it may do in the language of policies, if that is how it is said.
-        forms: Its table otherwise.
-        cases: What the table has to decide.
+        text: What it may do in the language of policies, with its cases; None for a name alone.
     """
 
     name: str
     place: str
     text: WrittenPolicy | None
-    forms: tuple[RuleForm, ...]
-    cases: tuple[CaseFile, ...]
     max_tokens_default: int | None
-
-    @property
-    def says_something(self) -> bool:
-        """Whether it says what it may do."""
-        return self.text is not None or bool(self.forms)
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The rules as the engine evaluates them."""
-        return tuple(form.to_rule() for form in self.forms)
-
-    @property
-    def policy_hash(self) -> str:
-        """Their hash, hex, as the server computes it."""
-        return policy_hash(self.rules).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,22 +191,24 @@ class _Reader:
         return found
 
     def roles(self) -> dict[str, Role]:
-        """Reads the roles: each a text, a table, or neither."""
+        """Reads the roles: each with a text, or a name alone."""
         texts = {path.stem: self.written(path) for path in sorted((self.folder / "roles").glob("*.policy"))}
         found: dict[str, Role] = {}
         for path, place, document in self.documents("roles"):
+            if table := [key for key in ("rules", "cases") if document.pop(key, None) is not None]:
+                self.problems.append(
+                    f"{place}: {' and '.join(table)}: a role says what it may do in roles/NAME.policy, and not in a table "
+                    f"(`holdfast policy translate {place} --write` makes it a text)"
+                )
             file = self.validated(RoleFile, place, document)
             if file is None:
                 continue
             name = file.name or path.stem
             if self.is_new("role", name, place):
-                said = texts.pop(name, None)
-                if said is not None and (file.rules or file.cases):
-                    self.problems.append(f"{place}: has a table, and {said.place} says what the role may do")
-                found[name] = Role(name, place, said, tuple(file.rules), tuple(file.cases), file.max_tokens_default)
+                found[name] = Role(name, place, texts.pop(name, None), file.max_tokens_default)
         for name, said in texts.items():
             if said is not None and self.is_new("role", name, said.place):
-                found[name] = Role(name, said.place, said, (), (), None)
+                found[name] = Role(name, said.place, said, None)
         return found
 
     def tools(self) -> dict[str, OwnTool]:

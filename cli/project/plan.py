@@ -110,10 +110,9 @@ class Server:
             same = there is not None and _says_the_same(there, role)
 
             def put(name: str = name, role: Role = role) -> int:
-                rules = [form.model_dump(mode="json") for form in role.forms]
                 policy, cases = (role.text.source, role.text.cases) if role.text is not None else ("", "")
                 return self.client.put_role(
-                    name, rules, policy=policy, cases=cases, max_tokens_default=role.max_tokens_default
+                    name, policy, cases=cases, max_tokens_default=role.max_tokens_default
                 ).version
 
             yield _item("role", name, there, same, put)
@@ -140,11 +139,8 @@ def _item(kind: Kind, name: str, stored: _Stored | None, same: bool, put: Callab
 
 
 def _says_the_same(there: StoredRole, role: Role) -> bool:
-    if there.max_tokens_default != role.max_tokens_default:
-        return False
-    if role.text is not None:
-        return not there.rules and (there.policy, there.cases) == (role.text.source, role.text.cases)
-    return (there.policy_hash, bool(there.rules)) == (role.policy_hash, bool(role.forms))
+    said = (role.text.source, role.text.cases) if role.text is not None else ("", "")
+    return (there.policy, there.cases, there.max_tokens_default) == (*said, role.max_tokens_default)
 
 
 def check_references(project: Project, tools: Toolset, roles: Collection[str]) -> None:
@@ -158,17 +154,12 @@ def check_references(project: Project, tools: Toolset, roles: Collection[str]) -
     Raises:
         ProjectInvalid: Something does not; all such places are named.
     """
-    problems = [
-        f"{role.place}: rule {form.rule_id}: there is no tool {form.tool!r}"
-        for role in project.roles.values()
-        for form in role.forms
-        if form.tool not in ("", "*", *tools)
-    ]
+    problems = []
     if project.policy is not None:
         problems += [
-            f"{role.place}: says what the role may do, and {project.policy.place} decides: say it there"
+            f"{role.text.place}: says what the role may do, and {project.policy.place} decides: say it there"
             for role in project.roles.values()
-            if role.says_something
+            if role.text is not None
         ]
     for agent in project.agents.values():
         problems += [

@@ -21,7 +21,7 @@ from holdfast.decisions import sealed
 from holdfast.errors import NotFound
 from holdfast.policies.tables import policy_text
 from holdfast_verdict.decide import ENGINE_VERSION as TABLES_ENGINE
-from holdfast_verdict.decide import rule_from_json
+from holdfast_verdict.decide import policy_hash, rule_from_json
 from holdfast_verdict.engine.deciding import ENGINE_VERSION as POLICY_ENGINE
 from holdfast_verdict.language.compiler import compile_policy
 from holdfast_verdict.policy import Policy
@@ -68,10 +68,14 @@ _RUNS: Final = """
             SELECT d.run_id FROM decisions d JOIN direct USING (decision_id) WHERE d.tenant_id = $1)
     )
 """
-_TABLES = f"""
-    WITH {_SCOPE}, {_RUNS}
-    SELECT r.name, r.version, r.rules::text AS rules, encode(r.policy_hash, 'hex') AS policy_hash FROM roles r
-    WHERE r.tenant_id = $1 AND r.source = '' AND r.name IN (SELECT role_name FROM runs_in) ORDER BY r.name, r.version
+_OF_ROLES = f"""
+    WITH {_SCOPE}, {_RUNS}, unpinned AS MATERIALIZED (
+        SELECT role_name FROM runs_in WHERE policy_id IS NULL AND NOT follows_latest
+    )
+    SELECT r.name, r.version, r.rules::text AS rules,
+        CASE WHEN r.name IN (SELECT role_name FROM unpinned) THEN r.source ELSE '' END AS source FROM roles r
+    WHERE r.tenant_id = $1 AND r.name IN (SELECT role_name FROM runs_in)
+        AND (r.rules <> '[]'::jsonb OR r.name IN (SELECT role_name FROM unpinned)) ORDER BY r.name, r.version
 """  # noqa: S608 (constant parts)
 _POLICIES = f"""
     WITH {_SCOPE}, {_RUNS}
@@ -206,7 +210,7 @@ async def read_content(connection: AsyncConnection, wanted: Wanted, origin: str)
     arguments = (wanted.tenant_id, wanted.run_id, wanted.since, wanted.until)
     named = set[str]()
     async for line in _policies(raw, arguments):
-        if str(line["policy_hash"]) not in named:  # roles may have the same table
+        if str(line["policy_hash"]) not in named:  # roles may have said the same
             named.add(str(line["policy_hash"]))
             yield line
     for query, line_of in _LINES:
@@ -218,25 +222,28 @@ _Row = Any  # Any: rows of asyncpg carry no types
 
 
 async def _policies(raw: asyncpg.Connection, arguments: tuple[object, ...]) -> AsyncGenerator[Line, None]:
-    """Yields what may have decided: versions of the policy, tables of roles, and these tables said as policies."""
+    """Yields what may have decided: versions of the policy; roles' tables of old, also said as policies; what a role itself says."""
     for row in await raw.fetch(_POLICIES, *arguments):
         form = orjson.loads(row["compiled"])
         yield _policy(row["policy_hash"], row["engine_version"], "", row["version"], form, row["source"])
-    for row in await raw.fetch(_TABLES, *arguments):
-        rules = orjson.loads(row["rules"])
-        yield _policy(row["policy_hash"], TABLES_ENGINE, row["name"], row["version"], rules, None)
-        source, policy = await asyncio.to_thread(_said, row["name"], rules)
-        if policy is not None:
-            told = (row["name"], row["version"], policy.to_json(), source)
-            yield _policy(policy.policy_hash.hex(), POLICY_ENGINE, *told)
+    for row in await raw.fetch(_OF_ROLES, *arguments):
+        sources = [row["source"]]
+        if table := orjson.loads(row["rules"]):
+            rules = tuple(map(rule_from_json, table))
+            yield _policy(policy_hash(rules).hex(), TABLES_ENGINE, row["name"], row["version"], table, None)
+            sources.append(policy_text({row["name"]: rules}))
+        for source in filter(None, sources):
+            policy = await asyncio.to_thread(_compiled, source)
+            if policy is not None:
+                told = (row["name"], row["version"], policy.to_json(), source)
+                yield _policy(policy.policy_hash.hex(), POLICY_ENGINE, *told)
 
 
-def _said(role: str, rules: list[dict[str, Any]]) -> tuple[str, Policy | None]:  # Any: JSON of a stored table
-    source = policy_text({role: tuple(map(rule_from_json, rules))})
+def _compiled(source: str) -> Policy | None:
     try:
-        return source, compile_policy(source)
+        return compile_policy(source)
     except PolicyRefused:
-        return source, None  # no run can be decided by it either
+        return None  # no run can be decided by it either
 
 
 def _policy(policy_hash: str, engine: str, role: str, version: int, form: Any, source: str | None) -> Line:  # Any: JSON

@@ -44,6 +44,13 @@ CODES: Final = (
         status=422,
     ),
     Code(
+        "role.table",
+        (Place.API,),
+        "A role's rules were sent as a table, under `rules`. What a role may do is said in the language of policies.",
+        "Send the text under `policy`; `holdfast policy translate FILE` says a table as such a text, of the same meaning.",
+        status=422,
+    ),
+    Code(
         "request.too_large",
         (Place.API,),
         "A body, its depth, a count or a text is over its documented bound.",

@@ -1,16 +1,13 @@
 """The policy that means what a tenant's roles say: one text of all of them, made anew whenever one changes.
 
-A role says in the language of policies what it may do; one that was put as a table of rules is translated. As soon as somebody has
-written a policy of all roles and made it active, it decides, and roles say nothing any more.
+A role says in the language of policies what it may do. As soon as somebody has written a policy of all roles and made it active, it
+decides, and roles say nothing any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -23,40 +20,42 @@ from holdfast.errors import Conflict, RequestInvalid
 from holdfast.policies import store
 from holdfast.policies.catalogue import read_catalogue
 from holdfast.policies.starter import STARTER_ROLE, begins_with_starter, starter_policy, starter_text
-from holdfast.policies.tables import policy_text
+from holdfast.policies.tables import name_text
 from holdfast_verdict import Catalogue, Policy, compile_policy
-from holdfast_verdict.decide import Rule, rule_from_json
 from holdfast_verdict.language.parser import parse_text
 from holdfast_verdict.language.source import read_text
 from holdfast_verdict.language.syntax import Role
 
 MADE: Final = "# Made of what the roles say, by translation 2; push a policy of your own to take its place.\n"
-"""Stands in each such text. Its number grows when tables come to be translated otherwise: then the text is made anew."""
-
-_NAME_LENGTH_MAX: Final = 100
-_MARK_LENGTH: Final = 16
+"""Stands in each such text. Its number grows when the text comes to be made otherwise: then it is made anew."""
 
 _ROLES = text("""
-    SELECT DISTINCT ON (name) name, rules, source FROM roles WHERE tenant_id = :tenant_id ORDER BY name, version DESC
+    SELECT DISTINCT ON (name) name, source, rules <> '[]'::jsonb AS was_table FROM roles
+    WHERE tenant_id = :tenant_id ORDER BY name, version DESC
 """)
 _HAS_ROLES = text("SELECT 1 FROM roles WHERE tenant_id = :tenant_id LIMIT 1")
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What all roles of a tenant say: texts by the role's name, and tables of those that have none."""
+    """What all roles of a tenant say, by the role's name.
+
+    Attributes:
+        texts: As somebody has written it, held against the tenant's tools.
+        others: Of roles that say nothing, and of those whose table was translated: tables could name arguments that no tool has.
+    """
 
     texts: Mapping[str, str]
-    tables: Mapping[str, Sequence[Rule]]
+    others: Mapping[str, str]
 
     def without(self, role: str) -> _Said:
         """Returns the same without a role that says nothing."""
-        return _Said(self.texts, {name: rules for name, rules in self.tables.items() if name != role})
+        return _Said(self.texts, {name: source for name, source in self.others.items() if name != role})
 
 
 @lru_cache(maxsize=1_024)
-def compiled_table(source: str) -> Policy:
-    """Compiles the text of one table. Tables may name arguments that no tool has, so it is not held against the tenant's tools."""
+def _compiled_alone(source: str) -> Policy:
+    """Compiles the text of one role, which is not held against the tenant's tools."""
     return compile_policy(source)
 
 
@@ -81,37 +80,21 @@ def accepted(name: str, source: str, cases: str, catalogue: Catalogue) -> Policy
     return policy
 
 
-def texts_of(tables: Mapping[str, Sequence[Rule]], taken: AbstractSet[str] = frozenset()) -> list[str]:
-    """Returns the text of each role's table, by name. Decisions cite a rule by its id, so an id that two roles have is told apart.
+def joined(first: Policy, others: Sequence[Policy]) -> Policy:
+    """Returns the policy of several texts that stand one after the other, of which only the first may remember anything.
 
-    Args:
-        tables: The tables, by the role's name.
-        taken: Ids of rules that are none of theirs.
+    Raises:
+        RequestInvalid: Two rules have one name.
     """
-    often = Counter(rule.rule_id for rules in tables.values() for rule in rules) + Counter(taken)
-    used = {*taken, *(rule_id for rule_id, count in often.items() if count == 1)}
-    texts = []
-    for role in sorted(tables):
-        named = []
-        for rule in tables[role]:
-            rule_id = rule.rule_id if often[rule.rule_id] == 1 else _told_apart(role, rule.rule_id, used)
-            used.add(rule_id)
-            named.append(replace(rule, rule_id=rule_id))
-        texts.append(policy_text({role: named}))
-    return texts
-
-
-def _told_apart(role: str, rule_id: str, taken: AbstractSet[str]) -> str:
-    name = f"{role}.{rule_id}"
-    if len(name) <= _NAME_LENGTH_MAX and name not in taken:
-        return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:_MARK_LENGTH]
-    return f"{mark}.{rule_id}"[:_NAME_LENGTH_MAX]
-
-
-def joined(first: Policy, tables: Sequence[Policy]) -> Policy:
-    """Returns the policy of several texts that stand one after the other, of which only the first may remember anything."""
-    policies = [first, *tables]
+    policies = [first, *others]
+    roles_by_rule: dict[str, str] = {}
+    for rule in (rule for policy in policies for rule in policy.rules):
+        earlier = roles_by_rule.setdefault(rule.id, rule.role)
+        if earlier != rule.role:
+            raise RequestInvalid(
+                f"policy: the roles {earlier} and {rule.role} both have a rule that is called {rule.id!r}",
+                remedy="decisions cite a rule by its name: call one of them otherwise, with `as`",
+            )
     return replace(
         first,
         roles={name: parents for policy in policies for name, parents in policy.roles.items()},
@@ -132,8 +115,8 @@ def _composed(said: _Said, catalogue: Catalogue | None, *, keeps_starter: bool) 
         from holdfast.policies import accepting  # as above
 
         first = accepting.compiled("\n".join(written), catalogue or Catalogue.of({}), "roles")
-    translated = texts_of(said.tables, frozenset(rule.id for rule in first.rules))
-    return "\n".join([*written, *translated]), joined(first, [compiled_table(each) for each in translated])
+    others = [said.others[name] for name in sorted(said.others)]
+    return "\n".join([*written, *others]), joined(first, [_compiled_alone(each) for each in others])
 
 
 async def follow(connection: AsyncConnection, tenant_id: UUID, *, by: str) -> None:
@@ -143,6 +126,7 @@ async def follow(connection: AsyncConnection, tenant_id: UUID, *, by: str) -> No
 
     Raises:
         PolicyInvalid: Texts do not fit together, or no longer fit the tools.
+        RequestInvalid: Rules of two roles have one name.
     """
     await store.lock(connection, tenant_id)
     active = await store.active(connection, tenant_id)
@@ -150,14 +134,18 @@ async def follow(connection: AsyncConnection, tenant_id: UUID, *, by: str) -> No
         return
     rows = (await connection.execute(_ROLES, {"tenant_id": tenant_id})).all()
     said = _Said(
-        {row.name: row.source for row in rows if row.source},
-        {row.name: tuple(map(rule_from_json, row.rules)) for row in rows if not row.source},
+        {row.name: row.source for row in rows if row.source and not row.was_table},
+        {
+            row.name: row.source or f"role {name_text(row.name)} {{\n}}\n"
+            for row in rows
+            if row.was_table or not row.source
+        },
     )
-    says_its_own = bool(said.texts.get(STARTER_ROLE) or said.tables.get(STARTER_ROLE))
+    says_its_own = any(row.source for row in rows if row.name == STARTER_ROLE)
     keeps_starter = active is not None and begins_with_starter(active.source) and not says_its_own
     if keeps_starter:
         said = said.without(STARTER_ROLE)
-        if not said.texts and not said.tables:
+        if not said.texts and not said.others:
             return
     catalogue = await read_catalogue(connection, tenant_id) if said.texts else None
     source, policy = await asyncio.to_thread(_composed, said, catalogue, keeps_starter=keeps_starter)
@@ -170,7 +158,7 @@ async def follow(connection: AsyncConnection, tenant_id: UUID, *, by: str) -> No
 
 
 async def move(connection: AsyncConnection, tenant_id: UUID, *, by: str) -> bool:
-    """Makes the policy of a tenant that has roles and none yet, or one of an older translation, and says whether it did."""
+    """Makes the policy of a tenant that has roles and none yet, or one that was made of them in an older way; says whether it did."""
     await store.lock(connection, tenant_id)
     has_roles = await connection.scalar(_HAS_ROLES, {"tenant_id": tenant_id})
     active = await store.active(connection, tenant_id)
@@ -191,5 +179,5 @@ async def require_roles_decide(connection: AsyncConnection, tenant_id: UUID, rol
     if active is not None and active.about.origin == "written":
         raise Conflict(
             f"version {active.about.version} of the tenant's policy decides, and not what the role {role} says",
-            remedy="say it in the policy and push that, or put the role without text and rules",
+            remedy="say it in the policy and push that, or put the role without a text",
         )

@@ -28,7 +28,7 @@ def starter_policy() -> Policy:
 
 
 def begins_with_starter(source: str) -> bool:
-    """Says whether a text is the starter policy, or what was made of it and of tables."""
+    """Says whether a text is the starter policy, or what was made of it and of what roles say."""
     return source.startswith(starter_text().split("\n", 1)[0])
 
 

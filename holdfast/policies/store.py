@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import Conflict, NotFound, PolicyBroken, RunUnknown
 from holdfast.ids import new_id
-from holdfast.policies.tables import policy_text
 from holdfast.policies.version import (
     NO_POLICY,
     NO_POLICY_ID,
@@ -34,7 +33,6 @@ from holdfast.policies.version import (
 )
 from holdfast_verdict import compile_policy
 from holdfast_verdict.canonical import canonical_bytes
-from holdfast_verdict.decide import rule_from_json
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.policy import Policy
 from holdfast_verdict.problems import PolicyRefused
@@ -98,9 +96,9 @@ _BUMP_FOLLOWERS = text("""
     WHERE r.tenant_id = :tenant_id AND r.run_id = f.run_id
 """)
 
-_TABLE = text("SELECT rules FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
+_OF_ROLE = text("SELECT source FROM roles WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
 
-_tables: OrderedDict[tuple[UUID, str, int], tuple[str, Policy]] = OrderedDict()
+_of_roles: OrderedDict[tuple[UUID, str, int], tuple[str, Policy]] = OrderedDict()
 _policies: OrderedDict[bytes, Policy] = OrderedDict()
 _versions: OrderedDict[tuple[UUID, UUID], StoredPolicy] = OrderedDict()
 _kept = Lock()
@@ -114,8 +112,8 @@ def compiled_form(policy: Policy) -> bytes:
 async def read_pinned(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> PinnedPolicy:
     """Returns what a run is decided by: the version it began with, or the active one if it asked to follow the latest.
 
-    A run that was admitted before its tenant had a policy is decided by what the table of its own version of the role says; with
-    neither a policy nor a table it is the empty policy, which denies everything (LAW 7).
+    A run that was admitted before its tenant had a policy is decided by what its own version of the role says; with
+    neither a policy nor such a text it is the empty policy, which denies everything (LAW 7).
 
     Raises:
         RunUnknown: The tenant has no such run.
@@ -129,27 +127,26 @@ async def read_pinned(connection: AsyncConnection, tenant_id: UUID, run_id: UUID
     if row.policy_id is None:
         source, policy = "", NO_POLICY
         if not row.follows_latest:
-            source, policy = await _of_table(connection, tenant_id, row.role_name, row.role_version)
+            source, policy = await _of_role(connection, tenant_id, row.role_name, row.role_version)
         return PinnedPolicy(NO_POLICY_ID, 0, source, policy, shadow_id, shadow)
     stored = await read_version(connection, tenant_id, row.policy_id)
     return PinnedPolicy(stored.about.policy_id, stored.about.version, stored.source, stored.policy, shadow_id, shadow)
 
 
-async def _of_table(connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> tuple[str, Policy]:
+async def _of_role(connection: AsyncConnection, tenant_id: UUID, name: str, version: int) -> tuple[str, Policy]:
     key = (tenant_id, name, version)
     with _kept:
-        if key in _tables:
-            _tables.move_to_end(key)
-            return _tables[key]
-    rules = await connection.scalar(_TABLE, {"tenant_id": tenant_id, "name": name, "version": version})
-    if not rules:
+        if key in _of_roles:
+            _of_roles.move_to_end(key)
+            return _of_roles[key]
+    source: str | None = await connection.scalar(_OF_ROLE, {"tenant_id": tenant_id, "name": name, "version": version})
+    if not source:
         return "", NO_POLICY
-    source = policy_text({name: tuple(map(rule_from_json, rules))})
     policy = await asyncio.to_thread(compile_policy, source)
     with _kept:
-        _tables[key] = source, policy
-        if len(_tables) > VERSIONS_KEPT:
-            _tables.popitem(last=False)
+        _of_roles[key] = source, policy
+        if len(_of_roles) > VERSIONS_KEPT:
+            _of_roles.popitem(last=False)
     return source, policy
 
 

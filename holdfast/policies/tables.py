@@ -1,17 +1,23 @@
 """A role's table of rules as the text of a policy that means the same.
 
+Roles had tables before they had texts. Nobody takes one any more: migration 0041 has translated those that were stored, files are
+translated by `holdfast policy translate`, and an audit bundle says in both forms what decided then.
+
 Where the language cannot say exactly what a row says, the text is the stricter of the two readings: a permit that cannot be said is
 left out, and of a forbid or a gate the condition is, so that it holds more often (LAW 7). A comment in the text says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal
 
+from holdfast.errors import RequestInvalid
 from holdfast_verdict.actions.kinds import KINDS, NO_NAME
 from holdfast_verdict.canonical import MAX_INTEGER, JsonValue
 from holdfast_verdict.decide import Condition, Rule
@@ -34,8 +40,17 @@ _ALL_TOOLS: Final = ", ".join(["tools", *sorted(_TOOLS_LIKE_KINDS)])
 """In policies `tools` are those that are not called like a kind."""
 _MEASURES: Final = ("bytes", "chars", "size", "host", "domain", "lower")
 
+_NAME_LENGTH_MAX: Final = 100
+_MARK_LENGTH: Final = 16
+
 Fixed = Literal["always", "never"]
 """What a condition comes to whatever the action is."""
+
+
+class RoleTableRefused(RequestInvalid):
+    """A role's rules were sent as a table, and not as a text in the language of policies."""
+
+    code: ClassVar[str] = "role.table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,37 @@ def policy_text(roles: Mapping[str, Sequence[Rule]]) -> str:
             lines += [f"  {line}" for line in _statement(rule, name)]
         lines.append("}")
     return "\n".join([*lines, ""])
+
+
+def texts_of(tables: Mapping[str, Sequence[Rule]], taken: AbstractSet[str] = frozenset()) -> dict[str, str]:
+    """Returns the text of each role's table. Decisions cite a rule by its id, so an id that two roles have is told apart.
+
+    Args:
+        tables: The tables, by the role's name.
+        taken: Ids of rules that are none of theirs.
+
+    Returns:
+        The texts, by the role's name.
+    """
+    often = Counter(rule.rule_id for rules in tables.values() for rule in rules) + Counter(taken)
+    used = {*taken, *(rule_id for rule_id, count in often.items() if count == 1)}
+    texts = {}
+    for role in sorted(tables):
+        named = []
+        for rule in tables[role]:
+            rule_id = rule.rule_id if often[rule.rule_id] == 1 else _told_apart(role, rule.rule_id, used)
+            used.add(rule_id)
+            named.append(replace(rule, rule_id=rule_id))
+        texts[role] = policy_text({role: named})
+    return texts
+
+
+def _told_apart(role: str, rule_id: str, taken: AbstractSet[str]) -> str:
+    name = f"{role}.{rule_id}"
+    if len(name) <= _NAME_LENGTH_MAX and name not in taken:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:_MARK_LENGTH]
+    return f"{mark}.{rule_id}"[:_NAME_LENGTH_MAX]
 
 
 def name_text(name: str) -> str:

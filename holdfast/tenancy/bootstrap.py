@@ -89,17 +89,17 @@ def _write_keys(path: Path, made: dict[str, str]) -> None:
     write_secret(path, json.dumps({**known, **made}, indent=2) + "\n")
 
 
-async def move_tables(engine: AsyncEngine) -> list[str]:
-    """Makes the policy of each tenant that has roles' tables and no policy yet, of the same meaning; returns their slugs.
+async def move_roles(engine: AsyncEngine) -> list[str]:
+    """Makes the policy of each tenant that has roles and no policy yet, of the same meaning; returns their slugs.
 
-    Runs that were admitted before go on to be decided by their own version of the role's table.
+    Runs that were admitted before go on to be decided by what their own version of the role says.
     """
     moved = []
     for tenant in await service.list_tenants(engine):
         async with transaction(engine, tenant.tenant_id) as connection:
             if await of_roles.move(connection, tenant.tenant_id, by="bootstrap"):
                 await _record(
-                    connection, tenant.tenant_id, "the roles' tables were moved into a policy of the same meaning"
+                    connection, tenant.tenant_id, "what the roles say was made into a policy of the same meaning"
                 )
                 moved.append(tenant.slug)
     return moved
@@ -199,7 +199,7 @@ async def _run(settings: BootstrapSettings) -> None:
     try:
         await require_schema(engine)
         made = await bootstrap(engine, settings.bootstrap_key_file)
-        await move_tables(engine)
+        await move_roles(engine)
         async with transaction(engine, PLATFORM_TENANT_ID) as connection:
             tenant_id: UUID = (await connection.execute(_TENANT_ID, {"slug": _TENANT})).scalar_one()
     finally:

@@ -12,9 +12,7 @@ import pytest
 
 from holdfast.approvals import tokens
 from holdfast.database.engine import transaction
-from holdfast.policies.tables import policy_text
 from holdfast_verdict.canonical import digest
-from holdfast_verdict.decide import rule_from_json
 from holdfast_verdict.engine.gates import approval_binding
 from holdfast_verdict.language.compiler import compile_policy
 
@@ -131,13 +129,12 @@ async def test_edited_arguments_are_checked_and_bound(tenant: Tenant, world: Wor
     problem(await decide(approver, approval, "approved"), 409, "approval.decided")
     assert (await decide(approver, approval, "approved", edited_arguments=smaller)).status_code == 200
     (row,) = await world.fetch(
-        """SELECT a.binding, a.expires_at, o.rules FROM approvals a JOIN runs r USING (tenant_id, run_id)
+        """SELECT a.binding, a.expires_at, o.source FROM approvals a JOIN runs r USING (tenant_id, run_id)
            JOIN roles o ON o.tenant_id = r.tenant_id AND o.name = r.role_name AND o.version = r.role_version
            WHERE approval_id = $1""",
         UUID(approval),
     )
-    rules = tuple(map(rule_from_json, orjson.loads(row["rules"])))
-    policy = compile_policy(policy_text({"helper": rules}))
+    policy = compile_policy(row["source"])
     gate = next(rule.gate for rule in policy.rules if rule.id == "big-refund")
     assert gate is not None
     expiry = int(row["expires_at"].timestamp() * 1000)

@@ -105,7 +105,7 @@ async def test_a_flood_is_counted_and_does_not_drown_the_log(world: World) -> No
         (["finance"], "GET", "/v1/runs", None),
         (["agent"], "GET", "/v1/caps", None),
         (["developer"], "PUT", "/v1/caps", {"scope": {"kind": "tenant"}, "limit_usd": "9", "reason": "x"}),
-        (["developer"], "PUT", "/v1/roles/helper", {"rules": []}),
+        (["developer"], "PUT", "/v1/roles/helper", {}),
         (["auditor"], "PUT", "/v1/agents/desk", None),
         (["developer"], "GET", "/v1/keys", None),
         (["developer"], "POST", "/v1/users", {"name": "x"}),

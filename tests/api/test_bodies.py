@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from api.middleware import BODY_BYTES_MAX
 
 from .test_isolation import OPERATIONS
-from .world import AGENT, RULES, Tenant, World, problem
+from .world import AGENT, GATED, Tenant, World, problem, role
 
 RUN: dict[str, Any] = {"agent": "desk", "input": "x"}
 
@@ -118,7 +118,7 @@ JSON = st.recursive(
 GOOD: list[dict[str, Any]] = [
     RUN,
     AGENT,
-    {"rules": RULES},
+    role(GATED),
     {"scope": {"kind": "tenant"}, "limit_usd": "1", "reason": "x"},
     {"verdict": "approved", "comment": "", "edited_arguments": {"a": 1}},
     {"mode": "followup", "content": "x"},

@@ -21,7 +21,7 @@ from holdfast.ledger.budget import return_budget
 from holdfast.settings import GovernorSettings
 from workers.sweepers import Sweepers
 
-from .world import AGENT, RULES, Tenant, World, problem, until
+from .world import AGENT, LOOSE, Tenant, World, problem, role, until
 
 USD = 10**9
 
@@ -167,15 +167,14 @@ async def test_children_that_race_with_their_parents_end_are_in_or_out(tenant: T
 
 async def test_a_child_may_no_more_than_its_parent(tenant: Tenant, world: World) -> None:
     parent = await tenant.run(cap_usd="1", deadline_s=600)
-    looser = {"rules": RULES[:2]}  # without the gate
-    assert (await tenant.owner.put("/v1/roles/helper", json=looser)).status_code == 200
+    assert (await tenant.owner.put("/v1/roles/helper", json=role(LOOSE))).status_code == 200
     assert (await tenant.owner.get("/v1/roles/helper")).json()["version"] == 2
     body = (await child(tenant, parent)).json()
     assert body["role_version"] == 1, "the version of its parent's role"
     until = (await tenant.owner.get(f"/v1/runs/{parent}")).json()["deadline_at"]
     assert datetime.fromisoformat(body["deadline_at"]) == datetime.fromisoformat(until)
     assert (await tenant.owner.get(f"/v1/runs/{body['run_id']}")).json()["parent_run_id"] == parent
-    (await tenant.owner.put("/v1/roles/other", json={"rules": RULES})).raise_for_status()
+    (await tenant.owner.put("/v1/roles/other", json=role("  permit llm.call\n", "other"))).raise_for_status()
     (await tenant.owner.put("/v1/agents/else", json={**AGENT, "role": "other"})).raise_for_status()
     problem(await child(tenant, parent, agent="else"), 422, "request.invalid")
     (await tenant.owner.post("/v1/projects", json={"slug": "elsewhere"})).raise_for_status()

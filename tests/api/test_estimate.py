@@ -109,14 +109,14 @@ async def test_without_a_bound_the_estimate_shows_the_one_that_a_call_would_get(
     scarce = await estimated(tenant, agent="open", cap_usd="0.05")
     assert 256 < scarce["output_tokens_bound"] < 4_096
     assert scarce["run_affords"]
-    rules = (await tenant.owner.get("/v1/roles/helper")).json()["rules"]
-    role = {"rules": rules, "max_tokens_default": 700}
+    policy = (await tenant.owner.get("/v1/roles/helper")).json()["policy"]
+    role = {"policy": policy, "max_tokens_default": 700}
     stored = (await tenant.owner.put("/v1/roles/helper", json=role)).raise_for_status().json()
     assert stored["max_tokens_default"] == 700
     assert (await estimated(tenant, agent="open"))["output_tokens_bound"] == 700
     assert (await estimated(tenant))["output_tokens_bound"] == AGENT["max_tokens"]
     for wrong in (255, 200_001, "700"):
-        answer = await tenant.owner.put("/v1/roles/helper", json={"rules": rules, "max_tokens_default": wrong})
+        answer = await tenant.owner.put("/v1/roles/helper", json={"policy": policy, "max_tokens_default": wrong})
         problem(answer, 422, "request.invalid")
     assert scarce["floor_nano_usd"] == (await estimated(tenant, agent="open"))["floor_nano_usd"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .world import AGENT, RULES, Tenant, World, problem
+from .world import AGENT, GATED, Tenant, World, problem, role
 
 TOOL: dict[str, Any] = {
     "description": "Looks a customer up.",
@@ -98,15 +98,13 @@ async def test_a_definition_says_all_that_has_to_be_known(tenant: Tenant, change
 
 
 async def test_agents_and_rules_name_tools_that_exist(tenant: Tenant) -> None:
-    rule = {"rule_id": "look", "effect": "permit", "kind": "tool.call", "tool": "crm.lookup"}
+    looking = role(f"{GATED}  permit crm.lookup\n")
     agent = {**AGENT, "tools": ["crm.lookup", "mail.list"]}
-    refused = problem(
-        await tenant.owner.put("/v1/roles/helper", json={"rules": [*RULES, rule]}), 422, "request.invalid"
-    )
+    refused = problem(await tenant.owner.put("/v1/roles/helper", json=looking), 422, "policy.refused")
     assert "crm.lookup" in refused["detail"]
     problem(await tenant.owner.put("/v1/agents/helper", json=agent), 422, "request.invalid")
     await tenant.owner.put("/v1/tools/crm.lookup", json=TOOL)
-    assert (await tenant.owner.put("/v1/roles/helper", json={"rules": [*RULES, rule]})).status_code == 200
+    assert (await tenant.owner.put("/v1/roles/helper", json=looking)).status_code == 200
     assert (await tenant.owner.put("/v1/agents/helper", json=agent)).status_code == 200
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -37,11 +37,20 @@ from holdfast_verdict.engine.gates import approval_binding
 from holdfast_verdict.policy import Gate
 from holdfast_verdict.record import policy_part_a
 
-RULES: list[dict[str, Any]] = [
-    {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
-    {"rule_id": "tools", "effect": "permit", "kind": "tool.call", "tool": "*"},
-    {"rule_id": "big-refund", "effect": "gate", "kind": "tool.call", "tool": "payments.refund"},
-]
+LOOSE: Final = """\
+  permit llm.call as "think"
+  permit tools, http.request as "tools"
+"""
+GATED: Final = f"""{LOOSE}\
+  gate "big-refund": payments.refund needs 1 of role("approver"), expires 1d
+"""
+
+
+def role(statements: str, name: str = "helper") -> dict[str, Any]:
+    """Returns what is put to give a role a text of these statements."""
+    return {"policy": f"role {name} {{\n{statements}}}\n"}
+
+
 AGENT: dict[str, Any] = {
     "role": "helper",
     "instructions": "You help.",
@@ -179,7 +188,7 @@ class World:
         tenant.owner = await tenant.as_user("owner", "owner", "admin", "approver")
         if cap_usd is not None:
             await tenant.set_cap(cap_usd)
-        (await tenant.owner.put("/v1/roles/helper", json={"rules": RULES})).raise_for_status()
+        (await tenant.owner.put("/v1/roles/helper", json=role(GATED))).raise_for_status()
         (await tenant.owner.put("/v1/agents/desk", json=AGENT)).raise_for_status()
         return tenant
 

@@ -25,12 +25,11 @@ from cli.stack.ports import Ports
 from demo.refund_desk.world.servers import World
 from holdfast.approvals.service import decide
 from holdfast.runs import signals
-from holdfast_verdict.decide import Rule
 from holdfast_verdict.record import record_hash
 from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, mail, refund, say, standing_in, task, until
 from tests.run.points import Points
 
-RULES = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "payments.refund"))
+RULES = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d')
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from typer.testing import CliRunner, Result
 
@@ -21,17 +21,13 @@ from demo.refund_desk.world.servers import World
 from sdk import Approval, Hold, Holdfast
 from tests.stack.places import ROOT
 
-RULES: list[dict[str, Any]] = [
-    {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
-    {"rule_id": "tools", "effect": "permit", "kind": "tool.call", "tool": "*"},
-    {
-        "rule_id": "big-refund",
-        "effect": "gate",
-        "kind": "tool.call",
-        "tool": "payments.refund",
-        "message": "refunds need a word",
-    },
-]
+HELPER: Final = """\
+role helper {
+  permit llm.call as "think"
+  permit tools, http.request as "tools"
+  gate "big-refund": payments.refund needs 1 of role("approver"), expires 1d because "refunds need a word"
+}
+"""
 AGENT: dict[str, Any] = {
     "role": "helper",
     "instructions": "You help.",
@@ -188,7 +184,7 @@ def _move_in(stack: Stack, world: World, packages: Path) -> Desk:
     for user, key in (("owner", tenant.key.key), ("alice", alice)):
         write_atomically(desk.key_file(user), key + "\n")
     owner.set_cap("tenant", limit_usd="5", reason="tests")
-    owner.put_role("helper", RULES)
+    owner.put_role("helper", HELPER)
     owner.put_agent("helper", AGENT)
     owner.put_agent("forgetful", {**AGENT, "limits": {"steps_per_execution": 2}})
     owner.put_agent("brief", {**AGENT, "limits": {"max_steps": 1}})

@@ -290,3 +290,59 @@ def test_catalogues_of_others_are_taken(folder: Path, catalogue: object) -> None
     assert "args.too" in done.stderr
     (folder / "tools.json").write_text('{"tools": [{"title": "no name"}]}', encoding="utf-8")
     assert policy("check", "a.policy", "--actions", "tools.json").exit_code == 2
+
+
+# A table of rules, said as a text -------------------------------------------------------------------------------------
+
+TABLE: list[dict[str, Any]] = [
+    {"rule_id": "think", "effect": "permit", "kind": "llm.call"},
+    {
+        "rule_id": "inside",
+        "effect": "forbid",
+        "kind": "tool.call",
+        "tool": "mail.send",
+        "conditions": [{"path": "args.to", "operator": "any_outside_domains", "value": ["acme.com"]}],
+        "code": "mail.outside",
+        "message": "mail stays inside",
+    },
+    {"rule_id": "ask", "effect": "gate", "kind": "tool.call", "tool": "*", "expires_s": 60},
+]
+
+
+def test_a_table_is_said_as_a_text_from_a_file_and_from_a_request(tmp_path: Path) -> None:
+    sent = tmp_path / "desk.json"
+    for document in (TABLE, {"rules": TABLE}, {"rules": TABLE, "max_tokens_default": None}):
+        sent.write_text(json.dumps(document), encoding="utf-8")
+        done = policy("translate", str(sent))
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith("role desk {")
+        for line in ('  permit llm.call as "think"', '    code "mail.outside"', '    because "mail stays inside"'):
+            assert line in done.stdout.splitlines(), done.stdout
+    answer = json.loads(policy("translate", str(sent), "--role", "other", "--json").stdout)
+    assert (answer["ok"], answer["role"], answer["cases"], answer["written"]) == (True, "other", "", [])
+    assert policy("fmt", "-", text=answer["policy"]).exit_code == 0, "it is a policy"
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("{", "Expecting"),
+        ('{"policy": ""}', "rules"),
+        (json.dumps([{**TABLE[0], "rule_id": "UPPER"}]), "rule_id"),
+        (json.dumps([{**TABLE[0], "tool": "mail.send"}]), "names no tool"),
+        (json.dumps([{**TABLE[2], "tool": ""}]), "names a tool"),
+        (json.dumps([{**TABLE[0], "conditions": [{"path": "os.environ", "operator": "=="}]}]), "path"),
+        (
+            json.dumps([{**TABLE[0], "conditions": [{"path": "args.a", "operator": "<=", "value": "5"}]}]),
+            "whole numbers",
+        ),
+        (json.dumps([TABLE[0], TABLE[0]]), "two rules are called 'think'"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, document: str, said: str) -> None:
+    file = tmp_path / "desk.json"
+    file.write_text(document, encoding="utf-8")
+    done = policy("translate", str(file), "--write")
+    assert done.exit_code == 2
+    assert said in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == [file]

@@ -127,22 +127,57 @@ async def test_what_is_named_must_exist(desk: Desk, tmp_path: Path) -> None:
     assert "there is no role 'nobody'" in refused.stderr
 
 
-async def test_a_role_with_a_table_is_put_and_shown_in_the_language_of_policies(desk: Desk, tmp_path: Path) -> None:
+async def test_a_role_with_a_table_is_refused_and_the_command_that_is_named_makes_it_a_text(
+    desk: Desk, tmp_path: Path
+) -> None:
     (tmp_path / "roles").mkdir()
     role = tmp_path / "roles" / "tabled.toml"
-    role.write_text(
-        '[[rules]]\nrule_id = "think"\neffect = "permit"\nkind = "llm.call"\n[[cases]]\nverdict = "allow"\n',
-        encoding="utf-8",
-    )
-    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "new"
-    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "unchanged"
-    assert "permit llm.call" in (await desk.holdfast("roles", "tabled")).stdout
-    (tmp_path / "roles" / "tabled.policy").write_text("role tabled {\n  permit llm.call\n}\n", encoding="utf-8")
+    table = """
+max_tokens_default = 700
+[[rules]]
+rule_id = "tabled-thinks"
+effect = "permit"
+kind = "llm.call"
+[[rules]]
+rule_id = "small"
+effect = "permit"
+kind = "tool.call"
+tool = "payments.refund"
+conditions = [{ path = "args.amount_usd_cents", operator = "<=", value = 500 }]
+[[cases]]
+arguments = { model = "claude-sonnet-4-5" }
+verdict = "allow"
+[[cases]]
+tool = "payments.refund"
+arguments = { order_id = "A-1", amount_usd_cents = 501, reason = "a \\"dent\\"" }
+principal = { user = "ada" }
+verdict = "deny"
+code = "policy.not_permitted"
+"""
+    role.write_text(table, encoding="utf-8")
     refused = await desk.holdfast("apply", str(tmp_path))
-    assert "roles/tabled.toml: has a table, and roles/tabled.policy says what the role may do" in refused.stderr
-    role.unlink()
-    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "changed"
-    assert (await asyncio.to_thread(desk.owner.role, "tabled")).policy == "role tabled {\n  permit llm.call\n}\n"
+    assert refused.exit_code == 1
+    assert "roles/tabled.toml: rules and cases: " in refused.stderr
+    assert "holdfast policy translate roles/tabled.toml --write" in refused.stderr
+    assert "tabled" not in [stored.name for stored in await asyncio.to_thread(desk.owner.roles)]
+    done = await desk.bare("policy", "translate", str(role), "--write")
+    assert done.exit_code == 0, done.output
+    assert "leave max_tokens_default in it" in done.stdout
+    assert role.read_text(encoding="utf-8") == table, "what a person wrote is not rewritten"
+    again = await desk.bare("policy", "translate", str(role), "--write")
+    assert again.exit_code == 2
+    assert "nothing was written" in again.stderr
+    role.write_text("max_tokens_default = 700\n", encoding="utf-8")
+    applied_ = await desk.holdfast("apply", str(tmp_path))
+    assert "2 cases decide as they say" in applied_.stdout, applied_.output
+    stored = await asyncio.to_thread(desk.owner.role, "tabled")
+    assert stored.policy == (tmp_path / "roles" / "tabled.policy").read_text(encoding="utf-8")
+    assert stored.max_tokens_default == 700
+    assert (await applied(desk, tmp_path))["role", "tabled"]["change"] == "unchanged"
+    cases = tmp_path / "roles" / "tabled.cases.toml"
+    cases.write_text(cases.read_text(encoding="utf-8").replace("501", "500"), encoding="utf-8")
+    wrong = await desk.holdfast("apply", str(tmp_path))
+    assert "1 of 2 cases failed" in wrong.stderr
 
 
 async def test_the_text_of_a_role_speaks_of_that_role_alone(desk: Desk, tmp_path: Path) -> None:
@@ -398,10 +433,10 @@ async def test_a_policy_goes_along_with_the_agents_that_it_speaks_of(desk: Desk,
     assert "no mail leaves" in wrong.stderr
     assert await desk.answer("policy", "show") == before
     cases.write_text(case.format("allow"))
-    role = tmp_path / "roles" / "other.toml"
-    role.write_text('[[rules]]\nrule_id = "think"\neffect = "permit"\nkind = "llm.call"\n')
+    role = tmp_path / "roles" / "other.policy"
+    role.write_text("role other {\n  permit llm.call\n}\n")
     wrong = await desk.holdfast("apply", str(tmp_path))
-    assert "roles/other.toml: says what the role may do" in wrong.stderr
+    assert "roles/other.policy: says what the role may do" in wrong.stderr
     role.unlink()
     try:
         changes = await applied(desk, tmp_path)

@@ -20,7 +20,7 @@ import pytest
 from cli.stack.ports import LOOPBACK
 from demo.refund_desk.world.servers import World
 from sdk import Approval, Holdfast
-from tests.cli.desk import AGENT, RULES, refund
+from tests.cli.desk import AGENT, HELPER, refund
 from tests.stack.places import ROOT
 
 from .native import Cluster
@@ -91,7 +91,7 @@ def move_in(cluster: Cluster, world: World) -> dict[str, str]:
         owner.create_user("alice")
         alice_key = owner.create_key("alice", "default", ["approver"]).key
         owner.set_cap("tenant", limit_usd="5", reason="tests")
-        owner.put_role("helper", RULES)
+        owner.put_role("helper", HELPER)
         owner.put_agent("helper", AGENT)
         give_provider(cluster, owner)
         for name, credential in world.credentials().items():

@@ -1,4 +1,4 @@
-"""Tables of roles as one policy: of the same text whoever makes it, made anew with each change, gone once a person's policy decides."""
+"""What roles say as one policy: of the same text whoever makes it, made anew with each change, gone once a person's policy decides."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ import asyncio
 import json
 from collections.abc import Mapping
 
+import asyncpg
 import pytest
 
 from holdfast.database.engine import transaction
 from holdfast.errors import Conflict, RequestInvalid
-from holdfast.policies import of_roles, starter, store
+from holdfast.policies import starter, store
 from holdfast.policies.accepting import PolicyCasesFailed, PolicyInvalid
 from holdfast.policies.version import StoredPolicy
 from holdfast.runs import versions
 from holdfast.runs.definition import AgentDefinition, ModelRoute
-from holdfast.tenancy.bootstrap import move_tables
+from holdfast.tenancy.bootstrap import move_roles
 from holdfast_verdict import Facts, compile_policy, decide
-from holdfast_verdict.decide import Condition, Rule, rule_to_json
 from tests.ledger.world import Tenant
 
-THINK = Rule("think", "permit", "llm.call")
-REFUND = Rule(
-    "refund",
-    "permit",
-    "tool.call",
-    "payments.refund",
-    (Condition("args.amount_usd_cents", "<=", 5_000),),
-    message="small",
-)
-ASK = Rule("ask", "gate", "tool.call", "payments.refund", approver_role="finance")
+THINK = "permit llm.call"
+REFUND = "permit payments.refund where args.amount_usd_cents <= 5000 as refund"
+ASK = 'gate ask: payments.refund needs 1 of role("finance")'
 
 
-async def put_role(tenant: Tenant, name: str, *rules: Rule) -> None:
+async def put_role(tenant: Tenant, name: str, *statements: str) -> None:
+    source = f"role {name} {{\n" + "".join(f"  {each}\n" for each in statements) + "}\n" if statements else ""
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
-        await versions.put_role(connection, tenant.tenant_id, name, rules, actor="user:alice")
+        await versions.put_role(connection, tenant.tenant_id, name, source, actor="user:alice")
 
 
 async def active(tenant: Tenant) -> StoredPolicy | None:
@@ -50,29 +44,16 @@ async def write(tenant: Tenant, source: str) -> None:
 
 async def test_the_policy_is_what_its_text_compiles_to(tenant: Tenant) -> None:
     await put_role(tenant, "desk", THINK, REFUND, ASK)
-    await put_role(tenant, "reader", THINK, Rule("read", "permit", "tool.call", "mail.read"))
+    await put_role(tenant, "reader", THINK, "permit mail.read as read")
     found = await active(tenant)
     assert found is not None
     assert (found.about.origin, found.about.put_by) == ("tables", "user:alice")
     assert compile_policy(found.source).policy_hash == found.about.policy_hash
-    assert {rule.id for rule in found.policy.rules} == {"desk.think", "refund", "ask", "reader.think", "read"}
+    assert {rule.id for rule in found.policy.rules} == {"desk/llm.call-1", "refund", "ask", "reader/llm.call-1", "read"}
     assert set(found.policy.roles) == {"desk", "reader", "worker"}
 
 
-def test_ids_are_told_apart_whatever_they_are_called() -> None:
-    def permit(rule_id: str) -> Rule:
-        return Rule(rule_id, "permit", "llm.call")
-
-    long = "x" * 100
-    texts = of_roles.texts_of(
-        {"a": [permit("b"), permit(long)], "c": [permit("b"), permit("a.b"), permit(long)], "a-role": [permit("c.b")]}
-    )
-    ids = [rule.id for source in texts for rule in compile_policy(source).rules]
-    assert len(ids) == len(set(ids)) == 6
-    assert {"a.b", "c.b"} < set(ids)
-
-
-async def test_a_change_of_a_table_decides_new_runs_and_no_old_ones(tenant: Tenant) -> None:
+async def test_a_change_of_a_role_decides_new_runs_and_no_old_ones(tenant: Tenant) -> None:
     await put_role(tenant, "worker", THINK)
     run = await tenant.run()
     await put_role(tenant, "worker", REFUND)
@@ -82,10 +63,10 @@ async def test_a_change_of_a_table_decides_new_runs_and_no_old_ones(tenant: Tena
             [rule.id for rule in (await store.read_pinned(connection, tenant.tenant_id, each)).policy.rules]
             for each in (run, later)
         ]
-    assert rules == [["think"], ["refund"]]
+    assert rules == [["worker/llm.call-1"], ["refund"]]
 
 
-async def test_the_same_table_again_makes_no_new_version(tenant: Tenant) -> None:
+async def test_the_same_text_again_makes_no_new_version(tenant: Tenant) -> None:
     await put_role(tenant, "desk", THINK)
     before = await active(tenant)
     await put_role(tenant, "desk", THINK)
@@ -94,39 +75,37 @@ async def test_the_same_table_again_makes_no_new_version(tenant: Tenant) -> None
 
 async def test_roles_that_are_put_at_once_are_all_in_the_policy(tenant: Tenant) -> None:
     names = [f"role-{n}" for n in range(8)]
-    await asyncio.gather(*(put_role(tenant, name, Rule(f"think-{name}", "permit", "llm.call")) for name in names))
+    await asyncio.gather(*(put_role(tenant, name, THINK) for name in names))
     found = await active(tenant)
     assert found is not None
     assert set(names) < set(found.policy.roles)
     assert len(found.policy.rules) == 8
 
 
-async def test_a_persons_policy_takes_the_place_of_tables_and_says_so(tenant: Tenant) -> None:
+async def test_a_persons_policy_takes_the_place_of_what_roles_say_and_says_so(tenant: Tenant) -> None:
     await put_role(tenant, "desk", THINK)
     await write(tenant, "role desk {\n  permit mail.read\n}\n")
     with pytest.raises(Conflict, match="policy decides"):
         await put_role(tenant, "desk", REFUND)
-    await put_role(tenant, "other")  # a role without a table is a name alone
+    await put_role(tenant, "other")  # a role without a text is a name alone
     found = await active(tenant)
     assert found is not None
     assert [rule.actions for rule in found.policy.rules] == [("mail.read",)]
 
 
-async def test_a_run_from_before_there_were_policies_is_decided_by_its_own_table(tenant: Tenant) -> None:
-    rows = json.dumps([rule_to_json(REFUND)])
-    for name, version, rules in (("worker", 2, rows), ("worker", 3, "[]")):
+async def test_a_run_from_before_there_were_policies_is_decided_by_its_own_version_of_the_role(tenant: Tenant) -> None:
+    for version, source in ((2, f"role worker {{ {REFUND} }}\n"), (3, "")):
         await tenant.database.execute(
-            "INSERT INTO roles (tenant_id, name, version, rules, policy_hash) VALUES ($1, $2, $3, $4::text::jsonb, sha256(''))",
+            "INSERT INTO roles (tenant_id, name, version, source, policy_hash) VALUES ($1, 'worker', $2, $3, sha256(''))",
             tenant.tenant_id,
-            name,
             version,
-            rules,
+            source,
         )
     run, empty = await tenant.run(), await tenant.run()
     await tenant.database.execute("UPDATE runs SET role_version = 2 WHERE run_id = $1", run)
-    moved = await move_tables(tenant.database.engine("api"))
+    moved = await move_roles(tenant.database.engine("api"))
     assert len(moved) > 0
-    assert await move_tables(tenant.database.engine("api")) == []
+    assert await move_roles(tenant.database.engine("api")) == []
     async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
         old = await store.read_pinned(connection, tenant.tenant_id, run)
         none = await store.read_pinned(connection, tenant.tenant_id, empty)
@@ -134,7 +113,7 @@ async def test_a_run_from_before_there_were_policies_is_decided_by_its_own_table
     assert (old.version, [rule.id for rule in old.policy.rules]) == (0, ["refund"])
     assert old.policy == compile_policy(old.source)
     assert (none.version, none.policy.rules) == (0, ())
-    assert (new.version, new.policy.rules) == (1, ()), "the newest table permits nothing"
+    assert (new.version, new.policy.rules) == (1, ()), "the newest version permits nothing"
 
 
 # The starter policy ------------------------------------------------------------------------------------------------------
@@ -172,7 +151,7 @@ async def test_a_new_tenant_has_the_starter_and_an_agent_of_its_role_may_be_put_
     assert (found.about.version, found.about.origin) == (1, "starter"), "the role's row made no new version"
 
 
-async def test_the_starter_stays_beside_tables_until_one_speaks_of_its_role(tenant: Tenant) -> None:
+async def test_the_starter_stays_beside_other_roles_until_its_own_says_something(tenant: Tenant) -> None:
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
         await starter.give(connection, tenant.tenant_id, by="bootstrap")
     await put_role(tenant, "desk", THINK)
@@ -185,7 +164,7 @@ async def test_the_starter_stays_beside_tables_until_one_speaks_of_its_role(tena
     found = await active(tenant)
     assert found is not None
     assert not starter.begins_with_starter(found.source)
-    assert [rule.id for rule in found.policy.rules if rule.role == "assistant"] == ["assistant.think"]
+    assert [rule.id for rule in found.policy.rules if rule.role == "assistant"] == ["assistant/llm.call-1"]
 
 
 # Roles that say it in the language ------------------------------------------------------------------------------------------
@@ -193,9 +172,7 @@ async def test_the_starter_stays_beside_tables_until_one_speaks_of_its_role(tena
 
 async def say(tenant: Tenant, name: str, source: str, cases: str = "") -> versions.RoleVersion:
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
-        return await versions.put_role(
-            connection, tenant.tenant_id, name, source=source, cases=cases, actor="user:alice"
-        )
+        return await versions.put_role(connection, tenant.tenant_id, name, source, cases=cases, actor="user:alice")
 
 
 DESK = """role desk {
@@ -207,10 +184,10 @@ DESK = """role desk {
 """
 
 
-async def test_texts_tables_and_the_starter_stand_in_one_policy(tenant: Tenant) -> None:
+async def test_texts_and_the_starter_stand_in_one_policy(tenant: Tenant) -> None:
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
         await starter.give(connection, tenant.tenant_id, by="bootstrap")
-    await put_role(tenant, "reader", THINK, Rule("refund", "permit", "tool.call", "*"))
+    await put_role(tenant, "reader", THINK, "permit tools as everything")
     await say(tenant, "desk", DESK)
     await say(tenant, "clerk", "role clerk {\n  forbid mail.send after mail.read within 1h\n  permit mail.*\n}\n")
     found = await active(tenant)
@@ -218,25 +195,59 @@ async def test_texts_tables_and_the_starter_stand_in_one_policy(tenant: Tenant) 
     assert found.about.origin == "tables"
     assert compile_policy(found.source).policy_hash == found.about.policy_hash
     assert {"assistant", "desk", "reader", "clerk"} <= set(found.policy.roles)
-    assert {"refund", "ask", "desk/llm.call-1", "think", "reader.refund"} <= {rule.id for rule in found.policy.rules}
+    assert {"refund", "ask", "desk/llm.call-1", "reader/llm.call-1", "everything"} <= {
+        rule.id for rule in found.policy.rules
+    }
     assert len(found.policy.watches) == 1, "what a text remembers is remembered"
     assert DESK in found.source
 
 
-async def test_a_role_says_it_as_a_text_in_place_of_its_table_and_the_other_way_round(tenant: Tenant) -> None:
-    await put_role(tenant, "desk", THINK)
+async def test_a_role_that_says_nothing_any_more_may_do_nothing(tenant: Tenant) -> None:
     said = await say(tenant, "desk", DESK)
-    assert (said.version, said.policy_text, said.rules) == (2, DESK, ())
+    assert (said.version, said.source) == (1, DESK)
+    await put_role(tenant, "desk")
     found = await active(tenant)
     assert found is not None
-    assert "think" not in {rule.id for rule in found.policy.rules}
-    await put_role(tenant, "desk", THINK)
+    assert [rule for rule in found.policy.rules if rule.role == "desk"] == []
+    assert "desk" in found.policy.roles
+
+
+async def translated(tenant: Tenant, name: str, source: str, version: int = 1) -> None:
+    """Stores a role as migration 0041 leaves one that was a table."""
+    table = json.dumps([{"rule_id": "of old"}])
+    await tenant.database.execute(
+        """INSERT INTO roles (tenant_id, name, version, rules, source, policy_hash)
+           VALUES ($1, $2, $3, $4::text::jsonb, $5, sha256(''))""",
+        tenant.tenant_id,
+        name,
+        version,
+        table,
+        source,
+    )
+
+
+async def test_what_a_table_was_translated_to_may_name_arguments_that_no_tool_has(tenant: Tenant) -> None:
+    odd = 'role old {\n  permit mail.list where args.none == 1 as "odd"\n  permit llm.call as "think"\n}\n'
+    await translated(tenant, "old", odd)
+    await say(tenant, "desk", DESK)
     found = await active(tenant)
     assert found is not None
-    assert [rule.id for rule in found.policy.rules if rule.role == "desk"] == ["think"]
-    async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
-        shown = await versions.newest_role(connection, tenant.tenant_id, "desk")
-    assert 'permit llm.call as "think"' in shown.policy_text
+    assert {"odd", "think", "refund"} <= {rule.id for rule in found.policy.rules}
+    assert odd in found.source
+    with pytest.raises(RequestInvalid, match="both have a rule that is called 'think'"):
+        await say(tenant, "reader", "role reader {\n  permit llm.call as think\n}\n")
+    assert await active(tenant) == found
+    with pytest.raises(PolicyInvalid, match="no argument"):  # from somebody's own hand it is held against the tools
+        await say(tenant, "old", odd)
+    await say(tenant, "old", odd.replace('  permit mail.list where args.none == 1 as "odd"\n', ""))
+    found = await active(tenant)
+    assert found is not None
+    assert "odd" not in {rule.id for rule in found.policy.rules}
+
+
+async def test_no_table_can_be_stored_without_its_text(tenant: Tenant) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="roles_no_table_alone"):
+        await translated(tenant, "old", "")
 
 
 async def test_a_text_that_cannot_be_used_changes_nothing(tenant: Tenant) -> None:
@@ -256,16 +267,17 @@ async def test_a_text_that_cannot_be_used_changes_nothing(tenant: Tenant) -> Non
     assert await active(tenant) == before
 
 
-async def test_an_older_translation_is_made_anew_at_the_start(tenant: Tenant) -> None:
-    await put_role(tenant, "desk", THINK, Rule("ask", "permit", "tool.call", "http.request"))
+async def test_a_policy_that_was_made_in_an_older_way_is_made_anew_at_the_start(tenant: Tenant) -> None:
+    await put_role(tenant, "desk", THINK, "permit http.request as ask")
     older = "# Made of the roles' tables\nrole desk {\n  permit llm.call as think\n}\nrole worker {}\n"
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
         stored = await store.put(
             connection, tenant.tenant_id, older, compile_policy(older), put_by="bootstrap", origin="tables"
         )
         await store.activate(connection, tenant.tenant_id, stored.policy_id, by="bootstrap")
-    assert len(await move_tables(tenant.database.engine("api"))) == 1
+    slug = await tenant.database.value("SELECT slug FROM tenants WHERE tenant_id = $1", tenant.tenant_id)
+    assert slug in await move_roles(tenant.database.engine("api"))
     found = await active(tenant)
     assert found is not None
     assert "permit http.request" in found.source
-    assert await move_tables(tenant.database.engine("api")) == []
+    assert await move_roles(tenant.database.engine("api")) == []

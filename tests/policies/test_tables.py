@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.policies.tables import policy_text
+from holdfast.policies.tables import policy_text, texts_of
 from holdfast.tools.toolset import BUILTIN
 from holdfast_verdict import Facts, compile_policy, decide
 from holdfast_verdict import decide as engine_decide
@@ -273,3 +273,16 @@ def test_rules_of_two_roles_that_are_called_alike_are_called_by_their_role() -> 
         ("desk", "mine"),
         ("2nd", "2nd/small"),
     ]
+
+
+def test_ids_are_told_apart_whatever_they_are_called() -> None:
+    def permit(rule_id: str) -> Rule:
+        return Rule(rule_id, "permit", "llm.call")
+
+    long = "x" * 100
+    texts = texts_of(
+        {"a": [permit("b"), permit(long)], "c": [permit("b"), permit("a.b"), permit(long)], "a-role": [permit("c.b")]}
+    )
+    ids = [rule.id for source in texts.values() for rule in compile_policy(source).rules]
+    assert len(ids) == len(set(ids)) == 6
+    assert {"a.b", "c.b"} < set(ids)

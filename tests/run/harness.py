@@ -44,6 +44,7 @@ from holdfast.ledger.auditor import audit
 from holdfast.ledger.service import resolve_unknown, set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.policies import store
+from holdfast.policies.tables import name_text
 from holdfast.runs import service as runs
 from holdfast.runs import signals, steering
 from holdfast.runs.definition import AgentDefinition, AgentLimits, ModelRoute, ModelTarget
@@ -56,7 +57,6 @@ from holdfast.tenancy.principals import Principal
 from holdfast.tenancy.service import create_project, create_tenant, create_user
 from holdfast.vault import Vault
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.decide import Rule, policy_hash, rule_to_json
 from holdfast_verdict.language.compiler import compile_policy
 
 from .points import Points
@@ -72,7 +72,7 @@ PACKAGES: Final = "packages"
 TASK_TIMEOUT: Final = timedelta(seconds=5)
 """How soon Temporal notices that a governor died in the middle of a workflow task."""
 
-PERMIT_ALL: Final = (Rule("think", "permit", "llm.call"), Rule("act", "permit", "tool.call", "*"))
+PERMIT_ALL: Final = ('permit llm.call as "think"', 'permit tools, http.request as "act"')
 TOOLS: Final = ("mail.list", "mail.send", "payments.refund")
 
 Step = Mapping[str, JsonValue]
@@ -310,7 +310,7 @@ class Tenant:
         self,
         content: str,
         *,
-        rules: Sequence[Rule] = PERMIT_ALL,
+        rules: Sequence[str] = PERMIT_ALL,
         tools: Sequence[str] = TOOLS,
         wire: Literal["anthropic", "openai"] = "anthropic",
         guaranteed: bool = False,
@@ -334,13 +334,14 @@ class Tenant:
             tools=tuple(tools),
             limits=AgentLimits(**limits),
         )
+        said = f"role {name_text(name)} {{\n" + "".join(f"  {rule}\n" for rule in rules) + "}\n"
         await self.rig.database.execute(
-            """INSERT INTO roles (tenant_id, name, version, rules, policy_hash, max_tokens_default)
-               VALUES ($1, $2, 1, $3::text::jsonb, $4, $5)""",
+            """INSERT INTO roles (tenant_id, name, version, source, policy_hash, max_tokens_default)
+               VALUES ($1, $2, 1, $3, $4, $5)""",
             self.tenant_id,
             name,
-            json.dumps([rule_to_json(rule) for rule in rules]),
-            policy_hash(tuple(rules)),
+            said,
+            compile_policy(said).policy_hash,
             role_default,
         )
         async with transaction(self.rig.engine("api"), self.tenant_id) as connection:

@@ -10,7 +10,6 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from holdfast_verdict.decide import Rule
 from workers import replay
 
 from .harness import PERMIT_ALL, Rig, Run, call, calls, mail, refund, running_rig, say, task
@@ -18,7 +17,7 @@ from .test_gate import consent, pending
 
 FOLDER: Final = Path(__file__).with_name("histories")
 TEST_CODEC_KEY: Final = FOLDER / "codec.key.for-tests-only"
-RULES: Final = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "payments.refund"))
+RULES: Final = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d')
 
 
 async def plain(rig: Rig) -> Run:
@@ -94,7 +93,7 @@ async def paused_at_a_gate(rig: Rig) -> Run:
 
 async def called_by_code(rig: Rig) -> Run:
     text = "from holdfast_guest import tool\nfor n in range(3): tool('mail.list')\n"
-    rules = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
+    rules = (*PERMIT_ALL, 'permit code.exec as "compute"')
     step = call("code.exec", code=text, timeout_ms=60_000)
     return await (await rig.tenant()).start(task(step, say("done")), rules=rules, tools=("code.exec", "mail.list"))
 

@@ -15,14 +15,13 @@ from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.pricing.code import estimate_code
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.decide import Condition, Rule
 
 from .captured import is_encrypted, payloads, permit_of
 from .harness import PERMIT_ALL, Record, Rig, Run, Step, Tenant, call, say, task, until
 from .test_permits import altered, play_rogue
 
 TOOLS: Final = ("code.exec", "mail.list")
-RULES: Final = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
+RULES: Final = (*PERMIT_ALL, 'permit code.exec as "compute"')
 
 REPORT: Final = """
 import csv
@@ -113,7 +112,7 @@ async def test_code_names_its_language_and_what_is_not_there_is_told(tenant: Ten
 
 
 async def test_a_rule_sees_the_language(tenant: Tenant) -> None:
-    python = Rule("python", "permit", "code.exec", conditions=(Condition("args.language", "==", "python"),))
+    python = 'permit code.exec where args.language == "python" as "python"'
     run = await start(tenant, code("echo 1", language="shell"), rules=(*PERMIT_ALL, python))
     assert await run.ended() == "succeeded"
     assert "policy.not_permitted" in await run.codes()
@@ -123,7 +122,7 @@ async def test_a_rule_sees_the_language(tenant: Tenant) -> None:
 async def test_code_is_denied_to_whom_it_was_not_given(tenant: Tenant) -> None:
     without = await tenant.start(task(code("print(1)"), say("done")), rules=RULES, tools=("mail.list",))
     unpermitted = await start(tenant, code("print(1)"), rules=PERMIT_ALL)
-    narrow = Rule("short", "permit", "code.exec", conditions=(Condition("args.timeout_ms", "<=", 1_000),))
+    narrow = 'permit code.exec where args.timeout_ms <= 1000 as "short"'
     too_long = await start(tenant, code("print(1)", timeout_ms=1_001), rules=(*PERMIT_ALL, narrow))
     for run, expected in (
         (without, "action.unknown"),

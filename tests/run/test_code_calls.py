@@ -20,13 +20,12 @@ from holdfast.ledger.executions import Executions
 from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import CALLS, Scope
 from holdfast.timeline.stream import connect_redis, stream_key
-from holdfast_verdict.decide import Condition, Rule
 
 from .harness import PERMIT_ALL, Record, Rig, Run, Step, Tenant, call, mail, say, task, until
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "let-code-call-tools.md"
 TOOLS: Final = ("code.exec", "mail.list", "mail.send", "payments.refund")
-RULES: Final = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
+RULES: Final = (*PERMIT_ALL, 'permit code.exec as "compute"')
 SEND: Final = """
 from holdfast_guest import Refused, cite, emit, tool
 def send(subject, to="jo@customer.example"):
@@ -73,7 +72,7 @@ async def test_every_call_of_a_loop_is_an_action_of_the_run(rig: Rig, tenant: Te
 
 
 async def test_a_denied_call_is_an_exception_and_the_code_goes_on(rig: Rig, tenant: Tenant) -> None:
-    deny = Rule("nobody-there", "forbid", "tool.call", "mail.send", (Condition("args.subject", "==", "middle 1"),))
+    deny = 'forbid mail.send where args.subject == "middle 1" as "nobody-there"'
     text = """
 for n in range(3):
     try:
@@ -136,7 +135,7 @@ await cite("orders.csv", { rows: 3 });
 
 async def looped_in(rig: Rig, tenant: Tenant, language: str, text: str) -> None:
     """Runs code that sends three mails, of which the policy forbids the second, and says what became of each."""
-    deny = Rule("not-that", "forbid", "tool.call", "mail.send", (Condition("args.subject", "==", f"{language} 1"),))
+    deny = f'forbid mail.send where args.subject == "{language} 1" as "not-that"'
     step = call("code.exec", code=text, language=language, timeout_ms=60_000)
     run = await start(tenant, step, rules=(*RULES, deny))
     assert await run.ended() == "succeeded"
@@ -153,7 +152,7 @@ async def looped_in(rig: Rig, tenant: Tenant, language: str, text: str) -> None:
 
 
 async def test_what_needs_a_consent_is_refused_and_nobody_is_asked(rig: Rig, tenant: Tenant) -> None:
-    gate = Rule("four-eyes", "gate", "tool.call", "payments.refund")
+    gate = 'gate "four-eyes": payments.refund needs 1 of role("approver"), expires 1d'
     text = """
 try:
     tool("payments.refund", order_id="CODE-1", amount_usd_cents=5, reason="it arrived broken")
@@ -412,7 +411,7 @@ async def test_the_code_of_the_page_does_what_the_page_says(
     if language == "node" and shutil.which("node") is None:
         pytest.skip("Node is not installed here")
     [text] = re.findall(rf"```{fence}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    small = Rule("refund", "permit", "tool.call", "payments.refund", (Condition("args.amount_usd_cents", "<=", 5_000),))
+    small = 'permit payments.refund where args.amount_usd_cents <= 5000 as "refund"'
     step = call("code.exec", code=text, language=language, timeout_ms=60_000)
     run = await start(tenant, step, rules=(RULES[0], RULES[-1], small))
     assert await run.ended() == "succeeded"

@@ -7,7 +7,6 @@ from typing import Any
 
 from holdfast.pricing.prices import price_of
 from holdfast.runs.definition import ModelTarget
-from holdfast_verdict.decide import Condition, Rule
 
 from .harness import PERMIT_ALL, Rig, Run, Tenant, say, task
 from .test_gate import consent, pending
@@ -84,7 +83,7 @@ async def test_a_try_that_never_reached_the_provider_stays_with_its_target(rig: 
 
 async def test_rules_are_asked_about_the_fallback_as_well(rig: Rig, tenant: Tenant) -> None:
     await rig.think_badly(*failing(1))
-    dear = Rule("not-dear", "forbid", "llm.call", conditions=(Condition("args.model", "==", DEARER.name),))
+    dear = f'forbid llm.call where args.model == "{DEARER.name}" as "not-dear"'
     run = await tenant.start(task(say("never")), rules=(*PERMIT_ALL, dear), fallbacks=[DEARER])
     assert await run.ended() == "failed policy.forbidden"
     assert await held_for(run) == [FIRST]
@@ -129,7 +128,7 @@ async def test_a_provider_s_wish_to_wait_does_not_keep_a_fallback_waiting(rig: R
 
 async def test_a_call_that_was_consented_to_stays_with_its_target(rig: Rig, tenant: Tenant) -> None:
     await rig.think_badly({"kind": "status", "status": 429, "retry_after": "1"})
-    gate = Rule("ask", "gate", "llm.call")
+    gate = 'gate "ask": llm.call needs 1 of role("approver"), expires 1d'
     run = await tenant.start(task(say("done")), rules=(*PERMIT_ALL, gate), fallbacks=[OTHER_WIRE])
     await consent(run, await pending(run))
     assert await run.ended() == "succeeded"

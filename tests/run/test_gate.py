@@ -13,13 +13,12 @@ from holdfast.contracts.run import ApprovalSignal
 from holdfast.database.engine import transaction
 from holdfast.runs import signals
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.decide import Rule
 
 from .harness import PERMIT_ALL, Rig, Run, Tenant, mail, refund, say, task, until
 
-RULES = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "payments.refund"))
-MAIL_RULES = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "mail.send"))
-SHORT_RULES = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "payments.refund", expires_s=2))
+RULES = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d')
+MAIL_RULES = (*PERMIT_ALL, 'gate "consent": mail.send needs 1 of role("approver"), expires 1d')
+SHORT_RULES = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 2s')
 
 
 async def pending(run: Run) -> UUID:

@@ -10,12 +10,11 @@ from uuid import UUID
 import pytest
 
 from holdfast.approvals.service import decide
-from holdfast_verdict.decide import Rule
 
 from .harness import PERMIT_ALL, Rig, Tenant, mail, refund, say, task, until
 
 OUTAGE_S = 10
-GATE = Rule("consent", "gate", "tool.call", "payments.refund")
+GATE = 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d'
 
 
 @pytest.mark.parametrize("part", ["postgres", "valkey", "temporal"])

@@ -24,7 +24,6 @@ from holdfast.ledger.types import NANO_USD, Scope
 from holdfast.permits import private_key
 from holdfast.timeline.stream import Publisher, connect_redis
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
-from holdfast_verdict.decide import Rule
 
 from .captured import signing_key
 from .harness import PERMIT_ALL, Rig, Run, Tenant, refund, say, task
@@ -196,7 +195,7 @@ async def test_a_reset_run_buys_nothing_again_though_the_bound_would_be_another_
 
 
 async def test_a_consent_holds_for_the_bound_that_the_approver_was_shown(rig: Rig, tenant: Tenant) -> None:
-    rules = (*PERMIT_ALL, Rule("ask", "gate", "llm.call"))
+    rules = (*PERMIT_ALL, 'gate "ask": llm.call needs 1 of role("approver"), expires 1d')
     run = await tenant.start(task(say("done")), rules=rules, max_tokens=None)
     approval_id = await pending(run)
     await limit(tenant, 90_000_000)  # from now on 4,096 tokens are more than half of what is left

@@ -11,11 +11,10 @@ from temporalio.client import WorkflowExecutionStatus
 
 from holdfast.approvals.service import decide
 from holdfast.runs import signals
-from holdfast_verdict.decide import Rule
 
 from .harness import PERMIT_ALL, Rig, Run, Tenant, mail, refund, say, task, until
 
-GATE = Rule("consent", "gate", "tool.call", "payments.refund")
+GATE = 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d'
 
 
 async def reset_to_start(run: Run) -> None:

@@ -11,12 +11,11 @@ from temporalio.client import WorkflowExecutionStatus
 
 from holdfast.contracts import names
 from holdfast.contracts.run import InputSignal
-from holdfast_verdict.decide import Rule
 
 from .captured import scheduled
 from .harness import PERMIT_ALL, TASK_TIMEOUT, Rig, Run, Tenant, calls, mail, refund, say, task, until
 
-GATE = Rule("consent", "gate", "tool.call", "payments.refund")
+GATE = 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d'
 
 
 async def user_words(run: Run) -> list[str]:

@@ -6,7 +6,6 @@ import json
 
 from holdfast.database.engine import transaction
 from holdfast.tenancy.tiers import set_tier
-from holdfast_verdict.decide import Condition, Rule
 
 from .harness import PERMIT_ALL, Rig, Run, Tenant
 from .test_code import RULES, code, outcome, results, start
@@ -50,12 +49,10 @@ async def test_a_model_can_name_no_tier(tenant: Tenant) -> None:
 
 
 async def test_a_rule_can_demand_a_tier(tenant: Tenant) -> None:
-    demand = Rule(
-        "hard", "forbid", "code.exec", conditions=(Condition("args.tier", "!=", "kernel"),), code="code.too_soft"
-    )
+    demand = 'forbid code.exec where args.tier != "kernel" as "hard" code "code.too_soft"'
     run = await start(tenant, code("print(1)"), rules=(*RULES, demand))
     await refused(run, "code.too_soft")
-    only = Rule("hard", "permit", "code.exec", conditions=(Condition("args.tier", "==", "kernel"),))
+    only = 'permit code.exec where args.tier == "kernel" as "hard"'
     await refused(await start(tenant, code("print(1)"), rules=(*PERMIT_ALL, only)), "policy.not_permitted")
 
 

@@ -24,7 +24,6 @@ from holdfast.contracts import names
 from holdfast.database.engine import transaction
 from holdfast.settings import read_key_file
 from holdfast.tenancy import keys
-from holdfast_verdict.decide import Rule
 from tests.api.world import problem, running_api, settings_for
 from tests.run.captured import permit_of
 from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, running_rig, say, task
@@ -33,7 +32,7 @@ from .s3_server import SECRET, S3Server
 
 pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
 
-RULES: Final = (*PERMIT_ALL, Rule("compute", "permit", "code.exec"))
+RULES: Final = (*PERMIT_ALL, 'permit code.exec as "compute"')
 CSV: Final = b"order,cents\nA-1,1250\nA-2,300\n"
 CODE: Final = """
 import csv

@@ -21,7 +21,6 @@ from holdfast.database.engine import transaction
 from holdfast.retention import erasing, keeping
 from holdfast.retention.erasing import Scope
 from holdfast.tools.definition import ToolForm
-from holdfast_verdict.decide import Condition, Rule
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.verify.lines import Line
 from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, mail, refund, running_rig, say, task, until
@@ -31,11 +30,11 @@ from tests.tools.raw_server import raw_server
 from tests.verify.sealing import TestLog
 
 FOLDER = Path(__file__).parent / "golden"
-GATED = (*PERMIT_ALL, Rule("consent", "gate", "tool.call", "payments.refund"))
+GATED = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d')
 SMALL = (
-    Rule("think", "permit", "llm.call"),
-    Rule("small-refunds", "permit", "tool.call", "payments.refund", (Condition("args.amount_usd_cents", "<=", 2_000),)),
-    Rule("no-strangers", "forbid", "tool.call", "mail.send", (Condition("args.to", "any_outside_domains", ["x.example"]),)),
+    'permit llm.call as "think"',
+    'permit payments.refund where args.amount_usd_cents <= 2000 as "small-refunds"',
+    'forbid mail.send where some args.to as address: (not (address in domain("x.example"))) as "no-strangers"',
 )  # fmt: skip
 SECRET = "ada.lovelace@analytical.example"
 READS = f"""role ROLE {{
