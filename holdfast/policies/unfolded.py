@@ -35,16 +35,6 @@ _JOINED: Final = """
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
     LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
 """
-# a child run has read what its parents had read: its task is their words
-_OF_LINE = text(f"""
-    WITH RECURSIVE line AS (
-        SELECT run_id, parent_run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id
-        UNION
-        SELECT r.run_id, r.parent_run_id FROM line JOIN runs r ON r.tenant_id = :tenant_id AND r.run_id = line.parent_run_id
-    )
-    SELECT {_DEED} FROM line JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = line.run_id {_JOINED}
-    WHERE h.superseded_at IS NULL ORDER BY h.created_at, h.hold_id LIMIT :count
-""")  # noqa: S608 (constants of this module)
 _OF_RUN = text(f"""
     SELECT {_DEED} FROM holds h {_JOINED}
     WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.superseded_at IS NULL LIMIT :count
@@ -166,13 +156,6 @@ async def read_run(connection: AsyncConnection, run: RunFacts) -> list[Deed] | N
     """Returns everything that a run did; `None` if it is too much."""
     parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id, "count": DEEDS_MAX + 1}
     deeds = [Deed(*row) for row in await connection.execute(_OF_RUN, parameters)]
-    return deeds if len(deeds) <= DEEDS_MAX else None
-
-
-async def read_line(connection: AsyncConnection, run: RunFacts) -> list[Deed] | None:
-    """Returns everything that a run did, and those above it; `None` if it is too much."""
-    parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id, "count": DEEDS_MAX + 1}
-    deeds = [Deed(*row) for row in await connection.execute(_OF_LINE, parameters)]
     return deeds if len(deeds) <= DEEDS_MAX else None
 
 
