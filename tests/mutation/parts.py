@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = "holdfast_verdict"
 TESTS: Final = "tests/verdict"
+_IMPORTED: Final = re.compile(r"^from (\.{0,2})([a-z_.]+) import", re.MULTILINE)
 _REACHED: Final = ("", "actions", "engine", "language", "provenance")
 
 
@@ -86,12 +88,27 @@ def source_digest() -> str:
 
 
 def test_digests() -> dict[str, str]:
-    """Returns the digest of each file of tests with what they share; `""` is of all together."""
-    every = sorted((ROOT / TESTS).rglob("*.*"))
-    shared = [path for path in every if path.suffix in (".py", ".toml") and not path.name.startswith("test_")]
+    """Returns the digest of each file of tests, with the modules of tests that it uses and their data; `""` is of all together."""
+    every = sorted(path for path in (ROOT / TESTS).rglob("*.*") if path.suffix in (".py", ".toml", ".json"))
     files = [path for path in every if path.suffix == ".py" and path.name.startswith("test_")]
-    digests = {str(path.relative_to(ROOT)): _digest((path, *shared)) for path in files}
-    return {**digests, "": _digest((*files, *shared))}
+    digests = {str(path.relative_to(ROOT)): _digest(_used(path)) for path in files}
+    return {**digests, "": _digest(every)}
+
+
+def _used(path: Path) -> set[Path]:
+    """Returns a module of tests with those that it uses, and the data beside them."""
+    found, left = set[Path](), [path]
+    while left:
+        module = left.pop()
+        found.add(module)
+        beside = [module.with_suffix(".json"), *module.parent.glob("*/*.toml")]
+        found.update(each for each in beside if each.exists())
+        for dots, name in _IMPORTED.findall(module.read_text(encoding="utf-8")):
+            folder = module.parent if len(dots) == 1 else module.parent.parent
+            used = (folder if dots else ROOT).joinpath(*name.split(".")).with_suffix(".py")
+            if used.exists() and used not in found:
+                left.append(used)
+    return found
 
 
 def _digest(paths: Iterable[Path]) -> str:
