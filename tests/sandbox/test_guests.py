@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from holdfast.errors import NotPermitted
+from sandbox.backends import KINDS
 from sandbox.frames import Request
 from sandbox.job import Job, Limits, Result
 from sandbox.service import Sandbox, Settings
@@ -18,7 +19,7 @@ from tests.sandbox.installed import require
 LIMITS = Limits(wall_ms=120_000, cpu_s=60)
 
 
-@pytest.fixture(scope="module", params=["native", "bubblewrap"])
+@pytest.fixture(scope="module", params=[*KINDS])
 async def guests(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """A sandbox of each backend whose jobs may be programs."""
     require(request.param)
