@@ -53,6 +53,36 @@ async def test_what_gvisor_has_not_stands_in_the_receipt(gvisor: Sandbox) -> Non
         assert native.receipt.by_own_kernel == ()
 
 
+async def test_what_gvisor_has_of_its_own_is_hidden(gvisor: Sandbox) -> None:
+    code = """
+import os
+for name in ('/proc', '/sys', '/dev/pts', '/dev/shm', '/dev/net'):
+    print(name, os.listdir(name))
+for name in sorted(os.listdir('/dev')):
+    try:
+        os.close(os.open(f'/dev/{name}', os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        continue
+    print(name)
+for name in ('/', '/etc'):
+    try:
+        print(os.listdir(name))
+    except PermissionError:
+        print('no')
+"""
+    said = (await gvisor.submit(Job(code))).stdout.decode().splitlines()
+    assert said[:5] == ["/proc []", "/sys []", "/dev/pts []", "/dev/shm []", "/dev/net []"]
+    assert said[-2:] == ["no", "no"]
+    assert set(said[5:-2]) - {"net", "pts", "shm"} == {"null", "urandom", "zero"}
+
+
+async def test_a_fifo_is_not_collected(gvisor: Sandbox) -> None:
+    result = await gvisor.submit(Job("import os\nos.mkfifo('f')\nopen('plain', 'w').write('x')"))
+    if result.raised is None:  # gVisor lets a job make one, or not
+        assert "f" in result.refused
+    assert "f" not in {file.name for file in result.files}
+
+
 @pytest.mark.parametrize(
     ("code", "limits", "because"),
     [
