@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -204,3 +208,34 @@ async def test_a_host_that_is_set_up_for_it_has_the_tier_kernel() -> None:
         assert (await sandbox.submit(Job("print(6 * 7)"))).stdout == b"42\n"
     finally:
         await host.close()
+
+
+KEEPER = """
+import asyncio
+from sandbox.job import Job, Limits
+from sandbox.service import Sandbox, Settings
+
+async def main():
+    async with Sandbox(Settings(backend="runsc", allow_old=True, idle_min=0, idle_max=0)) as sandbox:
+        job = Job("import os, time\\nos.fork()\\nprint('here', flush=True)\\ntime.sleep(600)", limits=Limits(wall_ms=600_000))
+        await sandbox.submit(job, on_output=lambda *_: print(sandbox.zygote_pid, flush=True))
+
+asyncio.run(main())
+"""
+
+
+async def test_when_the_worker_is_killed_gvisor_dies_with_it() -> None:
+    require("runsc")
+    keeper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPER, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert keeper.stdout is not None
+    launcher = psutil.Process(int(await asyncio.wait_for(keeper.stdout.readline(), 60)))
+    family = [launcher, *launcher.children(recursive=True)]
+    assert len(family) > 3, "runsc, gVisor's kernel, its file server, and what it runs the job in"
+    os.kill(keeper.pid, signal.SIGKILL)
+    await keeper.wait()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 30)
+    for process in alive:
+        process.kill()
+    assert not alive
