@@ -29,6 +29,7 @@ def main(
     only: Annotated[str, typer.Option(help="only changes whose name has this text, such as `deciding.`")] = "",
     sample: Annotated[int, typer.Option(help="how many changes are tried; 0 = all")] = 0,
     seed: Annotated[int, typer.Option(help="which, if not all")] = SEED,
+    minutes: Annotated[int, typer.Option(help="after so long no further change is tried; 0 = until all are")] = 0,
     processes: Annotated[int, typer.Option(help="how many changes are tried at once")] = 2,
     kept_file: Annotated[Path | None, typer.Option("--kept", help="keep results here, and go on from them")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the result to this file")] = None,
@@ -47,21 +48,22 @@ def main(
         every = [change for change in copy.changes if only in change]
         tried = every if not sample else sorted(random.Random(seed).sample(every, min(sample, len(every))))
         file = Path(name) / "results.jsonl" if kept_file is None else kept_file.resolve()
-        kept = load(file, source_digest(), test_digests())
+        digests = source_digest(), test_digests()
+        kept = load(file, *digests)
         left = [change for change in tried if change not in kept]
         print(f"trying {len(left)} of {len(copy.changes)} changes, {len(tried) - len(left)} are kept", flush=True)
         if left:
-            copy.play(PARTS[part], left, file, processes)
-            kept = load(file, source_digest(), test_digests())
-        outcomes = {change: kept[change] for change in tried}
-        shown = {change: copy.difference(change) for change in tried if outcomes[change][0] in _UNNOTICED}
+            copy.play(PARTS[part], left, file, processes=processes, minutes=minutes, digests=digests)
+            kept = load(file, *digests)
+        outcomes = {change: kept[change] for change in tried if change in kept}
+        shown = {change: copy.difference(change) for change, (result, _) in outcomes.items() if result in _UNNOTICED}
     for change, lines in shown.items():
         print(f"\n{change} {outcomes[change][0]}")
         print("\n".join(lines))
     found = Counter(result for result, _ in outcomes.values())
     counts = {
         "changes": len(copy.changes),
-        "tried": len(tried),
+        "tried": len(outcomes),
         **{result: found[result] for result in ("killed", "timed_out", "survived", "untested")},
     }
     print("\n" + ", ".join(f"{key} {count}" for key, count in counts.items()))

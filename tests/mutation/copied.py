@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .parts import ROOT, SOURCE, TESTS, Part, source_digest, test_digests
+from .parts import ROOT, SOURCE, TESTS, Part
 
 _COPIED: Final = (SOURCE, TESTS, "tests/mutation", "tests/__init__.py")
 _NONE: Final = "no_such_change"
@@ -60,11 +60,20 @@ class Copy:
         modules = {each: each.partition(f"{SOURCE}.")[2].rpartition(".")[0] for each in found}
         return Copy(folder, tuple(sorted(found, key=lambda each: (order.get(modules[each], 0), each))))
 
-    def play(self, part: Part, changes: Sequence[str], results: Path, processes: int) -> None:
-        """Runs the tests on changes; each result is written as it comes, so that what was played is kept."""
+    def play(
+        self,
+        part: Part,
+        changes: Sequence[str],
+        results: Path,
+        *,
+        processes: int,
+        minutes: int,
+        digests: tuple[str, dict[str, str]],
+    ) -> None:
+        """Runs the tests on changes; each result is written as it comes, with the digests of what it is a result of."""
         plan = self.folder / "plan.json"
-        planned = {"changes": list(changes), "results": str(results), "processes": processes}
-        plan.write_text(json.dumps({**planned, "source": source_digest(), "tests": test_digests()}), encoding="utf-8")
+        planned = {"changes": list(changes), "results": str(results), "processes": processes, "minutes": minutes}
+        plan.write_text(json.dumps({**planned, "source": digests[0], "tests": digests[1]}), encoding="utf-8")
         tests = [f"{TESTS}/{name}" for name in part.tests]
         plugins = ["-p", "tests.mutation.playing", "-p", "no:cacheprovider", "-p", "no:timeout", "-p", "no:terminal"]
         command = [sys.executable, "-m", "pytest", "--rootdir=.", "-s", *plugins, "--plan", str(plan), *tests]

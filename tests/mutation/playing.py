@@ -67,7 +67,7 @@ class Player:
         """Reads a plan.
 
         Args:
-            plan: `changes`, `results` (a file) and `processes`.
+            plan: `changes`, `results` (a file), `processes`, `minutes`, and the digests `source` and `tests`.
         """
         self._plan = plan
         self._pipe: int | None = None
@@ -101,6 +101,8 @@ class Player:
         self._clean()
         with Path(self._plan["results"]).open("a", encoding="utf-8") as results:
             for change in self._plan["changes"]:
+                if self._plan["minutes"] and time.monotonic() - self._began > 60 * self._plan["minutes"]:
+                    break
                 tests = [test for test in reached.get(_function(change), ()) if test in self._items]
                 if not tests:
                     self._say(results, change, "untested", "")
