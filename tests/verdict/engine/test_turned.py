@@ -205,7 +205,7 @@ def test_usage_is_what_was_held_by_key_in_its_window() -> None:
 def test_what_was_looked_at_before_it_broke_is_told(monkeypatch: Any) -> None:  # Any: pytest's
     monkeypatch.setattr(context, "MAX_STEPS", 1)
     many = ["every", TEXT, "i", ["present", ["var", "i"]]]
-    compiled = policy(rule("forbid", name="f", when=["==", TEXT, ["int", 1]]), rule("permit", when=many))
-    verdict = decide(compiled, call(x=[1, 2]), clerk())
+    compiled = policy(rule("forbid", name="f", when=["==", AMOUNT, ["int", 1]]), rule("permit", when=many))
+    verdict = decide(compiled, call(x=[1, 2], amount=2), clerk())
     assert verdict.code == "policy.error"
     assert [looked.rule_id for looked in verdict.trace] == ["f"]
