@@ -139,18 +139,18 @@ async def test_nothing_of_a_job_is_root_on_the_host(gvisor: Sandbox) -> None:
 
 async def test_only_what_is_within_a_jobs_namespace_is_taken_for_it() -> None:
     outside = os.getpid()
-    inner = subprocess.Popen(["unshare", "--pid", "--fork", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
-    try:
+    command = ["unshare", "--pid", "--fork", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as inner:
         assert inner.stdout is not None
         inner.stdout.readline()
         [sleeping] = psutil.Process(inner.pid).children()
-        assert _is_within(sleeping.pid, outside)
-        assert _is_within(sleeping.pid, sleeping.pid)
-        assert not _is_within(outside, sleeping.pid)
-        assert not _is_within(2**22 + 1, outside)
-    finally:
-        sleeping.kill()
-        inner.wait()
+        try:
+            assert _is_within(sleeping.pid, outside)
+            assert _is_within(sleeping.pid, sleeping.pid)
+            assert not _is_within(outside, sleeping.pid)
+            assert not _is_within(2**22 + 1, outside)
+        finally:
+            sleeping.kill()
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ async def test_when_the_worker_is_killed_gvisor_dies_with_it() -> None:
     family = [launcher, *launcher.children(recursive=True)]
     assert len(family) > 3, "runsc, gVisor's kernel, its file server, and what it runs the job in"
     os.kill(keeper.pid, signal.SIGKILL)
-    await keeper.wait()
+    await keeper.communicate()  # to the end of what it said, so that nothing stays open here
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 30)
     for process in alive:
         process.kill()
