@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast_verdict import compile_policy, decide
+from holdfast_verdict import compile_policy, decide, decide_call
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.engine import context, program
 from holdfast_verdict.engine.usage import Usage, in_window
@@ -209,3 +209,9 @@ def test_what_was_looked_at_before_it_broke_is_told(monkeypatch: Any) -> None:  
     verdict = decide(compiled, call(x=[1, 2], amount=2), clerk())
     assert verdict.code == "policy.error"
     assert [looked.rule_id for looked in verdict.trace] == ["f"]
+
+
+def test_a_call_that_breaks_the_catalogue_is_a_deny() -> None:
+    verdict = decide_call(policy(rule("permit")), None, "pay", {}, clerk())  # type: ignore[arg-type]  # none is meant
+    assert (verdict.verdict, verdict.code) == ("deny", "policy.error")
+    assert verdict.message == "the call could not be read, so it is denied (AttributeError)"
