@@ -23,20 +23,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
-from holdfast.policies import sums, unfolded
+from holdfast.policies import readings, sums, unfolded
 from holdfast.policies.deeds import Deed, events_of
-from holdfast.policies.family import read_kin
+from holdfast.policies.readings import Reading
 from holdfast.policies.releases import released
 from holdfast.policies.selectors import ANY_KEY, Selector, WatchSelector, selectors_of
 from holdfast.policies.sums import EVERYBODYS, FOLD_AT, Place, Sum
 from holdfast_verdict.actions.action import CanonicalAction
-from holdfast_verdict.actions.kinds import KINDS
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts, Release
 from holdfast_verdict.engine.history import History
-from holdfast_verdict.engine.labels import Yields, yields_of
+from holdfast_verdict.engine.labels import Yields
 from holdfast_verdict.engine.numbers import Number, whole
-from holdfast_verdict.engine.program import CompiledRule, Plan, Program, program_of, speaks_of
+from holdfast_verdict.engine.program import CompiledRule, Plan, program_of, speaks_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
 from holdfast_verdict.engine.usage import in_window
 from holdfast_verdict.engine.watches import CompiledWatch
@@ -55,6 +54,7 @@ _HISTORY: Final = frozenset({"happened", "count<=", "sum<="})
 _SOURCES: Final = frozenset({"from", "only_from"})
 
 _HEAD = text("SELECT version FROM history_heads WHERE tenant_id = :tenant_id")
+_IS_PART = text("SELECT parent_run_id IS NOT NULL FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,6 @@ class Past:
 
 
 NOTHING_ASKED: Final = Past()
-_OF_A_RUN: Final = "agent.spawn"
-"""What another run of the family says comes from there."""
 
 _asks: OrderedDict[tuple[bytes, str, str, bool], Asks] = OrderedDict()
 
@@ -196,20 +194,20 @@ async def read_past(
     wide = await _wide(connection, run, asked, asks, step) if asks.wide or asks.wide_limits else _Known()
     if asks.counted and not (asks.wide or asks.wide_limits):
         await _keep_up(connection, run, step)
-    family: list[Deed] | None = None
+    line: list[Reading] | None = None
     if asks.labels or asks.sources or asks.releases:
-        family = await unfolded.read_family(connection, run)
-    yields = _yields(run, family or ())
+        line = await readings.read_line(connection, run)
+    yields = readings.yields_by_name(run, line or ())
     labels = frozenset(label for each in yields.values() for _, names in each for label in names)
     sources = None
-    if asks.sources and family is not None and head is not None:
-        sources = await _sources(connection, run, head, yields, tuple(sorted(labels)))
+    if asks.sources and line is not None and head is not None and not await connection.scalar(_IS_PART, parameters):
+        sources = await _sources(connection, run, head, yields)
     releases: tuple[Release, ...] = ()
-    if asks.releases and family is not None:
-        releases = await released(connection, run.tenant_id, run.run_id, _readers(run, family))
+    if asks.releases and line is not None:
+        releases = await released(connection, run, line)
     return Past(
         HistoryFacts({**own.watches, **wide.watches}) if asks.own or asks.wide else None,
-        labels if asks.labels and family is not None else None,
+        labels if asks.labels and line is not None else None,
         releases,
         sources,
         {**own.usage, **wide.usage} if asks.limits else None,
@@ -418,83 +416,23 @@ async def _of_tenant(connection: AsyncConnection, run: RunFacts, asks: Asks) -> 
     return await unfolded.read_tenant(connection, run, _floor(since_ms), names)
 
 
-# --- labels
-
-
-def _yields(run: RunFacts, deeds: Iterable[Deed]) -> dict[str, Yields]:
-    """Returns the labels of what was or may be read, by action; those of two calls of one tool are joined."""
-    program = program_of(run.policy.policy)
-    found: dict[str, dict[str, set[str]]] = {}
-    for deed in deeds:
-        if not _has_read(deed):
-            continue
-        fields = found.setdefault(deed.name, {})
-        for path, labels in _yields_of(run, program, deed):
-            fields.setdefault(path, set()).update(labels)
-    return {
-        name: tuple((path, tuple(sorted(labels))) for path, labels in sorted(fields.items()))
-        for name, fields in found.items()
-    }
-
-
-def _readers(run: RunFacts, deeds: Iterable[Deed]) -> dict[str, list[Deed]]:
-    """Returns, by label, the actions by which something was or may be read under it."""
-    program = program_of(run.policy.policy)
-    found: dict[str, list[Deed]] = {}
-    for deed in deeds:
-        if _has_read(deed):
-            for label in {label for _, labels in _yields_of(run, program, deed) for label in labels}:
-                found.setdefault(label, []).append(deed)
-    return found
-
-
-def _has_read(deed: Deed) -> bool:
-    """Whether something was read, or may be."""
-    return not deed.is_void or deed.answered or deed.went_out
-
-
-def _yields_of(run: RunFacts, program: Program, deed: Deed) -> Yields:
-    tool = run.tools.get(deed.name) if deed.kind == "tool.call" else None
-    declared: dict[str, tuple[str, ...]] = {} if tool is None else {"": tool.yields}
-    if deed.kind == "llm.call":
-        declared = {"": ()}  # what a model says carries what it has read, and nothing of its own
-    external = tool is None or tool.external
-    if deed.name in KINDS:
-        external = bool(KINDS[deed.name].get("external", True))
-    external = program.is_external(deed.name, declared=external)
-    plan = program.plan(run.role, deed.name, external=external)
-    context = Context(deed.name, external, deed.args, Facts(principal=run.principal), program)
-    return yields_of(plan, declared, context)
-
-
 # --- sources
 
 
 async def _sources(
-    connection: AsyncConnection, run: RunFacts, head: bytes, yields: dict[str, Yields], labels: tuple[str, ...]
+    connection: AsyncConnection, run: RunFacts, head: bytes, yields: dict[str, Yields]
 ) -> Sources | None:
-    """Returns everything that was said before the action was proposed.
-
-    What a run was told that another run of its family may have said is what that run says, under everything that any of them has read
-    by now. The user's own are the words that began the first one.
-    """
-    kin = await read_kin(connection, run.tenant_id, run.run_id)
+    """Returns everything that was said before the action was proposed."""
     try:
         contents = await transcript.read(connection, run.tenant_id, run.run_id, head)
     except transcript.TranscriptBroken:
         return None
     sources = Sources()
-    may_be_the_users = kin.is_first
-    if not kin.is_first and kin.task is not None:
-        sources.user(kin.task)
     for content in contents[:-1]:
         entry = orjson.loads(content)
         match entry.get("kind"):
-            case "user" if may_be_the_users:
-                sources.user(entry["text"])
-                may_be_the_users = not kin.has_others
             case "user":
-                sources.tool(_OF_A_RUN, entry["text"], labels)
+                sources.user(entry["text"])
             case "assistant":
                 sources.model(entry["text"])
             case "tool_result":

@@ -6,7 +6,7 @@ released: nobody can have seen it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,12 +15,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from holdfast.actions.run_facts import RunFacts
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import Conflict, NotFound, NotPermitted
 from holdfast.ids import new_id
 from holdfast.ledger.types import Event
-from holdfast.policies.deeds import Deed
-from holdfast.policies.family import FAMILY
+from holdfast.policies.readings import Reading, read_holds, readers
 from holdfast.tenancy.principals import BUILT_IN, Principal
 from holdfast.timeline import events
 from holdfast_verdict.engine.facts import Release as Fact
@@ -31,10 +31,14 @@ _LOCK_RUN: Final = text("""
 """)
 # the run's row is locked, so a hold of it that is not settled for this statement is settled after the release, or waits for it
 _INSERT: Final = text(f"""
-    WITH RECURSIVE {FAMILY}
+    WITH RECURSIVE line AS (
+        SELECT run_id, parent_run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id
+        UNION
+        SELECT r.run_id, r.parent_run_id FROM line JOIN runs r ON r.tenant_id = :tenant_id AND r.run_id = line.parent_run_id
+    )
     INSERT INTO releases (tenant_id, release_id, run_id, label, released_by, roles, reason, decision_id, open_holds)
     SELECT :tenant_id, :release_id, :run_id, :label, :released_by, :roles, :reason, :decision_id, ARRAY(
-        SELECT h.hold_id FROM family JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = family.run_id WHERE h.settled_at IS NULL)
+        SELECT h.hold_id FROM line JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = line.run_id WHERE h.settled_at IS NULL)
     RETURNING {_COLUMNS}
 """)  # noqa: S608 (a constant of this module)
 _USER: Final = text("SELECT user_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
@@ -146,23 +150,24 @@ async def list_releases(connection: AsyncConnection, principal: Principal, run_i
     return [Release(**row._mapping) for row in await connection.execute(_LIST, parameters)]
 
 
-async def released(
-    connection: AsyncConnection, tenant_id: UUID, run_id: UUID, read: Mapping[str, Iterable[Deed]]
-) -> tuple[Fact, ...]:
+async def released(connection: AsyncConnection, run: RunFacts, line: Sequence[Reading]) -> tuple[Fact, ...]:
     """Returns the releases that cover everything that a run has read under their label.
 
     Args:
         connection: The caller's transaction.
-        tenant_id: The tenant.
-        run_id: The run.
-        read: By label, the actions by which the run has read, or may have read, something under it.
+        run: The run.
+        line: What it has read, and those above it.
     """
+    rows = (await connection.execute(_OF_RUN, {"tenant_id": run.tenant_id, "run_id": run.run_id})).all()
+    once_open = sorted({hold_id for row in rows for hold_id in row.open_holds})
+    read, read_open = readers(run, line), readers(run, await read_holds(connection, run.tenant_id, once_open))
     facts = []
-    for row in await connection.execute(_OF_RUN, {"tenant_id": tenant_id, "run_id": run_id}):
-        still_open = set(row.open_holds)
-        if all(
-            deed.settled_at is not None and deed.settled_at < row.created_at and deed.hold_id not in still_open
-            for deed in read.get(row.label, ())
-        ):
+    for row in rows:
+        was_settled = all(
+            not reading.is_open and reading.settled_at is not None and reading.settled_at < row.created_at
+            for reading in read.get(row.label, ())
+        )
+        # what was open for the release may have begun to be settled before it
+        if was_settled and set(row.open_holds).isdisjoint(each.hold_id for each in read_open.get(row.label, ())):
             facts.append(Fact(row.label, row.released_by, tuple(row.roles)))
     return tuple(facts)

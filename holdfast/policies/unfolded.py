@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast.actions.run_facts import RunFacts
 from holdfast.policies import sums
 from holdfast.policies.deeds import Deed
-from holdfast.policies.family import FAMILY
 from holdfast.policies.selectors import Selector
 
 TAIL_MAX: Final = 2_000
@@ -36,12 +35,6 @@ _JOINED: Final = """
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
     LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
 """
-# what one run of a family has read, the others may have been told
-_OF_FAMILY = text(f"""
-    WITH RECURSIVE {FAMILY}
-    SELECT {_DEED} FROM family JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = family.run_id {_JOINED}
-    WHERE h.superseded_at IS NULL ORDER BY h.created_at, h.hold_id LIMIT :count
-""")  # noqa: S608 (constants of this module)
 _OF_RUN = text(f"""
     SELECT {_DEED} FROM holds h {_JOINED}
     WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.superseded_at IS NULL LIMIT :count
@@ -163,13 +156,6 @@ async def read_run(connection: AsyncConnection, run: RunFacts) -> list[Deed] | N
     """Returns everything that a run did; `None` if it is too much."""
     parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id, "count": DEEDS_MAX + 1}
     deeds = [Deed(*row) for row in await connection.execute(_OF_RUN, parameters)]
-    return deeds if len(deeds) <= DEEDS_MAX else None
-
-
-async def read_family(connection: AsyncConnection, run: RunFacts) -> list[Deed] | None:
-    """Returns everything that a run and the others of its family did; `None` if it is too much."""
-    parameters = {"tenant_id": run.tenant_id, "run_id": run.run_id, "count": DEEDS_MAX + 1}
-    deeds = [Deed(*row) for row in await connection.execute(_OF_FAMILY, parameters)]
     return deeds if len(deeds) <= DEEDS_MAX else None
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from holdfast_verdict.verify.across import Bundle, at
+from holdfast_verdict.verify.across import Bundle, Rows, at
 from holdfast_verdict.verify.findings import Finding
 from holdfast_verdict.verify.records import Decided, Leg
 
@@ -17,12 +17,12 @@ _NAMES: Final = ("reserved", "committed", "debt")
 def check_balances(bundle: Bundle) -> Iterator[Finding]:
     """Checks each decision's arithmetic, each hold against the journal, and each cap whose journal is whole."""
     for one in bundle.decided:
-        yield from _check_limits(one)
-    yield from _check_holds(bundle)
+        yield from check_limits(one)
+    yield from check_holds(bundle)
     yield from _check_caps(bundle)
 
 
-def _check_limits(one: Decided) -> Iterator[Finding]:
+def check_limits(one: Decided) -> Iterator[Finding]:
     """No allow goes over a limit (LAW 3), and what was refused for want of room had none."""
     if one.verdict == "allow":
         for leg in one.legs:
@@ -34,7 +34,7 @@ def _check_limits(one: Decided) -> Iterator[Finding]:
         yield at(one, _CODE, "it was refused for want of room, and every cap had enough")
 
 
-def _check_holds(bundle: Bundle) -> Iterator[Finding]:
+def check_holds(bundle: Bundle) -> Iterator[Finding]:
     """Each hold is taken once and returned at most once, with its amounts (LAW 4)."""
     moves: dict[str, list[dict[str, Any]]] = {line["hold_id"]: [] for _, line in bundle.holds}
     for number, entry in bundle.journal:
@@ -76,22 +76,39 @@ def _negative(amount: str) -> str:
     return amount[1:] if amount.startswith("-") else amount if amount == "0" else f"-{amount}"
 
 
-def _check_caps(bundle: Bundle) -> Iterator[Finding]:
-    caps = {line["cap_id"]: (number, line) for number, line in bundle.caps}
-    whole = {cap_id for cap_id, (_, line) in caps.items() if line["opening"] is not None}
-    running = {cap_id: [int(caps[cap_id][1]["opening"][name]) for name in _NAMES] for cap_id in whole}
-    last_id = -1
-    for number, entry in bundle.journal:
+Stands = dict[str, tuple[int, int, int]]
+"""What is reserved, committed and debt of each cap whose journal is whole, right before an entry."""
+
+
+class Running:
+    """The caps' balances, entry by entry of the journal.
+
+    Args:
+        caps: The lines of the caps.
+    """
+
+    def __init__(self, caps: Rows) -> None:
+        self._caps = {line["cap_id"]: (number, line) for number, line in caps}
+        whole = {cap_id: line for cap_id, (_, line) in self._caps.items() if line["opening"] is not None}
+        self._running = {cap_id: [int(line["opening"][name]) for name in _NAMES] for cap_id, line in whole.items()}
+        self._last_id = -1
+
+    def stands(self, entry: Mapping[str, Any]) -> Stands:  # Any: as in `across.Rows`
+        """Returns how the caps of an entry stand before it; of one that the balances do not count, nothing."""
+        if not entry["counts"]:
+            return {}
+        caps = (leg["cap_id"] for leg in entry["legs"])
+        return {cap_id: tuple(self._running[cap_id]) for cap_id in caps if cap_id in self._running}  # type: ignore[misc]  # three numbers
+
+    def take(self, number: int, entry: Mapping[str, Any]) -> Iterator[Finding]:  # Any: as above
+        """Goes on with an entry."""
         name = _name(entry)
-        if entry["entry_id"] <= last_id:
+        if entry["entry_id"] <= self._last_id:
             yield Finding(_CODE, name, "it does not stand in its order", number)
-        last_id = entry["entry_id"]
+        self._last_id = entry["entry_id"]
         cost = int(entry["cost_nano_usd"] or 0) if entry["kind"] in _SETTLED else None
-        counts = entry["counts"]
-        one = bundle.by_hold.get(entry["hold_id"]) if counts and entry["kind"] == "reserve" else None
-        before = {leg.cap_id: leg for leg in one.legs} if one is not None else {}
         for leg in entry["legs"]:
-            cap = caps.get(leg["cap_id"])
+            cap = self._caps.get(leg["cap_id"])
             if cap is None:
                 yield Finding(_CODE, name, f"it moves cap {leg['cap_id']}, which is not in the file", number)
                 continue
@@ -100,28 +117,50 @@ def _check_caps(bundle: Bundle) -> Iterator[Finding]:
                 if charged != cost:  # what caps of money were charged is what it cost
                     wrong = f"it cost {entry['cost_nano_usd']}, and cap {leg['cap_id']} was charged {charged}"
                     yield Finding(_CODE, name, wrong, number)
-            balances = running.get(leg["cap_id"]) if counts else None
+            balances = self._running.get(leg["cap_id"]) if entry["counts"] else None
             if balances is None:
                 continue
-            if one is not None and (said := before.get(leg["cap_id"])) is not None:
-                yield from _check_read(one, said, balances, leg["limit"])
             for place, column in enumerate(_NAMES):
                 balances[place] += int(leg[column])
             if min(balances) < 0:
                 yield Finding(_CODE, name, f"it leaves cap {leg['cap_id']} with less than nothing", number)
-    for cap_id in sorted(whole):
-        number, line = caps[cap_id]
-        closing = [int(line["closing"][name]) for name in _NAMES] if line["closing"] is not None else None
-        if closing != running[cap_id]:
-            wrong = f"the journal adds up to {running[cap_id]} (reserved, committed, debt), and it says {closing}"
-            yield Finding(_CODE, f"cap {cap_id}", wrong, number)
+
+    def close(self) -> Iterator[Finding]:
+        """Sees that all caps stand as they are said to."""
+        for cap_id in sorted(self._running):
+            number, line = self._caps[cap_id]
+            closing = [int(line["closing"][name]) for name in _NAMES] if line["closing"] is not None else None
+            if closing != self._running[cap_id]:
+                wrong = (
+                    f"the journal adds up to {self._running[cap_id]} (reserved, committed, debt), and it says {closing}"
+                )
+                yield Finding(_CODE, f"cap {cap_id}", wrong, number)
 
 
-def _name(entry: dict[str, Any]) -> str:
+def check_entry(one: Decided | None, entry: Mapping[str, Any], stands: Stands) -> Iterator[Finding]:  # Any: as above
+    """Compares what the decision that an entry is of has read with how the caps stood before the entry."""
+    if one is None or entry["kind"] != "reserve":
+        return
+    before = {leg.cap_id: leg for leg in one.legs}
+    for leg in entry["legs"]:
+        said, balances = before.get(leg["cap_id"]), stands.get(leg["cap_id"])
+        if said is not None and balances is not None:
+            yield from _check_read(one, said, balances, leg["limit"])
+
+
+def _check_caps(bundle: Bundle) -> Iterator[Finding]:
+    running = Running(bundle.caps)
+    for number, entry in bundle.journal:
+        yield from check_entry(bundle.by_hold.get(entry["hold_id"]), entry, running.stands(entry))
+        yield from running.take(number, entry)
+    yield from running.close()
+
+
+def _name(entry: Mapping[str, Any]) -> str:
     return f"journal entry {entry['entry_id']}"
 
 
-def _check_read(one: Decided, said: Leg, balances: list[int], limit: str | None) -> Iterator[Finding]:
+def _check_read(one: Decided, said: Leg, balances: tuple[int, int, int], limit: str | None) -> Iterator[Finding]:
     """What a decision read of a cap is what the journal comes to right before it, and says of its limit."""
     if said.reserved != balances[0] or said.committed != balances[1] or said.debt != balances[2]:
         wrong = (

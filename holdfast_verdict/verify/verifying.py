@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from holdfast_verdict.verify.records import Decided, Withheld
 from holdfast_verdict.verify.releases import check_releases
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.seal import check_lines, read_seal
+from holdfast_verdict.verify.spilling import FINDINGS_MAX, Spilled
 from holdfast_verdict.verify.story import TOLD_MAX
 from holdfast_verdict.verify.summed import Summed
 from holdfast_verdict.verify.trust import Trust, check_consistency, check_since, open_checkpoint, parse_keys
@@ -36,8 +38,14 @@ from holdfast_verdict.verify.workers import Workers, cores
 _SMALL_BYTES: Final = TOLD_MAX * 1_000
 """Up to this size a bundle that is to be told is read as a whole at once."""
 
+_HELD_BYTES: Final = 100_000_000
+"""Up to this size all lines are held in memory to be compared; those of a larger bundle go to temporary files."""
+
 _SHARE_BYTES: Final = 4_000_000
 """A process more for each of these."""
+
+_AHEAD: Final = 8
+"""So many blocks for each process are given out at once."""
 
 Say = Callable[[int, int], None]
 """Gets bytes done and bytes in all."""
@@ -123,6 +131,8 @@ class _Verification:
             report = self._summed(header, policies, trust, context, say)
             if report is not None and not (self._request.tells and report.records <= TOLD_MAX):
                 return report
+        if self._source.size > _HELD_BYTES:
+            return self._spilled(header, policies, trust, context, say)
         return self._whole(header, policies, trust, context, say)
 
     def _summed(
@@ -159,14 +169,7 @@ class _Verification:
             done += end - start
             say(done, total)
         self._findings += gathered.findings
-        if gathered.last != ORDER.index("end"):
-            self._findings.append(
-                Finding("audit.bundle", "the file", "it has no line of type end: it is cut off", gathered.lines)
-            )
-        for number, line in gathered.rows["end"]:
-            if line["lines"] != gathered.lines:
-                counted = f"it has {gathered.lines} lines and should have {line['lines']}"
-                self._findings.append(Finding("audit.bundle", "the file", counted, number))
+        self._check_end(gathered.last, gathered.lines, gathered.rows["end"])
         bundle = gathered.bundle(header, policies)
         self._check_seal(header, gathered)
         self._check_proofs(gathered)
@@ -180,6 +183,57 @@ class _Verification:
         withheld = [Withheld(one.decision_id, one.withheld) for one in bundle.decided if one.withheld]
         deleted = sum(one.deleted for one in bundle.decided)
         return Report(header, trust, tuple(_once(self._findings)), bundle, gathered.lines, totals, withheld, deleted)
+
+    def _spilled(
+        self, header: dict[str, Any], policies: dict[str, EnginePolicy], trust: Trust, context: Context, say: Say
+    ) -> Report:  # Any: as in Report
+        """Verifies line by line, and names what does not hold up to a bound, in memory that does not grow with the file."""
+        spilled, done, total = Spilled(header, policies, self._source.size), 0, self._source.size
+        context = replace(context, tells=False)
+        blocks = list(self._source.blocks(0, total))
+        try:
+            for (start, end), chunk in zip(blocks, self._check(context, blocks), strict=True):
+                spilled.add(chunk)
+                done += end - start
+                say(done, total)
+                if spilled.is_full:
+                    break
+            self._findings += spilled.findings
+            if spilled.is_full:
+                self._findings = [*self._findings[:FINDINGS_MAX], _more(done, total)]
+            else:
+                self._check_end(spilled.last, spilled.lines, spilled.rows["end"])
+                self._check_sealed(header, spilled)
+                if trust.checkpoint is not None:
+                    self._findings += check_consistency(trust.checkpoint, spilled.rows["consistency"])
+                found = list(islice(spilled.check(), FINDINGS_MAX))
+                self._findings += found
+                if len(found) == FINDINGS_MAX:
+                    self._findings.append(
+                        Finding("audit.bundle", "the file", "more does not hold, and was not looked for")
+                    )
+            if self._request.since:
+                trust = self._since(trust, spilled.rows)
+        finally:
+            spilled.close()
+        told = spilled.lines, spilled.totals, spilled.withheld, spilled.deleted
+        return Report(header, trust, tuple(_once(self._findings)), None, *told)
+
+    def _check_sealed(self, header: dict[str, Any], spilled: Spilled) -> None:  # Any: as in Report
+        read = self._read_seal(header, spilled.rows["seal"])
+        if read is not None:
+            number, line, hash_, sealed = read
+            spilled.logged(line["decision_id"], hash_, number)
+            self._findings += spilled.digests.check(sealed, self._subject_at)
+
+    def _check_end(self, last: int, count: int, ends: Rows) -> None:
+        if last != ORDER.index("end"):
+            wrong = "it has no line of type end: it is cut off"
+            self._findings.append(Finding("audit.bundle", "the file", wrong, count))
+        for number, line in ends:
+            if line["lines"] != count:
+                counted = f"it has {count} lines and should have {line['lines']}"
+                self._findings.append(Finding("audit.bundle", "the file", counted, number))
 
     def _trust(self, header: dict[str, Any], tail: Sequence[Line]) -> Trust:  # Any: as in Report
         notes = [str(line["note"]) for line in tail if line["type"] == "checkpoint"]
@@ -199,25 +253,35 @@ class _Verification:
             checker = LineChecker(context)
             yield from (checker.check(self._source.data[start:end]) for start, end in blocks)
             return
+        at_once = workers.count * _AHEAD  # what was found waits in memory until it is taken
         with workers.started(Packer, context) as pool:
-            for _, found in pool.submit(blocks, None):
-                yield found.result().chunk()
+            for first in range(0, len(blocks), at_once):
+                for _, found in pool.submit(blocks[first : first + at_once], None):
+                    yield found.result().chunk()
 
     def _check_seal(self, header: dict[str, Any], gathered: _Gathered) -> None:  # Any: as in Report
-        if not gathered.rows["seal"]:
+        read = self._read_seal(header, gathered.rows["seal"])
+        if read is not None:
+            _, line, hash_, sealed = read
+            gathered.hashes[line["decision_id"]] = hash_
+            lists = [each for _, each in gathered.rows["lines"]]
+            self._findings += check_lines(bytes(gathered.digests), sealed, lists, self._subject_at)
+
+    def _read_seal(
+        self, header: dict[str, Any], rows: Rows
+    ) -> tuple[int, dict[str, Any], bytes, tuple[str, int]] | None:  # Any: as in Report
+        """Returns the seal's number, line and hash, and what it says of the lines; None if there is none that holds."""
+        if not rows:
             wrong = "it has no seal, so that it is whole is not proved"
             self._findings.append(Finding("audit.bundle", "the file", wrong))
-            return
-        number, line = gathered.rows["seal"][0]
+            return None
+        number, line = rows[0]
         try:
             hash_, content, count = read_seal(header, line)
-        except DoesNotHold as wrong:
-            self._findings.append(Finding(wrong.code, lines.subject_of(line), wrong.wrong, number))
-            return
-        gathered.hashes[line["decision_id"]] = hash_
-        named = self._subject_at
-        lists = [each for _, each in gathered.rows["lines"]]
-        self._findings += check_lines(bytes(gathered.digests), (content, count), lists, named)
+        except DoesNotHold as error:
+            self._findings.append(Finding(error.code, lines.subject_of(line), error.wrong, number))
+            return None
+        return number, line, hash_, (content, count)
 
     def _subject_at(self, number: int) -> str:
         """Names a line of the file."""
@@ -321,6 +385,11 @@ class _Gathered:
             journal=self.rows["journal"],
             failed=frozenset(self.failed),
         )
+
+
+def _more(done: int, total: int) -> Finding:
+    wrong = f"so much does not hold in its first {done:,} of {total:,} bytes that the rest was not looked at"
+    return Finding("audit.bundle", "the file", wrong)
 
 
 def _once(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -343,9 +343,9 @@ class ZygoteProcess:
         if supervisor is not None:
             message["token"] = supervisor.token
             supervisor.begin()
-        watch.begin()
         try:
             await send(worker, message)
+            watch.begin()  # meanwhile the job begins, and what it says waits in the pipes
             ended = await asyncio.shield(worker.ended)
         except asyncio.CancelledError:
             worker.kill()

@@ -234,6 +234,7 @@ def run(ends: Ends, order: Mapping[str, object], limits: Mapping[str, int]) -> N
     made: dict[str, str] = {}
     try:
         address, link, listener = _walk(ends, order, limits, made)
+        runner.rehearse()
         _send({"ready": True, "achieved": made}, () if listener == -1 else (listener,))
         if listener != -1:
             os.close(listener)  # who holds it could allow forbidden calls

@@ -21,6 +21,10 @@ OnOutput = Callable[[str, bytes], None]
 _READ: Final = 65_536
 _LOOK_S: Final = 0.1
 _LONG_NS: Final = 100_000_000
+AT_ONCE: Final = 4 * _READ
+"""What a job may print at the speed at which this side reads."""
+PAUSE_S: Final = 0.01
+"""How long this side then waits after each part: who floods sleeps before a full pipe, and its neighbours have this side's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Watch:
         self._took_ms = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._pauses: dict[int, asyncio.TimerHandle] = {}
 
     @property
     def killed(self) -> bool:
@@ -104,6 +109,10 @@ class Watch:
             asyncio.get_running_loop().remove_reader(fd)
             return
         self._take(stream, part)
+        if self._limits.output_bytes - self._left > AT_ONCE:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(fd)
+            self._pauses[fd] = loop.call_later(PAUSE_S, loop.add_reader, fd, self._read, stream, fd)
 
     def _take(self, stream: str, part: bytes) -> None:
         if Layer.OUTPUT not in self._without and len(part) > self._left:
@@ -121,6 +130,8 @@ class Watch:
         self._took_ms = (time.monotonic() - self._began) * 1000
         if self._timer is not None:
             self._timer.cancel()
+        for pause in self._pauses.values():
+            pause.cancel()
         if self._look is not None:
             self._look.cancel()
         if self._worker.listener >= 0:

@@ -1,6 +1,6 @@
-"""`python -m tests.mutation [--sample N] [--seed S] [--json FILE]`: changes the engine's core, one place at a time, and runs tests.
+"""`python -m tests.mutation [--part P] [--only TEXT] [--sample N] [--kept FILE] [--json FILE]`: changes the core, and runs tests.
 
-mutmut makes the changes and runs the tests, in a copy in a temporary folder. Which changes are tried, if not all, a seed says.
+mutmut makes the changes, place by place, in a copy in a temporary folder; `tests.mutation.playing` tries them.
 """
 
 from __future__ import annotations
@@ -8,104 +8,67 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import subprocess
-import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-HERE: Final = Path(__file__).parent
+from .copied import Copy, NothingChanged
+from .kept import load
+from .parts import PARTS, source_digest, test_digests
+
 SEED: Final = 6
-_COPIED: Final = ("holdfast_verdict", "tests/verdict", "tests/__init__.py")
-_NONE: Final = "no_such_change"
-_NOTICED: Final = {
-    1: "killed",
-    3: "killed",
-    -24: "timeout",
-    24: "timeout",
-    36: "timeout",
-    152: "timeout",
-    255: "timeout",
-}
-_SURVIVED: Final = 0
-_UNCOVERED: Final = 33
-
-
-def _copy(folder: Path) -> None:
-    for name in _COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    shutil.copy(HERE / "settings.cfg", folder / "setup.cfg")
-    shutil.copy(HERE / "fresh.py", folder / "tests" / "conftest.py")
-    (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = session\n")
-
-
-def _mutmut(folder: Path, *arguments: str, shown: bool) -> None:
-    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", "1", *arguments]
-    out = None if shown else subprocess.DEVNULL
-    subprocess.run(command, cwd=folder, stdout=out, stderr=out, check=False)  # a survivor is no failure of the program
-
-
-def _results(folder: Path) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
-    for path in sorted((folder / "mutants" / "holdfast_verdict").rglob("*.meta")):
-        found |= json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
-    return found
-
-
-def _difference(folder: Path, name: str) -> list[str]:
-    command = [str(Path(sys.executable).with_name("mutmut")), "show", name]
-    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [line for line in shown if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+_UNNOTICED: Final = ("survived", "untested")
 
 
 def main(
     *,
-    sample: Annotated[int, typer.Option(help="how many changes are tried; 0 = all")] = 200,
+    part: Annotated[str, typer.Option(help=f"what is changed: {', '.join(PARTS)}")] = "engine",
+    only: Annotated[str, typer.Option(help="only changes whose name has this text, such as `deciding.`")] = "",
+    sample: Annotated[int, typer.Option(help="how many changes are tried; 0 = all")] = 0,
     seed: Annotated[int, typer.Option(help="which, if not all")] = SEED,
+    minutes: Annotated[int, typer.Option(help="after so long no further change is tried; 0 = until all are")] = 0,
+    processes: Annotated[int, typer.Option(help="how many changes are tried at once")] = 2,
+    kept_file: Annotated[Path | None, typer.Option("--kept", help="keep results here, and go on from them")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the result to this file")] = None,
 ) -> None:
-    """Says how many changes of the engine's core no test notices, and shows them."""
-    os.nice(5)
+    """Says how many changes of the core no test notices, and shows them."""
+    if part not in PARTS:
+        raise typer.BadParameter(f"there is no part {part}; there are {', '.join(PARTS)}")
+    os.nice(10)
     with tempfile.TemporaryDirectory(prefix="holdfast-mutation-") as name:
-        folder = Path(name)
-        _copy(folder)
         print("making the changes, and running the tests once without any", flush=True)
-        _mutmut(folder, _NONE, shown=False)
-        every = sorted(_results(folder))
-        if not every:
-            _mutmut(folder, _NONE, shown=True)
-            raise typer.Exit(1)
+        try:
+            copy = Copy.of(PARTS[part], Path(name))
+        except NothingChanged as error:
+            typer.echo(f"the tests do not pass without a change:\n{error}", err=True)
+            raise typer.Exit(1) from None
+        every = [change for change in copy.changes if only in change]
         tried = every if not sample else sorted(random.Random(seed).sample(every, min(sample, len(every))))
-        print(f"trying {len(tried)} of {len(every)} changes", flush=True)
-        _mutmut(folder, *tried, shown=sys.stdout.isatty())
-        results = {each: _results(folder)[each] for each in tried}
-        survived = [each for each, code in results.items() if code == _SURVIVED]
-        uncovered = [each for each, code in results.items() if code == _UNCOVERED]
-        counts = {
-            "changes": len(every),
-            "tried": len(tried),
-            "killed": sum(code is not None and _NOTICED.get(code) == "killed" for code in results.values()),
-            "timed_out": sum(code is not None and _NOTICED.get(code) == "timeout" for code in results.values()),
-            "survived": len(survived),
-            "uncovered": len(uncovered),
-            "untried": sum(code is None for code in results.values()),
-        }
-        shown = {each: _difference(folder, each) for each in (*survived, *uncovered)}
-    for each, lines in shown.items():
-        print(f"\n{each}")
+        file = Path(name) / "results.jsonl" if kept_file is None else kept_file.resolve()
+        digests = source_digest(), test_digests()
+        kept = load(file, *digests)
+        left = [change for change in tried if change not in kept]
+        print(f"trying {len(left)} of {len(copy.changes)} changes, {len(tried) - len(left)} are kept", flush=True)
+        if left:
+            copy.play(PARTS[part], left, file, processes=processes, minutes=minutes, digests=digests)
+            kept = load(file, *digests)
+        outcomes = {change: kept[change] for change in tried if change in kept}
+        shown = {change: copy.difference(change) for change, (result, _) in outcomes.items() if result in _UNNOTICED}
+    for change, lines in shown.items():
+        print(f"\n{change} {outcomes[change][0]}")
         print("\n".join(lines))
+    found = Counter(result for result, _ in outcomes.values())
+    counts = {
+        "changes": len(copy.changes),
+        "tried": len(outcomes),
+        **{result: found[result] for result in ("killed", "timed_out", "survived", "untested")},
+    }
     print("\n" + ", ".join(f"{key} {count}" for key, count in counts.items()))
     if json_file is not None:
-        document = {**counts, "seed": seed, "survivors": shown, "codes": results}
+        document = {**counts, "part": part, "seed": seed, "survivors": shown, "results": outcomes}
         json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -21,11 +21,21 @@ async def main(given: dict[str, Any]) -> None:  # Any: JSON of the test
     database = Database(given["urls"], given["superuser_url"], superuser)
     tenant = Tenant(database, UUID(given["tenant_id"]), UUID(given["project_id"]), UUID(given["user_id"]))
 
-    async def ask(run: str, step: int) -> None:
-        decision = await reserve(tenant, UUID(run), call("pay", amount=2), step)
+    async def ask(run: str, step: int, becomes: int | None) -> None:
+        """Asks; with `becomes`, what was allowed costs so much in the end, or comes to nothing at -1."""
+        decision = await reserve(tenant, UUID(run), call("pay", amount=2), step, nano_usd=given.get("nano_usd", 0))
         print(decision.code, flush=True)
+        if becomes is None or decision.hold_id is None:
+            return
+        if becomes < 0:
+            await tenant.settle(decision.hold_id, "voided")
+        else:
+            await tenant.executed(await tenant.hold(decision.hold_id))
+            await tenant.settle(decision.hold_id, "committed", {"nano_usd": becomes})
 
-    await asyncio.gather(*(ask(run, step) for run, step in given["asks"]))
+    becomes = given.get("becomes") or [None] * len(given["asks"])
+    asks = zip(given["asks"], becomes, strict=True)
+    await asyncio.gather(*(ask(run, step, each) for (run, step), each in asks))
 
 
 if __name__ == "__main__":

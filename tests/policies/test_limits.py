@@ -22,7 +22,7 @@ PASS = 7
 HELD = "SELECT count(*) FROM holds WHERE tenant_id = $1 AND state IN ('held', 'executing', 'executed', 'committed', 'unknown')"
 
 
-async def governor(tenant: Tenant, asks: Sequence[tuple[UUID, int]]) -> Process:
+async def governor(tenant: Tenant, asks: Sequence[tuple[UUID, int]], **more: object) -> Process:
     """Starts another process that asks."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.policies.governor", stdin=PIPE, stdout=PIPE
@@ -34,6 +34,7 @@ async def governor(tenant: Tenant, asks: Sequence[tuple[UUID, int]]) -> Process:
         "project_id": str(tenant.project_id),
         "user_id": str(tenant.user_id),
         "asks": [(str(run), step) for run, step in asks],
+        **more,
     }
     assert process.stdin is not None
     process.stdin.write(json.dumps(given).encode())

@@ -20,6 +20,7 @@ from holdfast.policies.evaluation import Evaluation, canonical, evaluate
 from holdfast.policies.past import Past, read_past
 from holdfast_verdict import compile_policy
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.engine.facts import Estimate
 from tests.ledger.world import Tenant
 
 PERMIT = "role worker { permit tools }\n"
@@ -45,20 +46,20 @@ def call(tool: str, **args: JsonValue) -> Action:
 
 
 async def asked(
-    tenant: Tenant, run_id: UUID, action: Action, step: int = 1, head: bytes | None = None
+    tenant: Tenant, run_id: UUID, action: Action, step: int = 1, head: bytes | None = None, *, nano_usd: int = 0
 ) -> tuple[Evaluation, Past]:
     """Evaluates as `reserve` does."""
     async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
         run = await RunReader().read(connection, tenant.tenant_id, run_id)
         past = await read_past(connection, run, canonical(action), step=step, head=head)
-    return evaluate(run, action, past=past), past
+    return evaluate(run, action, past=past, estimate=Estimate(nano_usd, 0)), past
 
 
-async def reserve(tenant: Tenant, run_id: UUID, action: Action, step: int = 1) -> Decision:
+async def reserve(tenant: Tenant, run_id: UUID, action: Action, step: int = 1, *, nano_usd: int = 0) -> Decision:
     """Decides as `reserve` does, anew whenever the facts have changed."""
     while True:
         versions = await tenant.versions(run_id)
-        evaluation, past = await asked(tenant, run_id, action, step)
+        evaluation, past = await asked(tenant, run_id, action, step, nano_usd=nano_usd)
         reservation = await tenant.reservation(run_id, step)
         reservation = replace(
             reservation,
@@ -68,7 +69,7 @@ async def reserve(tenant: Tenant, run_id: UUID, action: Action, step: int = 1) -
             tool=action.tool,
             evaluated=evaluation.verdict,
             versions=versions,
-            amounts={"nano_usd": 0},
+            amounts={"nano_usd": nano_usd},
             history_head=past.head,
         )
         try:

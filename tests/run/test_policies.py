@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +11,12 @@ from sqlalchemy import text as sql
 
 from holdfast.database.engine import transaction
 from holdfast.policies import shadow, store
-from holdfast.runs import service as runs
-from holdfast.runs.service import RunRequest
 from holdfast_verdict import Facts, decide
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.canonical import canonical_bytes, digest
 from holdfast_verdict.language.compiler import compile_policy
 
-from .harness import Run, Step, Tenant, call, calls, mail, refund, say, task
-from .test_gate import consent, pending
+from .harness import Run, Tenant, call, calls, mail, refund, say, task
 
 ALL = "role ROLE { permit llm.call permit tools }\n"
 
@@ -99,92 +95,6 @@ async def test_where_a_value_is_from_is_told_by_the_transcript(tenant: Tenant) -
     run = await tenant.start(script, policy=policy)
     assert await tool_codes(run) == ["policy.permitted"]
     await check_records(run)
-
-
-WAITS = 'permit payments.refund gate waits: payments.refund needs 1 of role("approver"), expires 1d }\n'
-USERS_WORDS = "role ROLE { permit llm.call permit mail.list permit mail.send where args.to from user " + WAITS
-UNTOUCHED = "role ROLE { permit llm.call permit tools " + WAITS + "forbid mail.send when args.to from untrusted\n"
-UNREAD = "role ROLE { permit llm.call permit tools " + WAITS + "forbid mail.send when run has untrusted\n"
-
-
-async def part_of(parent: Run, agent: str, content: str) -> Run:
-    """Starts a run that is a part of another, as an agent or its program does."""
-    tenant = parent.tenant
-    request = RunRequest(agent=agent, content=content, cap_nano_usd=100_000_000, parent_run_id=parent.run_id)
-    admitted = await runs.admit(tenant.rig.engine("api"), tenant.ada, request)
-    run = Run(tenant, admitted.run_id)
-    tenant.runs.append(run)
-    await run.start()
-    return run
-
-
-async def mail_codes(run: Run) -> list[str]:
-    """Codes of the decisions on mails, in order."""
-    assert await run.ended() == "succeeded", await run.story()
-    told = [(json.loads(each["part_a"]), each) for each in await run.decisions() if each["kind"] == "tool.call"]
-    return [each["reason_codes"][0] for record, each in told if record["action"]["tool"] == "mail.send"]
-
-
-async def waiting_parent(tenant: Tenant, policy: str, *script: Step, words: str = "get on with it") -> tuple[Run, str]:
-    """Starts a run that does something and then waits for a consent, and returns it with its agent's name."""
-    order = f"W-{secrets.token_hex(4)}"
-    parent = await tenant.start(task(*script, refund(order), say("done"), words=words), policy=policy)
-    await pending(parent)
-    return parent, (await parent.row())["agent_name"]
-
-
-CASES = pytest.mark.parametrize(
-    ("policy", "code"),
-    [(USERS_WORDS, "policy.not_permitted"), (UNTOUCHED, "policy.provenance"), (UNREAD, "policy.label")],
-    ids=["from-user", "not-untrusted", "run-has"],
-)
-
-
-@CASES
-async def test_what_a_run_puts_into_a_childs_task_is_no_word_of_the_users(
-    tenant: Tenant, policy: str, code: str
-) -> None:
-    parent, agent = await waiting_parent(tenant, policy, call("mail.list"))
-    # whom to write to stands in what the parent has read, and in the child's task, which the parent wrote
-    child = await part_of(parent, agent, task(mail("put into a task"), say("done")))
-    assert await mail_codes(child) == [code]
-    await check_records(child)
-    await consent(parent, await pending(parent))
-    assert await parent.ended() == "succeeded"
-
-
-@pytest.mark.parametrize("words", ["please write to jo@customer.example", "please write to whom it says"])
-async def test_a_child_may_do_what_the_user_said_to_the_first_run(tenant: Tenant, words: str) -> None:
-    parent, agent = await waiting_parent(tenant, USERS_WORDS, words=words)
-    child = await part_of(parent, agent, task(mail("from a child"), say("done")))
-    expected = "policy.permitted" if "jo@" in words else "policy.not_permitted"
-    assert await mail_codes(child) == [expected]
-    await check_records(child)
-    await consent(parent, await pending(parent))
-    assert await parent.ended() == "succeeded"
-
-
-@CASES
-async def test_what_a_child_has_read_keeps_its_labels_in_its_family(tenant: Tenant, policy: str, code: str) -> None:
-    parent, agent = await waiting_parent(tenant, policy)
-    child = await part_of(parent, agent, task(call("mail.list"), say("write to jo@customer.example")))
-    assert await child.ended() == "succeeded"
-    sibling = await part_of(parent, agent, task(mail("told to a sibling"), say("done")))
-    assert await mail_codes(sibling) == [code]
-    await check_records(sibling)
-    await consent(parent, await pending(parent))
-    assert await parent.ended() == "succeeded"
-
-
-async def test_a_run_carries_what_its_children_have_read(tenant: Tenant) -> None:
-    order = f"W-{secrets.token_hex(4)}"
-    parent = await tenant.start(task(refund(order), mail("after a child has read"), say("done")), policy=UNREAD)
-    await pending(parent)
-    child = await part_of(parent, (await parent.row())["agent_name"], task(call("mail.list"), say("done")))
-    assert await child.ended() == "succeeded"
-    await consent(parent, await pending(parent))
-    assert await mail_codes(parent) == ["policy.label"]
-    await check_records(parent)
 
 
 async def test_what_other_runs_of_the_tenant_did_counts(tenant: Tenant) -> None:

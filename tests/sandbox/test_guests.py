@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from holdfast.errors import NotPermitted
+from sandbox.backends import KINDS
 from sandbox.frames import Request
 from sandbox.job import Job, Limits, Result
 from sandbox.service import Sandbox, Settings
@@ -18,7 +19,7 @@ from tests.sandbox.installed import require
 LIMITS = Limits(wall_ms=120_000, cpu_s=60)
 
 
-@pytest.fixture(scope="module", params=["native", "bubblewrap"])
+@pytest.fixture(scope="module", params=[*KINDS])
 async def guests(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """A sandbox of each backend whose jobs may be programs."""
     require(request.param)
@@ -60,13 +61,14 @@ async def javascript(guests: Sandbox, code: str, owner: Owner | None = None) -> 
 async def test_a_script_asks_and_is_answered(guests: Sandbox) -> None:
     owner = Owner()
     code = """
+exec 3> out 4> /dev/null 5> /dev/null 6> /dev/null 7> /dev/null 8> /dev/null 9> /dev/null
 holdfast-guest tool search query='é = "x"' limit:=3 deep:='{"a": [null, 1.5]}'
 echo '{"order_id": "A-1", "n": 2}' | holdfast-guest tool refund --json -
 holdfast-guest tool words
 holdfast-guest emit progress 'half way'
 holdfast-guest emit progress --json '[1, null]'
 holdfast-guest cite page:7 line:=2
-exec 3> out; echo done >&3
+echo done >&3
 """
     result = await shell(guests, code, owner)
     assert (result.exit_status, result.stderr, result.cut_off) == (0, b"", "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -51,6 +55,36 @@ async def test_what_gvisor_has_not_stands_in_the_receipt(gvisor: Sandbox) -> Non
     assert not set(gvisor.receipt.by_own_kernel) & set(gvisor.receipt.missing)
     async with Sandbox(Settings(idle_min=0)) as native:
         assert native.receipt.by_own_kernel == ()
+
+
+async def test_what_gvisor_has_of_its_own_is_hidden(gvisor: Sandbox) -> None:
+    code = """
+import os
+for name in ('/proc', '/sys', '/dev/pts', '/dev/shm', '/dev/net'):
+    print(name, os.listdir(name))
+for name in sorted(os.listdir('/dev')):
+    try:
+        os.close(os.open(f'/dev/{name}', os.O_RDONLY | os.O_NONBLOCK))
+    except OSError:
+        continue
+    print(name)
+for name in ('/', '/etc'):
+    try:
+        print(os.listdir(name))
+    except PermissionError:
+        print('no')
+"""
+    said = (await gvisor.submit(Job(code))).stdout.decode().splitlines()
+    assert said[:5] == ["/proc []", "/sys []", "/dev/pts []", "/dev/shm []", "/dev/net []"]
+    assert said[-2:] == ["no", "no"]
+    assert set(said[5:-2]) - {"net", "pts", "shm"} == {"null", "urandom", "zero"}
+
+
+async def test_a_fifo_is_not_collected(gvisor: Sandbox) -> None:
+    result = await gvisor.submit(Job("import os\nos.mkfifo('f')\nopen('plain', 'w').write('x')"))
+    if result.raised is None:  # gVisor lets a job make one, or not
+        assert "f" in result.refused
+    assert "f" not in {file.name for file in result.files}
 
 
 @pytest.mark.parametrize(
@@ -105,18 +139,18 @@ async def test_nothing_of_a_job_is_root_on_the_host(gvisor: Sandbox) -> None:
 
 async def test_only_what_is_within_a_jobs_namespace_is_taken_for_it() -> None:
     outside = os.getpid()
-    inner = subprocess.Popen(["unshare", "--pid", "--fork", "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
-    try:
+    command = ["unshare", "--pid", "--fork", "sh", "-c", "echo; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as inner:
         assert inner.stdout is not None
         inner.stdout.readline()
         [sleeping] = psutil.Process(inner.pid).children()
-        assert _is_within(sleeping.pid, outside)
-        assert _is_within(sleeping.pid, sleeping.pid)
-        assert not _is_within(outside, sleeping.pid)
-        assert not _is_within(2**22 + 1, outside)
-    finally:
-        sleeping.kill()
-        inner.wait()
+        try:
+            assert _is_within(sleeping.pid, outside)
+            assert _is_within(sleeping.pid, sleeping.pid)
+            assert not _is_within(outside, sleeping.pid)
+            assert not _is_within(2**22 + 1, outside)
+        finally:
+            sleeping.kill()
 
 
 @pytest.mark.parametrize(
@@ -174,3 +208,34 @@ async def test_a_host_that_is_set_up_for_it_has_the_tier_kernel() -> None:
         assert (await sandbox.submit(Job("print(6 * 7)"))).stdout == b"42\n"
     finally:
         await host.close()
+
+
+KEEPER = """
+import asyncio
+from sandbox.job import Job, Limits
+from sandbox.service import Sandbox, Settings
+
+async def main():
+    async with Sandbox(Settings(backend="runsc", allow_old=True, idle_min=0, idle_max=0)) as sandbox:
+        job = Job("import os, time\\nos.fork()\\nprint('here', flush=True)\\ntime.sleep(600)", limits=Limits(wall_ms=600_000))
+        await sandbox.submit(job, on_output=lambda *_: print(sandbox.zygote_pid, flush=True))
+
+asyncio.run(main())
+"""
+
+
+async def test_when_the_worker_is_killed_gvisor_dies_with_it() -> None:
+    require("runsc")
+    keeper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KEEPER, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert keeper.stdout is not None
+    launcher = psutil.Process(int(await asyncio.wait_for(keeper.stdout.readline(), 60)))
+    family = [launcher, *launcher.children(recursive=True)]
+    assert len(family) > 3, "runsc, gVisor's kernel, its file server, and what it runs the job in"
+    os.kill(keeper.pid, signal.SIGKILL)
+    await keeper.communicate()  # to the end of what it said, so that nothing stays open here
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 30)
+    for process in alive:
+        process.kill()
+    assert not alive

@@ -21,6 +21,7 @@ from sandbox.errors import SandboxLost
 from sandbox.job import Job, Limits
 from sandbox.native.cgroups import bases
 from sandbox.service import Sandbox, Settings
+from tests.sandbox.installed import require
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = f"holdfast-{os.getpid()}-*"
@@ -199,13 +200,16 @@ from sandbox.errors import LayerMissing
 from sandbox.job import Job
 from sandbox.service import Sandbox, Settings
 
+async def answer(request):
+    return dict(request.arguments)
+
 async def main():
-    said = {}
+    said, backend = {}, {"backend": sys.argv[1], "allow_old": True}
     try:
-        await Sandbox(Settings(idle_min=0)).start()
+        await Sandbox(Settings(idle_min=0, **backend)).start()
     except LayerMissing as error:
         said["refused"] = [error.layer, error.remedy]
-    async with Sandbox(Settings(profile="unprivileged", idle_min=1)) as sandbox:
+    async with Sandbox(Settings(profile="unprivileged", idle_min=1, **backend)) as sandbox:
         result = await sandbox.submit(Job("import os; open('a', 'w').write('b'); print(os.getuid(), os.getpid(), 1/0)"))
         said["job"] = [result.exit_status, result.raised.kind, [file.name for file in result.files]]
         said["receipt"] = [result.receipt.profile, result.receipt.missing, result.receipt.weaker]
@@ -214,11 +218,14 @@ async def main():
         laid = await sandbox.submit(Job("print(open('in').read())", files={"in": b"laid"}))
         said["laid"] = laid.stdout.decode()
         shell = await sandbox.submit(Job("sort in | head -1; cat /etc/shadow || id -u", language="shell", files={"in": b"b\\na\\n"}))
-        said["shell"] = [shell.stdout.decode(), shell.receipt.runtime]
+        said["shell"] = [shell.stdout.decode(), shell.receipt.runtime, shell.receipt.backend]
+        asking = Job("holdfast-guest tool a n:=1 || exit 9", language="shell")
+        asked = await sandbox.submit(asking, act=answer)
+        said["asked"] = [asked.exit_status, asked.stdout.decode(), asked.cut_off]
     said["off"] = {}
-    for layer in sys.argv[1:]:
+    for layer in sys.argv[2:]:
         try:
-            await Sandbox(Settings(profile="unprivileged", idle_min=0), off=frozenset({layer})).start()
+            await Sandbox(Settings(profile="unprivileged", idle_min=0, **backend), off=frozenset({layer})).start()
         except LayerMissing as error:
             said["off"][layer] = str(error.layer)
     print(json.dumps(said))
@@ -240,7 +247,7 @@ UNPRIVILEGED_LAYERS = (
 )
 
 
-def _as_ordinary_account(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def _as_ordinary_account(tmp_path: Path, backend: str, layers: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     """Runs the sandbox as an account without rights: as this one if it has none, else as `nobody`, with the system's Python."""
     python, account = sys.executable, {}
     if os.geteuid() == 0:
@@ -256,15 +263,15 @@ def _as_ordinary_account(tmp_path: Path) -> subprocess.CompletedProcess[str]:
             path.chmod(0o755)
     for path in tmp_path.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    command = [python, "-c", ORDINARY, *UNPRIVILEGED_LAYERS]
+    command = [python, "-c", ORDINARY, backend, *layers]
     done = subprocess.run(  # type: ignore[call-overload]  # the account's keywords are of several types
         command,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=300,
         **account,
     )
     if "the layer user of the sandbox is missing" in done.stderr:
@@ -273,8 +280,20 @@ def _as_ordinary_account(tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(tmp_path: Path) -> None:
-    done = _as_ordinary_account(tmp_path)
+# bubblewrap makes namespaces and a root whether or not it is asked to
+BUBBLEWRAP_LAYERS = ("disk", "rlimits", "landlock", "seccomp")
+
+
+@pytest.mark.parametrize(
+    ("backend", "layers"),
+    [("native", UNPRIVILEGED_LAYERS), ("bubblewrap", BUBBLEWRAP_LAYERS)],
+    ids=["native", "bubblewrap"],
+)
+def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(
+    tmp_path: Path, backend: str, layers: tuple[str, ...]
+) -> None:
+    require(backend)
+    done = _as_ordinary_account(tmp_path, backend, layers)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["refused"][0] == "own_uid"
@@ -284,5 +303,6 @@ def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(tmp_p
     assert "account of the sandbox itself" in said["receipt"][2][0]
     assert said["killed"] == "It made a system call that no job may make: ptrace."
     assert said["laid"] == "laid\n"
-    assert said["shell"] == ["a\n1000\n", "shell"]
-    assert said["off"] == {layer: layer for layer in UNPRIVILEGED_LAYERS}
+    assert said["shell"] == ["a\n1000\n", "shell", backend]
+    assert said["asked"] == [0, '{"n": 1}\n', ""]
+    assert said["off"] == {layer: layer for layer in layers}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from sandbox.errors import JobInvalid
 from sandbox.job import Because, Job, Limits, Printed, printable
+from sandbox.native import watch
 from sandbox.service import Sandbox
 
 ORDINARY = """
@@ -262,3 +265,29 @@ async def test_nothing_of_the_hosts_environment_is_there(sandbox: Sandbox) -> No
     finally:
         del os.environ["HOLDFAST_TEST_SECRET"]
     assert eval(result.stdout) == ["HOME", "LANG", "PATH", "TMPDIR", "TZ"]
+
+
+async def test_who_floods_is_read_in_small_parts_with_a_pause_after_each(sandbox: Sandbox) -> None:
+    """What a neighbour needs of this side is not taken by a job that prints as fast as it can."""
+    heard: list[tuple[float, int]] = []
+    limits = Limits(wall_ms=120_000, cpu_s=60, output_bytes=2 << 20)
+    job = Job("while True: print('x' * 1000)", limits=limits)
+    result = await sandbox.submit(job, on_output=lambda _, part: heard.append((time.monotonic(), len(part))))
+    assert result.killed is not None
+    assert (result.killed.because, len(result.stdout)) == (Because.OUTPUT, limits.output_bytes)
+    taken, paused = 0, []
+    for (at, size), (following, _) in pairwise(heard):
+        taken += size
+        if taken > watch.AT_ONCE:
+            paused.append(following - at)
+    # what was still in the pipe when it was killed is taken at once
+    assert len(paused) > 10
+    assert all(pause > watch.PAUSE_S / 2 for pause in paused[:-2]), paused
+
+
+async def test_who_prints_little_waits_for_nothing_and_all_of_much_arrives(sandbox: Sandbox) -> None:
+    limits = Limits(wall_ms=120_000, cpu_s=60)
+    code = "import sys\nfor n in range(900): print('y' * 999)\nprint('z' * 99_999, file=sys.stderr)"
+    result = await sandbox.submit(Job(code, limits=limits))
+    assert (result.exit_status, result.killed) == (0, None)
+    assert (len(result.stdout), len(result.stderr)) == (900_000, 100_000)

@@ -15,6 +15,7 @@ from holdfast_verdict.canonical import canonical_bytes
 from holdfast_verdict.verify.lines import Line
 from holdfast_verdict.verify.sums import new_key, weigher
 from tests.verify.checking import Check, wrong
+from tests.verify.record_golden import golden_file
 from tests.verify.sealing import TestLog, content_of, hash_of
 
 Content = list[dict[str, Any]]  # Any: JSON
@@ -110,7 +111,82 @@ def test_what_a_decision_read_is_what_the_journal_comes_to(
     assert found in wrong(check(_sealed(log, content)))
 
 
-@pytest.mark.parametrize("forge", [_took_otherwise, _cost_otherwise])
+def _over_its_limit(content: Content) -> tuple[str, str]:
+    """An allow that takes more than the cap has left; nobody says how the cap stood."""
+    return _limited(content, "allow", "")
+
+
+def _refused_with_room(content: Content) -> tuple[str, str]:
+    """A refusal for want of room, where every cap has enough."""
+    return _limited(content, "deny", "budget.cap_exceeded")
+
+
+def _limited(content: Content, verdict: str, code: str) -> tuple[str, str]:
+    for line in content:
+        if line["type"] != "record" or line["kind"] != "llm.call":
+            continue
+        part = orjson.loads(line["part_b"])
+        if part["verdict"] != "allow":
+            continue
+        hold_id = part["hold_id"]
+        if code:
+            part |= {"verdict": verdict, "reason_codes": [code], "hold_id": None}
+            content[:] = [each for each in content if each.get("hold_id") != hold_id]
+        else:
+            part["legs"][0]["limit"] = "1"
+            for entry in content:
+                if entry["type"] == "journal" and entry["hold_id"] == hold_id and entry["kind"] == "reserve":
+                    entry["legs"][0]["limit"] = "1"
+        line["part_b"] = canonical_bytes(part).decode()
+        return "audit.balance", f"decision {line['decision_id']}"
+    raise AssertionError("there is no such decision")
+
+
+def _took_and_paid(content: Content) -> tuple[str, str]:
+    """An entry that takes a hold and charges something at once."""
+    entry = next(
+        each
+        for each in content
+        if each["type"] == "journal" and each["kind"] == "reserve" and each["reason"] == "llm.call"
+    )
+    entry["legs"][0]["committed"] = "1"
+    return "audit.balance", f"hold {entry['hold_id']}"
+
+
+def _charged_otherwise(content: Content) -> tuple[str, str]:
+    """A cap of money that was charged less than it cost."""
+    money = {each["cap_id"] for each in content if each["type"] == "cap" and each["unit"] == "nano_usd"}
+    entry = next(
+        each
+        for each in content
+        if each["type"] == "journal" and each["kind"] == "commit" and int(each["cost_nano_usd"])
+    )
+    leg = next(leg for leg in entry["legs"] if leg["cap_id"] in money)
+    leg["committed"] = str(int(leg["committed"]) - 1)
+    return "audit.balance", f"journal entry {entry['entry_id']}"
+
+
+def _another_id(content: Content) -> tuple[str, str]:
+    """A record's part B that is of another decision than its line."""
+    line = next(each for each in content if each["type"] == "record" and each["kind"] == "run.history")
+    part = orjson.loads(line["part_b"])
+    part["decision_id"] = part["decision_id"][:-1] + ("0" if part["decision_id"][-1] != "0" else "1")
+    line["part_b"] = canonical_bytes(part).decode()
+    return "audit.record", f"decision {line['decision_id']}"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        _took_otherwise,
+        _cost_otherwise,
+        _over_its_limit,
+        _refused_with_room,
+        _took_and_paid,
+        _charged_otherwise,
+        _another_id,
+    ],
+)
 def test_a_hold_is_taken_and_returned_as_it_says(
     golden: bytes, check: Check, forge: Callable[[Content], tuple[str, str]]
 ) -> None:
@@ -131,3 +207,24 @@ def test_a_record_that_is_not_the_one_in_the_log_is_found(golden: bytes, check: 
     line["part_a"] = canonical_bytes(part).decode()
     lines: list[Line] = list(content)
     assert wrong(check(log.bundle(lines, logged=logged))) == [("audit.inclusion", f"decision {line['decision_id']}")]
+
+
+def test_a_path_that_does_not_lead_to_the_root_is_found(golden: bytes, check: Check) -> None:
+    lines = golden.splitlines()
+    place = next(place for place, raw in enumerate(lines) if b'"type":"proof"' in raw)
+    proof = orjson.loads(lines[place])
+    proof["path"] = proof["path"][:-8] + ("A" if proof["path"][-8] != "A" else "B") + proof["path"][-7:]
+    bundle = b"".join(raw + b"\n" for raw in [*lines[:place], orjson.dumps(proof), *lines[place + 1 :]])
+    assert ("audit.inclusion", f"decision {proof['decision_id']}") in wrong(check(bundle))
+
+
+def test_what_was_erased_is_told_by_sums_as_well(check: Check) -> None:
+    content = _editable(golden_file("policy/1", "sealed").read_bytes())
+    for line in content:
+        if line["type"] == "sealed":
+            line["salt"] = line["opened"] = None
+    bundle = _sealed(TestLog(str(content[0]["origin"])), content)
+    assert check.by_sums(bundle)
+    report = check(bundle)
+    assert report.holds
+    assert {one.path for one in report.withheld} == {"args/text"}
