@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
 VerdictName = Literal["allow", "deny", "needs_approval"]
-_Named = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+_Named = Annotated[str | None, Query(max_length=200)]
 
 
 class Decision(Answer):

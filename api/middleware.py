@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, bounds on the body, and an answer whatever breaks."""
+"""Around every request: an id, one log line, bounds on address and body, and an answer whatever breaks."""
 
 from __future__ import annotations
 
@@ -71,6 +71,21 @@ class RequestMiddleware:
 def _route_of(scope: Scope) -> str:
     """Returns the route's template, not the path: a path is what the caller wrote."""
     return getattr(scope.get("route"), "path", "-")
+
+
+class AddressMiddleware:
+    """Refuses an address that holds a NUL: no name and no id has one, and no database takes it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
+            error = RequestInvalid("the address holds a NUL character", remedy="leave %00 out")
+            await for_holdfast_error(Request(scope), error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class BodyMiddleware:

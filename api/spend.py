@@ -31,7 +31,7 @@ _GROUP_BY: Final = (
     "dimensions, separated by commas: tenant, project, user, run, agent, role, model, tool, kind, day, simulated"
 )
 SpendCursor = Annotated[str | None, Query(max_length=8_000, description="`next_cursor` of the page before")]
-_Named = Annotated[str | None, Query(max_length=300, pattern=r"^[^\x00]*$")]
+_Named = Annotated[str | None, Query(max_length=300)]
 
 
 class SpentAnswer(Answer):

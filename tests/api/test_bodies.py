@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from api.middleware import BODY_BYTES_MAX
@@ -184,9 +184,15 @@ async def test_no_bytes_break_it(tenant: Tenant, raw: bytes) -> None:
     ),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@example(path="/v1/runs", params={"agent": "\0"})
 async def test_no_query_breaks_a_list(tenant: Tenant, path: str, params: dict[str, str]) -> None:
     answer = await tenant.owner.get(path, params=params)
     assert answer.status_code in (200, 422), (path, params, answer.text)
+
+
+@pytest.mark.parametrize("path", ["/v1/runs?agent=%00", "/v1/runs?%00=1", "/v1/roles/a%00b", "/v1/decisions?code=a%00"])
+async def test_an_address_with_a_nul_is_refused_before_anything_reads_it(tenant: Tenant, path: str) -> None:
+    assert "NUL" in problem(await tenant.owner.get(path), 422, "request.invalid")["detail"]
 
 
 KEYLESS: Final = ("/v1/approval-links/", "/v1/approval-callbacks/")

@@ -6,12 +6,12 @@ Revises: 0033
 
 from __future__ import annotations
 
-from alembic import op
+from holdfast.database.online import create_index
 
 revision = "0039"
 down_revision = "0033"
 
 
 def upgrade() -> None:
-    """Makes the index."""
-    op.execute("CREATE INDEX runs_children ON runs (tenant_id, parent_run_id, run_id) WHERE parent_run_id IS NOT NULL")
+    """Builds the index while runs are admitted."""
+    create_index("runs_children", "runs (tenant_id, parent_run_id, run_id) WHERE parent_run_id IS NOT NULL")

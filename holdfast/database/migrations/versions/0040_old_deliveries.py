@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from alembic import op
 
+from holdfast.database.online import create_index
+
 revision = "0040"
 down_revision = "0039"
 
 _STATEMENTS = (
-    "CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL",
-    "CREATE INDEX webhooks_removed ON webhooks (tenant_id, webhook_id) WHERE removed_at IS NOT NULL",
     "GRANT DELETE ON webhook_deliveries TO holdfast_definer",
     # Ended ones by their end. Those of a webhook that was removed wait for nobody any more.
     """
@@ -41,6 +41,8 @@ _STATEMENTS = (
 
 
 def upgrade() -> None:
-    """Adds the indexes, the right to delete, and the function that uses it."""
+    """Adds the right to delete and the function that uses it, and builds the indexes that it goes by while webhooks are sent."""
     for statement in _STATEMENTS:
         op.execute(statement)
+    create_index("webhook_deliveries_ended", "webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL")
+    create_index("webhooks_removed", "webhooks (tenant_id, webhook_id) WHERE removed_at IS NOT NULL")
