@@ -49,7 +49,7 @@ from api import (
     webhooks,
 )
 from api.context import Context
-from api.middleware import AddressMiddleware, BodyMiddleware, RequestMiddleware
+from api.middleware import BodyMiddleware, QueryMiddleware, RequestMiddleware
 from api.problems import RESPONSES, Problem, for_holdfast_error, for_http_exception, for_validation_error
 from holdfast.errors import HoldfastError
 from holdfast.runs.start import ensure_search_attributes
@@ -159,7 +159,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(health.router)
     app.include_router(approval_page.router)
     app.add_middleware(BodyMiddleware)
-    app.add_middleware(AddressMiddleware)
+    app.add_middleware(QueryMiddleware)
     app.add_middleware(RequestMiddleware)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
     return app

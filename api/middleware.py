@@ -1,4 +1,4 @@
-"""Around every request: an id, one log line, bounds on address and body, and an answer whatever breaks."""
+"""Around every request: an id, one log line, bounds on query and body, and an answer whatever breaks."""
 
 from __future__ import annotations
 
@@ -73,17 +73,20 @@ def _route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "-")
 
 
-class AddressMiddleware:
-    """Refuses an address that holds a NUL: no name and no id has one, and no database takes it."""
+class QueryMiddleware:
+    """Refuses a query that holds a NUL: no name and no id has one, and no database takes it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] == "http" and ("\x00" in scope["path"] or b"%00" in scope["query_string"]):
-            error = RequestInvalid("the address holds a NUL character", remedy="leave %00 out")
-            await for_holdfast_error(Request(scope), error)(scope, receive, send)
+        if scope["type"] == "http" and b"%00" in scope["query_string"]:
+            request = Request(scope)
+            name = next(name for name, value in request.query_params.multi_items() if "\x00" in name + value)
+            shown = name[:80].replace("\x00", "%00")
+            error = RequestInvalid(f"`{shown}`: the query holds a NUL character", remedy="leave %00 out")
+            await for_holdfast_error(request, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

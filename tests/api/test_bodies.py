@@ -190,8 +190,13 @@ async def test_no_query_breaks_a_list(tenant: Tenant, path: str, params: dict[st
     assert answer.status_code in (200, 422), (path, params, answer.text)
 
 
-@pytest.mark.parametrize("path", ["/v1/runs?agent=%00", "/v1/runs?%00=1", "/v1/roles/a%00b", "/v1/decisions?code=a%00"])
-async def test_an_address_with_a_nul_is_refused_before_anything_reads_it(tenant: Tenant, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/roles/a%00b", "/v1/approvals/%00", "/v1/policies/%00"])
+async def test_a_path_with_a_nul_leads_nowhere(tenant: Tenant, path: str) -> None:
+    assert (await tenant.owner.get(path)).status_code in {404, 422}
+
+
+@pytest.mark.parametrize("path", ["/v1/runs?agent=%00", "/v1/runs?%00=1", "/v1/decisions?code=a%00"])
+async def test_a_query_with_a_nul_is_refused_before_anything_reads_it(tenant: Tenant, path: str) -> None:
     assert "NUL" in problem(await tenant.owner.get(path), 422, "request.invalid")["detail"]
 
 

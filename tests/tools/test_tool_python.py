@@ -218,7 +218,14 @@ async def do(what: str, lease: LiveLease | None = None) -> ToolResult:
 
 def hosts() -> list[int]:
     """The processes of calls that are left."""
-    return [one.pid for one in psutil.Process().children(recursive=True) if "python_guard" in " ".join(one.cmdline())]
+    return [one.pid for one in psutil.Process().children(recursive=True) if _is_host(one)]
+
+
+def _is_host(process: psutil.Process) -> bool:
+    try:
+        return "python_guard" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ended meanwhile, or a zombie that other tests have left
+        return False
 
 
 @pytest.fixture(autouse=True)
