@@ -26,6 +26,8 @@ from holdfast_verdict.record import record_hash
 
 Source = Literal["temporal", "stored", "none"]
 
+# A history is kept and its digest recorded in one transaction: whoever saw one without the other would find it altered.
+_AT_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 _RUN = text("""
     SELECT r.status, r.started_at IS NOT NULL AS started, r.ended_at IS NOT NULL AS ended,
            ARRAY(SELECT c.run_id FROM runs c WHERE c.tenant_id = r.tenant_id AND c.parent_run_id = r.run_id ORDER BY 1) AS children
@@ -127,6 +129,7 @@ async def cross_check(engine: AsyncEngine, client: Client, tenant_id: UUID, run_
         Unavailable: Temporal does not answer, and no history is kept.
     """
     async with transaction(engine, tenant_id) as connection:
+        await connection.execute(_AT_ONE_MOMENT)
         before = await _log(connection, tenant_id, run_id)
         recorded = await storing.read_recorded(connection, tenant_id, run_id)
         pieces = await storing.read_stored(connection, tenant_id, run_id)
