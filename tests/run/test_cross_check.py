@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 import zlib
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 from temporalio import activity
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
@@ -17,7 +19,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from holdfast.contracts import names
 from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
-from holdfast.histories import fetching
+from holdfast.histories import fetching, storing
 from tests.forging import write_past_triggers
 
 from .captured import permit_of
@@ -57,6 +59,29 @@ async def done(tenant: Tenant, subject: str) -> Run:
 
 async def codes(run: Run) -> set[str]:
     return {one.code for one in (await run.cross_check()).differences}
+
+
+async def test_record_and_history_are_read_as_of_one_moment(
+    rig: Rig, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await done(tenant, "one moment")
+    read = storing.read_recorded
+
+    async def read_and_changed(connection: AsyncConnection, tenant_id: UUID, run_id: UUID) -> storing.Recorded | None:
+        recorded = await read(connection, tenant_id, run_id)
+        await rig.rows("UPDATE run_histories SET piece = piece + 100, data = 'other' WHERE run_id = $1", run_id)
+        return recorded
+
+    pieces = await rig.rows("SELECT piece, data FROM run_histories WHERE run_id = $1", run.run_id)
+    assert pieces
+    with monkeypatch.context() as patched:
+        patched.setattr(storing, "read_recorded", read_and_changed)
+        assert await codes(run) == set(), "what is written meanwhile belongs to the next look"
+    assert await codes(run) == {"witness.history_altered"}
+    for row in pieces:
+        was = "UPDATE run_histories SET piece = $2, data = $3 WHERE run_id = $1 AND piece = $2 + 100"
+        await rig.rows(was, run.run_id, row["piece"], row["data"])
+    assert await codes(run) == set()
 
 
 async def test_both_say_the_same_while_a_run_goes_on_and_when_it_has_ended(rig: Rig, tenant: Tenant) -> None:
