@@ -49,13 +49,17 @@ class Launcher(zygote.Zygote):
         Path(folder, "tmp").mkdir(mode=0o755)  # bubblewrap puts its own root together here
         kernel.mount("/proc", f"{folder}/proc", None, kernel.MS_BIND | kernel.MS_REC)
         stage = folder + _STAGE
+        self._build_stage(stage, guest, "bubblewrap")
+        kernel.mount("none", stage, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | root.PLAIN)
+
+    def _build_stage(self, stage: str, guest: Mapping[str, bytes], backend: str) -> None:
+        """Puts together the root of jobs."""
         programs: Mapping[str, str] = self.runtime["programs"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
         interpreter = str(self.runtime["interpreter"])
         root.build(stage, guest, str(self.runtime["site"]), programs, interpreter)
         if not interpreter:
             root.show(self._python, stage)
-        self._lay_boot(stage, "bubblewrap")
-        kernel.mount("none", stage, None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | root.PLAIN)
+        self._lay_boot(stage, backend)
 
     def _lay_boot(self, stage: str, backend: str) -> None:
         """Lays out the modules of `boot`."""

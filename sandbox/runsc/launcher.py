@@ -69,12 +69,7 @@ class RunscLauncher(Launcher):
         Path(folder, "tmp").mkdir(mode=0o755)  # gVisor makes an empty root of its own there
         kernel.mount("/proc", f"{folder}/proc", None, kernel.MS_BIND | kernel.MS_REC)
         stage = folder + _STAGE
-        programs: Mapping[str, str] = self.runtime["programs"]  # type: ignore[assignment]  # a mapping; so the sandbox writes it
-        interpreter = str(self.runtime["interpreter"])
-        root.build(stage, guest, str(self.runtime["site"]), programs, interpreter)
-        if not interpreter:
-            root.show(self._python, stage)
-        self._lay_boot(stage, "runsc")
+        self._build_stage(stage, guest, "runsc")
         for name in (*_HIDDEN, *_OWN):
             Path(stage + name).mkdir(mode=0o755)
         for name in (REPORT, *_NO_DEVICES):
