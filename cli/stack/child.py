@@ -165,13 +165,16 @@ class Child:
             try:
                 await self._spawn()
                 await self._until_ready()
-            except (HoldfastError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (whatever a probe raises: who is not supervised is never started again)
                 await self._kill_group()
                 if not first.done():
                     self._enter("stopped")
                     first.set_exception(error)
                     return
-                reason = str(error)
+                known = isinstance(error, HoldfastError | OSError)
+                reason = (
+                    str(error) if known else f"{self.spec.name} could not be asked: {type(error).__name__}: {error}"
+                )
             else:
                 if first.done():
                     self._say(f"{self.spec.name} is back (process {self.pid})")

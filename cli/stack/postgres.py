@@ -57,6 +57,33 @@ def binaries() -> Path:
     )
 
 
+def answers(socket_folder: Path, port: int, password: str) -> Probe:
+    """The server lets its superuser in.
+
+    Args:
+        socket_folder: Where its socket is.
+        port: By which its socket is named.
+        password: The superuser's.
+    """
+
+    async def probe(_: LogFile) -> bool:
+        try:
+            connection = await asyncpg.connect(
+                host=str(socket_folder), port=port, user=SUPERUSER, password=password, database="postgres", timeout=5
+            )
+        except asyncpg.InvalidPasswordError:
+            raise ChildFailed(
+                "PostgreSQL refuses the password in secrets/database.json",
+                remedy="restore the secrets that belong to this data",
+            ) from None
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False  # it starts, recovers, or dies while it is asked; what is wrong for good stands in its log
+        await connection.close()
+        return True
+
+    return probe
+
+
 class EmbeddedPostgres:
     """The cluster of one data folder. Its folder holds `data`, and `socket` if the path is not too long for one."""
 
@@ -119,7 +146,7 @@ class EmbeddedPostgres:
             ],
             env=_ENVIRONMENT,
             log_path=self._log_path,
-            ready=self._ready(),
+            ready=answers(self._socket_folder, self._port, self._superuser_password),
             account=self._account,
             folder=self._cluster,
             before_start=self._clear_leftovers,
@@ -187,29 +214,6 @@ class EmbeddedPostgres:
             text = (done.stdout + done.stderr).decode(errors="replace").strip()
             raise ChildFailed(f"initdb failed with code {done.returncode}:\n{text}")
         draft.rename(self._cluster)
-
-    def _ready(self) -> Probe:
-        async def probe(_: LogFile) -> bool:
-            try:
-                connection = await asyncpg.connect(
-                    host=str(self._socket_folder),
-                    port=self._port,
-                    user=SUPERUSER,
-                    password=self._superuser_password,
-                    database="postgres",
-                    timeout=5,
-                )
-            except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
-                return False
-            except asyncpg.InvalidPasswordError:
-                raise ChildFailed(
-                    "PostgreSQL refuses the password in secrets/database.json",
-                    remedy="restore the secrets that belong to this data",
-                ) from None
-            await connection.close()
-            return True
-
-        return probe
 
     async def _clear_leftovers(self) -> None:
         """Waits for processes of a server that died, ends those that stay, then removes its stale pid file.

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
@@ -22,6 +23,7 @@ from cli.stack.data_folder import DataFolder
 from cli.stack.errors import ChildFailed, PortTaken, StackError
 from cli.stack.log_file import LogFile
 from cli.stack.ports import Ports, check_free
+from cli.stack.postgres import answers
 from cli.stack.probe import logs_ready
 from cli.stack.supervisor import Part, Stack
 from tests.stack.places import ROOT, STAND_IN, family, lives, stand_in, until
@@ -91,6 +93,46 @@ async def test_a_killed_child_comes_back_with_a_line(tmp_path: Path) -> None:
     assert lines[0] == "child was ended by SIGKILL; starting it again in 0.25 s"
     assert lines[1].startswith("child is back")
     await child.stop()
+
+
+async def test_a_probe_that_breaks_does_not_end_the_supervision(tmp_path: Path) -> None:
+    """It breaks once, when the child has died and is started again; and at the start, where whoever starts it is told."""
+    breaks = 0
+    asked = logs_ready()
+
+    async def probe(log: LogFile) -> bool:
+        nonlocal breaks
+        if breaks:
+            breaks -= 1
+            raise LookupError("nobody foresaw this")
+        return await asked(log)
+
+    lines: list[str] = []
+    child = Child(replace(spec(tmp_path, "well"), ready=probe), lines.append, lambda: None)
+    await child.start()
+    breaks = 1
+    await child.kill(signal.SIGKILL, restart=True)
+    await asyncio.wait_for(child.wait_ready(), 20)
+    assert lines[1] == "child could not be asked: LookupError: nobody foresaw this; starting it again in 0.5 s"
+    await child.stop()
+    breaks = 1
+    with pytest.raises(LookupError):
+        await child.start()
+    assert (child.state, child.pid) == ("stopped", None)
+
+
+async def test_a_database_that_dies_while_it_is_asked_is_not_ready(tmp_path: Path) -> None:
+    """A stand-in says what a backend says to whoever connects at the moment when its postmaster is killed."""
+    fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to unexpected postmaster exit\0\0"
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(die, tmp_path / ".s.PGSQL.5432"):
+        assert not await answers(tmp_path, 5432, "a-password")(LogFile(tmp_path / "postgres.log"))
 
 
 async def test_a_child_killed_for_good_stays_down_until_it_is_started(tmp_path: Path) -> None:
