@@ -11,13 +11,12 @@ import time
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.database.engine import tenantless, transaction
+from holdfast.database.engine import AWAY, tenantless, transaction
 from holdfast.errors import HoldfastError, Unavailable
 from holdfast.transparency.keys import KeySource
 from holdfast.transparency.sequencing import FROZEN_MS, Appended, append
@@ -27,7 +26,6 @@ log = structlog.get_logger("sequencer")
 _DUE = text("SELECT tenant_id FROM due_logs()")
 _AT_ONCE: Final = 2
 _SAY_AGAIN_S: Final = 60.0
-_AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Sequencer:
@@ -61,7 +59,7 @@ class Sequencer:
         while not self._stopping.is_set():
             try:
                 await self.round()
-            except _AWAY as error:
+            except AWAY as error:
                 log.warning("sequencer.database_away", error=type(error).__name__)
             try:
                 async with asyncio.timeout(self._interval_s):

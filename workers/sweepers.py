@@ -8,18 +8,17 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Row, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.run_state import end_run
 from holdfast.approvals import escalation
-from holdfast.database.engine import tenantless, transaction
+from holdfast.database.engine import AWAY, tenantless, transaction
 from holdfast.errors import Unavailable
 from holdfast.histories import storing
 from holdfast.ids import PLATFORM_TENANT_ID
@@ -40,8 +39,6 @@ LOCK_KEY: Final = 0x737765657073
 _BATCH_MAX = 100
 _LOOK_AT_RUNS_EVERY = 5
 
-# A server that is starting or stopping refuses with errors of the driver's own, which SQLAlchemy passes on as they are.
-_AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 _DUE_RETURNS = text("SELECT * FROM due_returns(:count)")
@@ -99,7 +96,7 @@ class Sweepers:
                     if await connection.scalar(_TRY_LOCK, {"key": LOCK_KEY}):
                         await connection.commit()
                         await self._sweep_while_elected(connection)
-            except _AWAY as error:
+            except AWAY as error:
                 log.warning("sweepers.database_away", error=type(error).__name__)
             await self._pause()
 

@@ -10,17 +10,14 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 import structlog
 from sqlalchemy import Row, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from activities.tools.destination import NoDestination, Resolver, ask, find_destination, resolve_system
 from activities.tools.wire import NoAnswer
-from holdfast.database.engine import tenantless
-from holdfast.errors import Unavailable
+from holdfast.database.engine import AWAY, tenantless
 from holdfast.tools.urls import Url, parse_url
 from holdfast.webhooks.service import is_private
 from holdfast.webhooks.signature import FRESH_S, signed_headers
@@ -39,7 +36,6 @@ _ANSWER_BYTES_MAX: Final = 4_096
 _SUCCESS: Final = range(200, 300)
 _GONE: Final = 410
 
-_AWAY = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _TAKE = text("""
     SELECT * FROM take_deliveries(:count, :each, CAST(:busy AS uuid[]), CAST(:delays_ms AS bigint[]), :fresh_s)
@@ -96,7 +92,7 @@ class WebhookSender:
             taken: Sequence[Row[Any]] = ()  # rows of text() carry no types
             try:
                 taken = await self.take(_AT_ONCE_MAX - len(sending), busy=set(sending.values()))
-            except _AWAY as error:
+            except AWAY as error:
                 log.warning("webhooks.database_away", error=type(error).__name__)
             sending |= {asyncio.create_task(self._deliver(row)): row.webhook_id for row in taken}
             if not taken:
@@ -129,7 +125,7 @@ class WebhookSender:
         with structlog.contextvars.bound_contextvars(delivery_id=str(row.delivery_id), webhook_id=str(row.webhook_id)):
             status, error = await self._send(row)
             retrying = AsyncRetrying(
-                retry=retry_if_exception_type(_AWAY),
+                retry=retry_if_exception_type(AWAY),
                 wait=wait_random_exponential(multiplier=0.1, max=2),
                 stop=stop_after_delay(TIMEOUT_MS / 1000),
                 reraise=True,
@@ -137,7 +133,7 @@ class WebhookSender:
             try:
                 # what was taken and is not written as taken is sent once more
                 await retrying(self._end, row, status, error)
-            except _AWAY as away:
+            except AWAY as away:
                 log.warning("webhooks.database_away", error=type(away).__name__)
 
     async def _end(self, row: Row[Any], status: int | None, error: str) -> None:  # rows of text() carry no types

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from holdfast.errors import HoldfastError, Unavailable
@@ -27,6 +28,11 @@ LOST: Final = (
 
 class DatabaseAway(Unavailable):
     """PostgreSQL cannot be reached, or went away in the middle; what was not committed is rolled back."""
+
+
+# A server that is starting or stopping refuses with errors of the driver's own, which SQLAlchemy passes on as they are.
+AWAY: Final = (Unavailable, SQLAlchemyError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What work that goes round for ever meets while PostgreSQL is away, in a transaction and before one: it waits, and tries again."""
 
 
 def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) -> AsyncEngine:

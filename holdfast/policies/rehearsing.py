@@ -9,10 +9,9 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.database.engine import transaction
+from holdfast.database.engine import AWAY, transaction
 from holdfast.policies import rehearsal, rehearsal_records
 from holdfast.policies.clocks import local_times_at
 from holdfast.policies.rehearsal_records import PAGE, Wanted
@@ -70,7 +69,7 @@ class Rehearsing:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever broke is told to whoever asked)
                 _log.warning("rehearsal.failed", rehearsal_id=str(rehearsal_id), reason=type(error).__name__)
-                with suppress(DBAPIError, OSError):  # then it lapses, and is taken up again
+                with suppress(*AWAY):  # then it lapses, and is taken up again
                     async with transaction(self._engine, tenant_id) as connection:
                         await rehearsal.end(connection, held, error=f"it broke off ({type(error).__name__})")
 

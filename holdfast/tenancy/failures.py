@@ -9,12 +9,10 @@ import time
 from collections import Counter
 from typing import Final
 
-import asyncpg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from holdfast.database.engine import transaction
+from holdfast.database.engine import AWAY, transaction
 from holdfast.decisions.record import record_event
 from holdfast.ids import PLATFORM_TENANT_ID
 from holdfast.tenancy.keys import KeyRefused
@@ -68,7 +66,7 @@ class FailureLog:
                     message=f"{sum(count for _, _, count in counted)} refused: {reason}",
                     facts={"refused": [{"prefix": p, "reason": r, "count": n} for p, r, n in counted]},
                 )
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            # the caller is refused all the same; only the record is late
+        except AWAY as error:
+            # the caller is refused all the same; only the record is late, or there twice where a commit's answer was lost
             self._suppressed.update({(prefix, why): count for prefix, why, count in counted})
             _log.warning("auth.failure_not_recorded", reason=reason, error=type(error).__name__)

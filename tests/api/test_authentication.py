@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import httpx
 import orjson
 import pytest
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from holdfast.database.engine import create_engine
 from holdfast.ids import PLATFORM_TENANT_ID
-from holdfast.tenancy.failures import PER_SECOND_MAX
+from holdfast.tenancy.failures import PER_SECOND_MAX, FailureLog
+from holdfast.tenancy.keys import KeyRefused
 
 from .world import Tenant, World, problem
 
@@ -23,6 +29,52 @@ async def refusals(world: World, prefix: str) -> list[dict[str, object]]:
     )
     noted = [one for row in rows for one in orjson.loads(row["part_a"])["facts"]["refused"]]
     return [one for one in noted if one["prefix"] == prefix]
+
+
+@asynccontextmanager
+async def cut_before_commit(world: World, times: int) -> AsyncIterator[AsyncEngine]:
+    """Yields the database behind a network that breaks so many times at the moment when a transaction is to be committed."""
+    url = make_url(world.stack.database_url("holdfast_api"))
+    left = [True] * times
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, downstream = await asyncio.open_connection(url.host, url.port)
+
+        async def up() -> None:
+            while data := await reader.read(65_536):
+                if b"COMMIT" in data and left:
+                    left.pop()
+                    break
+                downstream.write(data)
+            downstream.transport.abort()
+            writer.transport.abort()
+
+        rising = asyncio.create_task(up())
+        with suppress(OSError):
+            while data := await upstream.read(65_536):
+                writer.write(data)
+        writer.transport.abort()
+        await rising
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    through = url.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    engine = create_engine(through.render_as_string(hide_password=False), process="test-cut", pool_size=2)
+    async with server:
+        yield engine
+        await engine.dispose()
+    assert not left, "it was never cut"
+
+
+async def test_what_was_refused_while_the_database_went_away_is_recorded_later(world: World) -> None:
+    """The commit is lost twice: nothing is raised, for whoever is refused is refused all the same, and nothing is forgotten."""
+    refused = KeyRefused("hf_cutaaaa", "unknown")
+    async with cut_before_commit(world, times=2) as engine:
+        failures = FailureLog(engine)
+        await failures.note(refused)
+        await failures.flush()
+        assert await refusals(world, refused.prefix) == []
+        await failures.flush()
+    assert [(one["reason"], one["count"]) for one in await refusals(world, refused.prefix)] == [("unknown", 1)]
 
 
 @pytest.mark.parametrize(
