@@ -9,7 +9,6 @@ import pytest
 
 from holdfast_verdict.actions import ActionRefused, Catalogue, CatalogueInvalid
 from holdfast_verdict.actions.codes import CODES
-from tests.docs.pages import Fence, fences
 
 PERSON = {
     "type": "object",
@@ -285,8 +284,3 @@ def test_a_default_that_holds_itself_is_refused_and_not_filled_in_for_ever() -> 
     )
     with pytest.raises(ActionRefused, match="holds itself"):
         catalogue.action("x", {"n": {}})
-
-
-@pytest.mark.parametrize("fence", [fence for fence in fences("python") if "canonical-actions" in str(fence)], ids=str)
-def test_what_the_documentation_shows_is_so(fence: Fence) -> None:
-    exec(compile(fence.body, str(fence), "exec"), {})  # the page's own lines, with their assertions
