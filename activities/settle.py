@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.governor import Governor, log
 from holdfast import transcript
 from holdfast.actions.model_call import goes_elsewhere
-from holdfast.actions.settling import Answer, answer_of, judge, proposed_call, tool_result
+from holdfast.actions.settling import Answer, answer_of, judge, proposed_call, refusal
 from holdfast.contracts import names
 from holdfast.contracts.gate import NewHead, SettleReply, SettleRequest, WriteRefusal
 from holdfast.database.engine import transaction
@@ -131,7 +131,7 @@ class Settle:
             sentence = request.code
             if request.decision_id:
                 sentence = await sentence_of(connection, tenant_id, UUID(request.decision_id))
-            content = tool_result(call_id, tool, ok=False, content=f"not done: {request.code}: {sentence}")
+            content = refusal(call_id, tool, request.code, sentence)
             head = await transcript.write(connection, tenant_id, run_id, bytes.fromhex(request.head), content)
         return NewHead(head=head.hex())
 

@@ -26,6 +26,8 @@ from holdfast.providers.model import ModelOutcome
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
 
 TIMELINE_TEXT_LENGTH_MAX = 4_000
+NOT_DONE = "not done: "
+"""How the sentence begins that tells a model of a call that was not made."""
 
 _TOOL_NAME_LENGTH_MAX = 128
 _CONFIRMED = "a person looked and confirmed that this happened; its answer is lost"
@@ -240,6 +242,17 @@ def _model_answer(outcome: ModelOutcome) -> Answer:
 def tool_result(call_id: str, tool: str, *, ok: bool, content: str) -> bytes:
     """Returns the canonical transcript entry that answers a proposed call."""
     return canonical_bytes({"kind": "tool_result", "call_id": call_id, "tool": tool, "ok": ok, "content": content})
+
+
+def refusal(call_id: str, tool: str, code: str, sentence: str) -> bytes:
+    """Returns the canonical transcript entry that says why a proposed call was not made.
+
+    Its `stop_reason`, the code, tells it from whatever a tool may answer: only the governor writes one into a result. That is a
+    member which processes of a version before know, too, so that a run may go on in them.
+    """
+    content = f"{NOT_DONE}{code}: {sentence}"
+    entry: dict[str, JsonValue] = {"kind": "tool_result", "call_id": call_id, "tool": tool, "ok": False}
+    return canonical_bytes({**entry, "stop_reason": code, "content": content})
 
 
 def proposed_call(entry: Mapping[str, JsonValue], index: int) -> tuple[str, str]:

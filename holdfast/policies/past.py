@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
+from holdfast.actions.settling import NOT_DONE
 from holdfast.policies import readings, sums, unfolded
 from holdfast.policies.deeds import Deed, events_of
 from holdfast.policies.readings import Reading
@@ -33,7 +34,7 @@ from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts, Release
 from holdfast_verdict.engine.history import History
-from holdfast_verdict.engine.labels import Yields
+from holdfast_verdict.engine.labels import UNTRUSTED, Yields
 from holdfast_verdict.engine.numbers import Number, whole
 from holdfast_verdict.engine.program import CompiledRule, Plan, program_of, speaks_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
@@ -435,11 +436,22 @@ async def _sources(
                 sources.user(entry["text"])
             case "assistant":
                 sources.model(entry["text"])
+            case "tool_result" if "stop_reason" in entry:
+                # why a call was denied may quote its arguments: that is said again by the model, and nobody's output
+                sources.model(entry["content"])
             case "tool_result":
-                # the answer to a call that was denied is Holdfast's own sentence, and may quote anybody
-                fields = dict(yields.get(entry["tool"], (("", ("untrusted",)),)))
-                whole = fields.pop("", ())
-                sources.tool(entry["tool"], entry["content"], whole, fields)
+                _take_output(sources, entry, yields.get(entry["tool"], UNTRUSTED))
             case _:
                 return None  # who speaks here, nobody knows
     return sources
+
+
+def _take_output(sources: Sources, entry: Mapping[str, str], yields: Yields) -> None:
+    """Takes what a tool answered, with the labels of its fields."""
+    name, content, fields = entry["tool"], entry["content"], dict(yields)
+    whole = fields.pop("", ())
+    if not entry.get("ok") and content.startswith(NOT_DONE):
+        # a version before wrote refusals so, and a tool can word its answer so: it has the worse of both meanings
+        whole = (*whole, "untrusted", *sources.labels)
+        sources.tool("", content, whole)
+    sources.tool(name, content, whole, fields)

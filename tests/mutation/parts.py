@@ -76,7 +76,12 @@ PARTS: Final = {
     ),
     "provenance": Part(
         ("provenance/*.py",),
-        ("provenance/test_sources.py", "provenance/test_corpus.py", "outside/test_provenance.py"),
+        (
+            "provenance/test_sources.py",
+            "provenance/test_exact.py",
+            "provenance/test_corpus.py",
+            "outside/test_provenance.py",
+        ),
     ),
 }
 

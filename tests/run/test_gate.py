@@ -121,8 +121,9 @@ async def test_denied_or_expired_nothing_happens_and_the_model_is_told(rig: Rig,
     assert not rig.refunds("DENY-2")
     for run, code in ((denied, "approval.denied"), (expired, "approval.expired")):
         assert code in await run.codes()
-        told = [entry["content"] for entry in await run.transcript() if entry["kind"] == "tool_result"]
-        assert told[0].startswith(f"not done: {code}")
+        told = [entry for entry in await run.transcript() if entry["kind"] == "tool_result"]
+        assert str(told[0]["content"]).startswith(f"not done: {code}")
+        assert told[0]["stop_reason"] == code, "so that what it quotes is never taken for the tool's output"
 
 
 async def test_one_consent_is_good_for_one_effect_however_many_tries_it_takes(rig: Rig, tenant: Tenant) -> None:
