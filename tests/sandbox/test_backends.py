@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from activities.code_host import CodeHost
-from bench.escape import SUITE, Attempt, attempts, try_attempt
+from bench.escape import SUITE, Attempt, attempts, begins, try_attempt
 from holdfast.contracts.tiers import BACKENDS, TierUnavailable, by_tier
 from sandbox.backends import KINDS, choose
 from sandbox.errors import BackendMissing, LayerMissing, SandboxLost
@@ -20,10 +21,12 @@ from sandbox.frames import Request
 from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
 from sandbox.native.cgroups import bases
+from sandbox.runtime import installed
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
 
 OTHERS = [name for name in KINDS if name != "native"]
+LANGUAGES: tuple[Literal["shell", "node"], ...] = ("shell", "node")
 LIMITS = Limits(wall_ms=20_000)
 
 
@@ -41,6 +44,32 @@ async def test_what_succeeds_outside_fails_inside(other: Sandbox, attempt: Attem
     outcome = await try_attempt(attempt, other)
     assert outcome.proved, "it has to succeed outside, or its failure inside proves nothing"
     assert not outcome.escaped
+
+
+PROGRAMS = [
+    attempt
+    for language in LANGUAGES
+    for attempt in attempts(SUITE, language=language)
+    if attempt.language == language and attempt.path.stem in ("tcp_to_the_host", "read_a_file", "parent", "disk")
+]
+
+
+@pytest.mark.parametrize("attempt", PROGRAMS, ids=lambda attempt: attempt.name)
+async def test_a_program_that_succeeds_outside_fails_inside(other: Sandbox, attempt: Attempt) -> None:
+    if not installed()[attempt.language]:
+        pytest.skip("Node is not installed here")
+    outcome = await try_attempt(attempt, other)
+    assert outcome.proved, "it has to succeed outside, or its failure inside proves nothing"
+    assert not outcome.escaped
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_program_that_violates_nothing_ends_as_it_says(
+    other: Sandbox, language: Literal["shell", "node"]
+) -> None:
+    if not installed()[language]:
+        pytest.skip("Node is not installed here")
+    assert await begins(other, language)
 
 
 async def test_a_receipt_names_backend_tier_and_version(other: Sandbox) -> None:

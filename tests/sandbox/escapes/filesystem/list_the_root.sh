@@ -1,0 +1,6 @@
+# Lists the root folder.
+
+for name in /*; do
+    [ "$name" != "/*" ] && exit 42
+done
+[ -n "$(ls /)" ] && exit 42

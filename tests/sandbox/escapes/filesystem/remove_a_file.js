@@ -1,0 +1,5 @@
+// Removes a file of the host.
+
+const given = JSON.parse(process.argv[2]);
+require("fs").unlinkSync(given.path);
+process.exit(42);

@@ -1,0 +1,3 @@
+// Reads the host's passwords.
+
+process.exit(require("fs").readFileSync("/etc/shadow").length ? 42 : 1);

@@ -1,0 +1,4 @@
+// Takes another group.
+
+process.setgid(12);
+process.exit(42);

@@ -1,0 +1,4 @@
+// Becomes root.
+
+process.setuid(0);
+process.exit(42);

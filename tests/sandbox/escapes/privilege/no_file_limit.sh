@@ -1,0 +1,3 @@
+# Takes the limit from the size of its files.
+
+ulimit -f unlimited && exit 42

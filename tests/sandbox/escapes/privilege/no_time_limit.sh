@@ -1,0 +1,3 @@
+# Takes the limit from its CPU time.
+
+ulimit -t unlimited && exit 42
