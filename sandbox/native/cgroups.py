@@ -15,10 +15,10 @@ from typing import Final, Protocol
 from sandbox.job import Limits
 
 _PERIOD_US: Final = 100_000
-_SHARES_BACK: Final = (
-    32  # of 1024, and of 100: a job that has computed for long gets a thirtieth of what a new one gets
-)
-_WEIGHT_BACK: Final = 3
+_SHARES_NEW: Final = 1_024  # what the kernel gives a new cgroup, v1 and v2
+_WEIGHT_NEW: Final = 100
+IDLE: Final = 32
+"""From so many parts on a job has the processor only where no other job wants it, where the kernel can do that (since Linux 5.15)."""
 _PREFIX: Final = "holdfast-"
 _numbers = itertools.count()
 
@@ -52,8 +52,8 @@ class Group(Protocol):
     def cpu_ns(self) -> int:
         """Returns the CPU time that was used."""
 
-    def step_back(self) -> None:
-        """Lets every other job that wants the processor have it before this one."""
+    def step_back(self, parts: int) -> None:
+        """Lets other jobs have the processor before this one, which keeps one of so many parts of its weight from then on."""
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""
@@ -98,6 +98,15 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
+def _step_back(folder: Path, parts: int, name: str, whole: int) -> None:
+    """Gives a cgroup one of so many parts of its weight, or what all others leave over: whoever wakes need not wait for it."""
+    idle = folder / "cpu.idle"
+    if parts >= IDLE and idle.exists():
+        _write(idle, 1)
+    else:
+        _write(folder / name, max(1, whole // parts))
+
+
 def _sweep(base: Path) -> None:
     """Removes what sandboxes have left that died; what still has processes cannot be removed and stays."""
     for folder in base.glob(f"{_PREFIX}[0-9]*-*"):
@@ -115,6 +124,7 @@ class _OldGroup:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
+        self._parts = 1
 
     def add(self, pid: int) -> None:
         """Puts a process into it."""
@@ -138,11 +148,12 @@ class _OldGroup:
         cpu = self._folders.get("cpuacct")
         return int((cpu / "cpuacct.usage").read_text()) if cpu is not None else 0
 
-    def step_back(self) -> None:
-        """Lets every other job that wants the processor have it before this one."""
+    def step_back(self, parts: int) -> None:
+        """Lets other jobs have the processor before this one, which keeps one of so many parts of its weight from then on."""
         cpu = self._folders.get("cpu")
-        if cpu is not None:
-            _write(cpu / "cpu.shares", _SHARES_BACK)
+        if cpu is not None and parts > self._parts:
+            self._parts = parts
+            _step_back(cpu, parts, "cpu.shares", _SHARES_NEW)
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""
@@ -192,6 +203,7 @@ class _UnifiedGroup:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._parts = 1
 
     def add(self, pid: int) -> None:
         """Puts a process into it."""
@@ -211,9 +223,11 @@ class _UnifiedGroup:
         """Returns the CPU time that was used."""
         return _fields(self._folder / "cpu.stat").get("usage_usec", 0) * 1_000
 
-    def step_back(self) -> None:
-        """Lets every other job that wants the processor have it before this one."""
-        _write(self._folder / "cpu.weight", _WEIGHT_BACK)
+    def step_back(self, parts: int) -> None:
+        """Lets other jobs have the processor before this one, which keeps one of so many parts of its weight from then on."""
+        if parts > self._parts:
+            self._parts = parts
+            _step_back(self._folder, parts, "cpu.weight", _WEIGHT_NEW)
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""

@@ -79,27 +79,64 @@ async def test_what_is_left_behind_is_a_wrong_result() -> None:
     ]
 
 
-async def test_a_job_that_computes_for_long_steps_back_behind_its_neighbours() -> None:
-    paths = {name: base for name, base in bases().items() if name in ("cpu", "unified")}
-    name, low = ("cpu.shares", 32) if "cpu" in paths else ("cpu.weight", 3)
-    said = asyncio.Event()
+def _cpu_groups() -> list[Path]:
+    paths = [base for name, base in bases().items() if name in ("cpu", "unified")]
+    return [group for base in paths for group in base.glob(f"{OWN}/job-*")]
 
-    async def until_low(own: Sandbox) -> None:
-        while not any(
-            int(path.read_text()) == low for base in paths.values() for path in base.glob(f"{OWN}/job-*/{name}")
-        ):
-            assert own.zygote_pid
+
+def _standing(group: Path) -> str:
+    """Says how far a job has stepped back, by what the kernel says."""
+    idle = group / "cpu.idle"
+    if idle.exists() and idle.read_text().strip() == "1":
+        return "idle"
+    shares, weight = group / "cpu.shares", group / "cpu.weight"
+    return shares.read_text().strip() if shares.exists() else weight.read_text().strip()
+
+
+LAST = ("idle", "32", "3")  # the latter where the kernel knows no idle groups
+COMPUTES = """
+import time
+print(1, flush=True)
+while time.process_time() < began + {seconds}: pass
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "stands"), [(0.07, ("128", "12")), (0.2, LAST), (60, LAST)])
+async def test_a_job_that_has_computed_for_long_steps_back_behind_its_neighbours(
+    seconds: float, stands: tuple[str, ...]
+) -> None:
+    async def until(wanted: tuple[str, ...]) -> None:
+        while not any(_standing(group) in wanted for group in _cpu_groups()):
             await asyncio.sleep(0.02)
 
-    async with Sandbox(Settings(idle_min=0)) as own:
-        job = Job("print(1, flush=True)\nwhile True: pass", limits=Limits(wall_ms=600_000, cpu_s=600))
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own:
+        code = "import time\nbegan = time.process_time()\n" + COMPUTES.format(seconds=seconds)
+        job = Job(code, limits=Limits(wall_ms=600_000, cpu_s=600))
+        said = asyncio.Event()
         task = asyncio.create_task(own.submit(job, on_output=lambda *_: said.set()))
         await asyncio.wait_for(said.wait(), 30)
         async with asyncio.timeout(60):
-            await until_low(own)
+            await until(stands)
+        if seconds < 0.1:
+            await asyncio.sleep(0.5)
+            assert any(_standing(group) in stands for group in _cpu_groups()), "it sleeps, and steps back no further"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_session_that_has_stepped_back_computes_on_in_its_next_cell() -> None:
+    code = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    try:
+        async with Sandbox(Settings(idle_min=0)) as own, own.session() as session:
+            for _ in range(2):
+                assert (await session.run(code)).exit_status == 0
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert not errors
 
 
 def _of_the_session(base: Path) -> bool:
