@@ -199,6 +199,28 @@ async def test_programs_run_in_it_and_ask_their_run(
     assert [file.name for file in result.files] == ["out"]
 
 
+ASKS_WITH_FLAG = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for flags in (0, 0x800):  # AT_NO_AUTOMOUNT
+    print(libc.statx(-100, b'in', flags, 0x7FF, ctypes.create_string_buffer(256)))
+"""
+
+
+async def test_stat_fails_only_where_gvisor_refuses_a_flag_and_what_the_documentation_names_instead_works(
+    gvisor: Sandbox,
+) -> None:
+    files = {"in": b"four"}
+    plain, flagged = (await gvisor.submit(Job(ASKS_WITH_FLAG, files=files))).stdout.split()
+    assert plain == b"0"
+    script = "stat -c %s in || echo refused; ls; echo *; find . -type f -printf '%s %p\\n'; wc -c in; test -f in && find in -ls"
+    result = await gvisor.submit(Job(script, language="shell", files=files))
+    said = result.stdout.decode().splitlines()
+    assert said[0] == ("4" if flagged == b"0" else "refused"), result.stderr
+    assert said[1:5] == ["in", "in", "4 ./in", "4 in"]
+    assert said[5].split()[-1] == "in"
+
+
 async def test_a_host_that_is_set_up_for_it_has_the_tier_kernel() -> None:
     require("runsc")
     host = CodeHost({"kernel": SETTINGS})
