@@ -10,15 +10,19 @@ from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Final
 
-from holdfast_verdict.provenance.words import is_alone
+from holdfast_verdict.provenance.words import fold, is_alone
 
 _RUN: Final = re.compile(r"[0-9]{1,40}(?:(?:[.,'’_\u00a0\u202f]|\s)?[0-9]{1,40}){0,24}")
 _COUNTER: Final = re.compile(r"^[ \t>*-]{0,12}([0-9]{1,3})[.)][ \t]+(?=\S)", re.MULTILINE)
 _RANGE: Final = re.compile(r"(?<![\w.,/@:-])([0-9]{1,15})\s?[-–]\s?([0-9]{1,15})(?![\w/@:-])(?![.,][0-9])")
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:[.,'’_\s\u00a0\u202f][0-9]{3})+")
+_GROUPED_BY_TWO: Final = re.compile(r"[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?")
+"""As in India: `12,34,567.50`."""
+_LISTED: Final = re.compile(r"[0-9]+(?:,[0-9]+){2,}")
 _CURRENCY: Final = ("usd", "eur", "gbp", "chf", "jpy", "us", "rs", "inr", "cad", "aud", "no", "nr")
 _CURRENCY_WORDS: Final = frozenset({*_CURRENCY, "dollar", "dollars", "euro", "euros", "pound", "pounds", "francs"})
-_SIGNS: Final = ("$", "€", "£", "¥")
+_SIGN: Final = "$£¥¢฿\u20a0-\u20cf"
+_SIGNS: Final = frozenset({*"$£¥¢฿", *map(chr, range(0x20A0, 0x20D0))})
 _MONIES: Final = {
     **dict.fromkeys(("$", "usd", "dollar", "dollars"), "usd"),
     **dict.fromkeys(("€", "eur", "euro", "euros"), "eur"),
@@ -26,7 +30,7 @@ _MONIES: Final = {
     **dict.fromkeys(("¥", "jpy", "yen"), "jpy"),
     **dict.fromkeys(("chf", "francs"), "chf"),
 }
-_MONEY_SIGN: Final = re.compile(r"[$€£¥]|[^\W\d_]+")
+_MONEY_SIGN: Final = re.compile(rf"[{_SIGN}]|[^\W\d_]+")
 _JOINTS: Final = frozenset("._-/\\@:+~^")
 _DIGIT_JOINTS: Final = ("-", "/", ":", ".")
 _TIMES: Final = {
@@ -49,11 +53,16 @@ _TIMES: Final = {
 _DATED: Final = frozenset("年月日号號時时分秒")
 """Behind digits these make a date or a time of them."""
 _BESIDE: Final = (" ", "\n", "\t", "", '"')
-_FOLLOWED: Final = frozenset("htmb%dedpufgcjir€$£¥")
+_FOLLOWED: Final = frozenset("htmb%dedpufgcjir") | _SIGNS
 _SCALE_WORD: Final = re.compile(r"\s(hundred|thousand|million|billion)(?![^\W_])")
 _UNIT: Final = re.compile(r"[^\W\d_]{1,24}")
 _LONGEST_UNIT: Final = 4
 _LONGEST: Final = 60
+_LEADS: Final = frozenset("+-−.")
+_NUMBER: Final = re.compile(
+    rf"[-+−]?\s?(?:[{_SIGN}]|usd|eur|gbp|chf)?\s?([-+]?\.?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[{_SIGN}%]|usd|eur|gbp|chf|k)?"
+)
+"""A value that is a number and nothing else."""
 _ONES: Final = {
     word: number
     for number, word in enumerate(
@@ -148,7 +157,8 @@ def numbers_in(folded: str, *, strict: bool, but: Sequence[tuple[int, int]] = ()
 
 def currencies_in(folded: str) -> frozenset[str]:
     """Returns the currencies that a text names, so that the user's `$5` is not taken for a page's `€5`."""
-    return frozenset(_MONIES[each] for each in _MONEY_SIGN.findall(folded) if each in _MONIES)
+    named = _MONEY_SIGN.findall(folded)
+    return frozenset(_MONIES.get(each, each) for each in named if each in _MONIES or each in _SIGNS)
 
 
 def spelled(words: Iterable[str]) -> Numbers:
@@ -184,17 +194,22 @@ def number_of(value: object) -> Numbers | None:
 
 
 def _number_text(text: str) -> Numbers | None:
-    stripped = text.strip().lower()
-    if len(stripped) > _LONGEST or not any(each in "0123456789" for each in stripped):
-        return None
-    match = re.fullmatch(
-        r"[-+−]?\s?(?:[$€£¥]|usd|eur|gbp|chf)?\s?([-+]?\.?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[$€£¥%]|usd|eur|gbp|chf|k)?",
-        stripped,
-    )
-    if match is None:
+    # as the words of a text are compared: whatever writes the same digits, and however they are set off, is the same number
+    stripped = _bare(fold(text[: 2 * _LONGEST])) if len(text) <= 2 * _LONGEST else ""
+    if len(stripped) > _LONGEST or _NUMBER.fullmatch(stripped) is None:
         return None
     found = numbers_in(stripped, strict=False)
     return found if len(found.sure) == 1 else None
+
+
+def _bare(folded: str) -> str:
+    """Returns what is left without the marks around it that say nothing of a number: brackets, quotes, `#`, `=`."""
+    start, end = 0, len(folded)
+    while start < end and not (folded[start].isalnum() or folded[start] in _LEADS or folded[start] in _SIGNS):
+        start += 1
+    while end > start and not (folded[end - 1].isalnum() or folded[end - 1] == "%" or folded[end - 1] in _SIGNS):
+        end -= 1
+    return folded[start:end]
 
 
 def _split(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, bool]]:
@@ -236,7 +251,8 @@ def _is_code(text: str, run: re.Match[str]) -> bool:
     if len(groups) == 1:
         return False
     before = text[max(0, run.start() - 5) : run.start()]
-    card = len(groups) >= _GROUP and all(len(group) == _CARD_GROUP for group in groups)
+    *whole, last = map(len, groups)
+    card = len(groups) >= _GROUP and set(whole) == {_CARD_GROUP} and last <= _CARD_GROUP
     account = len(groups[0]) == _ACCOUNT_CHECK and len(groups[1]) == _CARD_GROUP and before[-1:].isalpha()
     return card or account or before.endswith("+")
 
@@ -244,11 +260,12 @@ def _is_code(text: str, run: re.Match[str]) -> bool:
 def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> None:
     is_fraction = _follows_bare_point(text, start) and text[start:end].isdigit()
     first = start - 1 if is_fraction else start
-    negative = first > 0 and text[first - 1] in "-−" and (first == 1 or not text[first - 2].isalnum())
+    at = first - 1 if text[max(0, first - 1) : first] in _SIGNS else first  # `-$5` is as little as `$-5`
+    negative = at > 0 and text[at - 1] in "-−" and (at == 1 or not text[at - 2].isalnum())
     after = _UNIT.match(text, end)
     unit = after[0] if after is not None else ""
     unit = unit[0] if unit and is_alone(unit[0]) else unit
-    first = first - 1 if negative else first
+    first = at - 1 if negative else first
     if not (_alone(text, first, end, unit) if strict else _apart(text, first, end)):
         return
     sure, maybe = _read(f"0.{text[start:end]}" if is_fraction else text[start:end])
@@ -260,7 +277,7 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
     if scale is not None:
         maybe = sure + maybe + [each * scale for each in maybe]
         sure = [each * scale for each in sure]
-    if _is_money(text, first, end, unit):
+    if _is_money(text, first, end, unit) or _is_money(text, start, end, unit):
         maybe = maybe + [each * 100 for each in sure]
     if text[end : end + 1] == "%" or text[end : end + 2] == " %":
         maybe = maybe + [each / 100 for each in sure]
@@ -320,6 +337,8 @@ def _read(literal: str) -> tuple[list[Decimal], list[Decimal]]:
     marks = [each for each in compact if each in ".,"]
     with localcontext() as context:
         context.prec = 200
+        if _GROUPED_BY_TWO.fullmatch(compact) is not None:
+            return [Decimal(compact.replace(",", ""))], []
         if not marks:
             return [Decimal(compact)], []
         last = marks[-1]
@@ -332,7 +351,10 @@ def _read(literal: str) -> tuple[list[Decimal], list[Decimal]]:
             as_whole = Decimal(whole + fraction)
             return ([as_whole], [as_fraction]) if last == "," else ([as_fraction], [as_whole])
         if len(set(marks)) == 1:
-            return ([Decimal(compact.replace(last, ""))], []) if grouped else ([], [])
+            if grouped:
+                return [Decimal(compact.replace(last, ""))], []
+            listed = compact.split(",") if _LISTED.fullmatch(compact) is not None else []
+            return [], [Decimal(each) for each in listed]
         if marks.count(last) == 1 and _GROUPED.fullmatch(whole) is not None:
             return [Decimal(f"{re.sub('[.,]', '', whole)}.{fraction}")], []
         return [], []

@@ -302,19 +302,27 @@ class _Search:
         for words, how in self.forms:
             if is_binary(how) or not phrases:
                 continue
-            found = self._phrase(self._said, words, parts=False)
-            if found is not None:
-                return _user(self._said, found[0], how or ("exact",))
+            owners = self._told(words, how)
+            if owners:
+                return _user(self._said, owners, how or ("exact",))
         if self._numbers is not None:
             whole = {owner for each in self._numbers.sure for owner in self._said.keyed(f"n:{each}").whole}
             if whole and len(self._numbers.sure) == 1:
                 return _user(self._said, whole, ("number",))
         if self.moments is not None:
-            owners = [self._moment(self._said, keys) for keys in self.moments]
-            if all(owners):
-                return _user(self._said, set().union(*owners), ("date",))
+            dated = [self._moment(self._said, keys) for keys in self.moments]
+            if all(dated):
+                return _user(self._said, set().union(*dated), ("date",))
         owners_of_code = self._code(self._said, certain=True)
         return _user(self._said, owners_of_code, ("code",)) if owners_of_code else None
+
+    def _told(self, words: Words, how: tuple[str, ...]) -> set[int]:
+        """Returns in whose words a form of the value stands; what is encoded and says a number has to be a number there, too."""
+        numbers = number_of(words.text()) if how else None
+        if numbers is not None:
+            return set().union(*(self._said.keyed(f"n:{each}").whole for each in numbers.sure))
+        found = self._phrase(self._said, words, parts=False)
+        return set() if found is None else found[0]
 
     def said_loosely(self) -> Origin | None:
         """Returns the user as the origin, if those are the user's words by a second reading or under a binary encoding."""
@@ -324,17 +332,17 @@ class _Search:
                 and sum(map(len, words.words)) >= _SHORTEST_DECODED
                 and not _DIGITS.issuperset(self._text)
             ):
-                found = self._phrase(self._said, words, parts=False)
-                if found is not None:
-                    return _user(self._said, found[0], how)
+                owners = self._told(words, how)
+                if owners:
+                    return _user(self._said, owners, how)
         if self._numbers is not None:
-            owners = {
+            loose = {
                 owner
                 for each in self._numbers.sure | self._numbers.maybe
                 for owner in self._said.keyed(f"n:{each}").any
             }
-            if owners:
-                return _user(self._said, owners, ("number",))
+            if loose:
+                return _user(self._said, loose, ("number",))
         if self.moments is not None:
             dated = [
                 set().union(*(self._said.keyed(key).any | self._said.keyed(without_year(key)).any for key in keys))

@@ -18,6 +18,8 @@ _INVISIBLE: Final = re.compile(
 )
 _ALONE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _PICTURE: Final = "\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_DIGIT: Final = re.compile(r"(?![0-9])\d")
+"""A digit of another script; all of them are decimal ones."""
 _WORD: Final = re.compile(f"[{_ALONE}{_PICTURE}]|[^\\W_{_ALONE}{_PICTURE}]+")
 """A word; in scripts that write none apart, a letter; and each emoji."""
 _ALONE_LETTER: Final = re.compile(f"[{_ALONE}]")
@@ -31,11 +33,12 @@ BREAK: Final = "\x1f"
 
 
 def fold(text: str) -> str:
-    """Returns the text without what does not matter: case, compatibility forms, invisible characters."""
+    """Returns the text without what does not matter: case, compatibility forms, the script of digits, invisible characters."""
     if text.isascii():
         return text.lower()
     folded = _INVISIBLE.sub("", text)
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
+    return _DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), folded)
 
 
 @dataclass(frozen=True, slots=True)
