@@ -72,7 +72,16 @@ ENGINE: Final = Part(
 PARTS: Final = {
     "engine": ENGINE,
     "actions": Part(
-        ("actions/*.py",), ("test_actions.py", "test_actions_any.py", "test_tricks.py", "outside/test_outside.py")
+        ("actions/*.py",),
+        (
+            "test_actions.py",
+            "test_actions_any.py",
+            "test_catalogues_refused.py",
+            "test_forms.py",
+            "test_hosts.py",
+            "test_tricks.py",
+            "outside/test_outside.py",
+        ),
     ),
     "provenance": Part(
         ("provenance/*.py",),
