@@ -60,7 +60,7 @@ _LONGEST_UNIT: Final = 4
 _LONGEST: Final = 60
 _LEADS: Final = frozenset("+-−.")
 _NUMBER: Final = re.compile(
-    rf"[-+−]?\s?(?:[{_SIGN}]|usd|eur|gbp|chf)?\s?([-+]?\.?[0-9][0-9.,'’_\s\u00a0\u202f]*)\s?(?:[{_SIGN}%]|usd|eur|gbp|chf|k)?"
+    rf"([-+−]?)\s?(?:us\$|[{_SIGN}]|usd|eur|gbp|chf)?\s?([-+−]?)(\.?[0-9][0-9.,'’_\s\u00a0\u202f]*?)\s?(%|k|[{_SIGN}]|usd|eur|gbp|chf)?"
 )
 """A value that is a number and nothing else."""
 _ONES: Final = {
@@ -195,11 +195,20 @@ def number_of(value: object) -> Numbers | None:
 
 def _number_text(text: str) -> Numbers | None:
     # as the words of a text are compared: whatever writes the same digits, and however they are set off, is the same number
-    stripped = _bare(fold(text[: 2 * _LONGEST])) if len(text) <= 2 * _LONGEST else ""
-    if len(stripped) > _LONGEST or _NUMBER.fullmatch(stripped) is None:
+    stripped = _bare(fold(text)) if len(text) <= 2 * _LONGEST else ""
+    form = _NUMBER.fullmatch(stripped) if len(stripped) <= _LONGEST else None
+    if form is None:
         return None
-    found = numbers_in(stripped, strict=False)
+    sign = "-" if (form[1] or form[2]) in ("-", "−") else ""
+    # no cents and no thousands left out: whoever said 500 has said neither $5 nor 500k
+    found = numbers_in(f"{sign}{form[3]}{'%' if form[4] == '%' else ''}", strict=False)
+    if form[4] == "k":
+        found = Numbers(_thousands(found.sure), _thousands(found.maybe))
     return found if len(found.sure) == 1 else None
+
+
+def _thousands(numbers: set[str]) -> set[str]:
+    return {plain(Decimal(each) * _TIMES["k"]) for each in numbers}
 
 
 def _bare(folded: str) -> str:
