@@ -23,6 +23,7 @@ CONTENT_LENGTH_MAX: Final = 200_000
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 _SENTENCE_LENGTH_MAX: Final = 2_000
 _PLACES_MAX: Final = 8
+_UNTOLD: Final[Mapping[str, type]] = {"description": str, "x-holdfast-personal": bool, "writeOnly": bool}
 _PROBLEMS_MAX: Final = 5
 _REFUSED: Final = "holdfast_tool_refused"  # what marks the client's exception, of whatever version
 
@@ -75,7 +76,8 @@ def _is_as_decided(signature: Signature, decided: Mapping[str, Any]) -> bool:  #
     """Says whether the function takes what was decided on, and is in nothing worse than its definition says (LAW 7)."""
     marks: Marks = signature.marks
     return (
-        _told(signature.schema()) == _told(decided["parameters"])
+        _told(taken := signature.schema()) == _told(decided["parameters"])
+        and _keeps_marks(taken, decided["parameters"])
         and (decided["external"] or not marks.external)
         and (marks.idempotent or not decided["idempotent"])
         and (marks.reversible or not decided["reversible"])
@@ -84,14 +86,22 @@ def _is_as_decided(signature: Signature, decided: Mapping[str, Any]) -> bool:  #
 
 
 def _told(schema: Any) -> Any:  # JSON Schema
-    """Returns a schema without its descriptions, which say nothing of what is taken."""
+    """Returns a schema without its descriptions and without what is personal, which say nothing of what is taken."""
     if isinstance(schema, dict):
         return {
             key: {name: _told(member) for name, member in value.items()} if key == "properties" else _told(value)
             for key, value in schema.items()
-            if key != "description" or not isinstance(value, str)
+            if not isinstance(value, _UNTOLD.get(key, ()))
         }
     return [_told(member) for member in schema] if isinstance(schema, list) else schema
+
+
+def _keeps_marks(taken: Any, decided: Any) -> bool:  # JSON Schemas
+    """Says whether all that the function says is personal was so in its definition; that may say more."""
+    from holdfast_verdict.sealing import personal_in
+
+    kept = personal_in(decided)
+    return all(any(path[: len(each)] == each for each in kept) for path in personal_in(taken))
 
 
 def _content(value: object) -> tuple[str, bool]:

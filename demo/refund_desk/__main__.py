@@ -12,7 +12,7 @@ import sys
 import time
 
 from cli.approvals import described
-from demo.refund_desk import checks, policy
+from demo.refund_desk import checks, forgetting, policy
 from demo.refund_desk.setting import Setting, set_up
 from demo.refund_desk.show import Show
 from demo.refund_desk.story import Told, tell
@@ -74,10 +74,14 @@ async def _demo(*, yes: bool, keep: bool) -> bool:
         evidence = await checks.gather(setting, told)
         show.chapter(f"all decisions of the run{' (simulated)' if setting.model.simulated else ''}")
         show.table(evidence.decisions, evidence.holds)
+        forgotten = None
+        if not keep:  # what is kept up is left for its person to go on with
+            show.chapter("a customer asks to be forgotten")
+            forgotten = await forgetting.forget(setting, show, told)
         hint = "" if keep else " (ARGS=--keep leaves it up)"
         show.console.print(f"\nthe run in Temporal's UI: {setting.ui_of(told.run_id)}{hint}", markup=False)
         show.chapter("was it as it should be?")
-        found = list(checks.check(evidence))
+        found = [*checks.check(evidence), *(forgetting.check(forgotten) if forgotten is not None else ())]
         for one in found:
             show.check(one.holds, one.text, one.detail)
         good = all(one.holds for one in found)
@@ -106,6 +110,7 @@ async def _keep(setting: Setting, show: Show, told: Told) -> None:
         f"  export HOLDFAST_API_KEY=$(cat {installation.keys_folder}/{policy.TENANT}-owner.key)",
         f"  uv run holdfast show {told.run_id}",
         f"  uv run holdfast replay {told.run_id}",
+        f"  uv run holdfast audit export --run {told.run_id} --out run.jsonl",
         "  uv run holdfast holds --state unknown",
     ):
         show.console.print(f"  {line}", markup=False)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from holdfast import transcript
 from holdfast.actions import code_request
 from holdfast.actions.code_run import code_action
-from holdfast.actions.form import Action
+from holdfast.actions.form import Action, raw_digest
 from holdfast.actions.run_facts import RunFacts
 from holdfast.contracts.gate import ActionRef
 from holdfast.decisions import sealed
@@ -107,8 +107,8 @@ async def proposed_action(connection: AsyncConnection, run: RunFacts, reference:
     if (tool == CODE_EXEC) != (reference.kind == CODE_EXEC):
         raise ActionUnbuildable(f"transcript entry {reference.assistant} proposes {tool}, which is no {reference.kind}")
     if tool == CODE_EXEC:
-        return await code_action(connection, run, step, call["arguments"], _text_digest(raw))
-    return tool_action(run.agent, run.tools, tool, call["arguments"], raw, salt=_salt(run, tool, step))
+        return await code_action(connection, run, step, call["arguments"], raw, salt=_salt(run, step))
+    return tool_action(run.agent, run.tools, tool, call["arguments"], raw, salt=_salt(run, step))
 
 
 async def _called_action(connection: AsyncConnection, run: RunFacts, reference: ActionRef, step: int) -> Action:
@@ -118,25 +118,18 @@ async def _called_action(connection: AsyncConnection, run: RunFacts, reference: 
     if request is None or reference.kind != "tool.call":
         raise ActionUnbuildable(f"no running code of hold {hold_id} makes a request {reference.code_request}")
     raw = request.raw_arguments.decode()
-    salt = _salt(run, request.tool, step)
-    return tool_action(run.agent, run.tools, request.tool, request.arguments, raw, salt=salt)
+    return tool_action(run.agent, run.tools, request.tool, request.arguments, raw, salt=_salt(run, step))
 
 
-def _salt(run: RunFacts, tool: str, step: int) -> bytes:
-    """Returns the salt of a step whose tool takes personal values; empty for others.
+def _salt(run: RunFacts, step: int) -> bytes:
+    """Returns the salt of a step.
 
     Raises:
-        ActionUnbuildable: The run's salt was erased, so that they could only be recorded in clear.
+        ActionUnbuildable: The run's salt was erased, so that what is personal could only be recorded in clear.
     """
-    if tool not in run.tools or not run.tools[tool].personal:
-        return b""
     if run.salt is None:
-        raise ActionUnbuildable(f"{tool} takes personal values, and the run's salt was erased")
+        raise ActionUnbuildable("the run's salt was erased, and what it does is recorded with it or not at all")
     return sealed.step_salt(run.salt, step)
-
-
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def tool_action(
@@ -156,7 +149,8 @@ def tool_action(
         tool: Name of the tool.
         arguments: What it is called with.
         raw_arguments: The same, as it was written.
-        salt: The step's salt, for a tool that takes personal values.
+        salt: The step's salt, for what is personal: what the tool's schema marks, and whatever stands in arguments that it does
+            not take.
     """
     # code is run as an action of its own kind, and under no other
     definition = tools.get(tool) if tool in agent.tools and tool != CODE_EXEC else None
@@ -172,7 +166,9 @@ def tool_action(
             malformed = f"the arguments of {tool} are not a JSON object"
     if definition is None or malformed:
         # what cannot be put in canonical form is named by its digest, so that the record still says which call it was
-        normal = {"raw_digest": _text_digest(salt.hex() + raw_arguments)}
+        normal = {"raw_digest": raw_digest(raw_arguments, salt)}
+    elif not definition.personal:
+        salt = b""
     value: dict[str, JsonValue] = {"kind": "tool.call", "tool": tool, "args": normal}
     if definition is not None and definition.digest:
         # INVARIANT (LAW 1): what runs is the very definition that was decided on, whatever is put meanwhile

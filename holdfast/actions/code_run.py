@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast.actions.form import Action
+from holdfast.actions.form import Action, raw_digest
 from holdfast.actions.run_facts import RunFacts
 from holdfast.artefacts import reading
 from holdfast.contracts.tiers import TierUnavailable, unavailable
@@ -15,12 +15,13 @@ from holdfast.errors import RequestInvalid
 from holdfast.pricing.code import CodeEstimate, estimate_code
 from holdfast.tools.code import CODE_EXEC, CODE_TOOL
 from holdfast_verdict.canonical import JsonValue, canonical_bytes, digest
+from holdfast_verdict.sealing import SALT
 
 INPUTS_BYTES_MAX: Final = 32 * 2**20
 
 
 async def code_action(
-    connection: AsyncConnection, run: RunFacts, step: int, arguments: object, raw_digest: str
+    connection: AsyncConnection, run: RunFacts, step: int, arguments: object, raw_arguments: str, *, salt: bytes
 ) -> Action:
     """Builds a `code.exec`; arguments that it does not take make it malformed, not an error.
 
@@ -32,7 +33,8 @@ async def code_action(
         run: The run.
         step: Number of the action.
         arguments: What the model wrote.
-        raw_digest: Digest of its text, which names what has no canonical form.
+        raw_arguments: The same, as it was written; its digest names what has no canonical form.
+        salt: The step's salt: what is written may be personal, and so may the names of files and what is in them.
     """
     known = CODE_EXEC in run.agent.tools
     args: dict[str, JsonValue] = {}
@@ -46,11 +48,13 @@ async def code_action(
         except RequestInvalid as error:
             malformed = error.message
     if not known or malformed:
-        args = {"raw_digest": raw_digest}
-    value: dict[str, JsonValue] = {"kind": CODE_EXEC, "args": args}
+        args = {"raw_digest": raw_digest(raw_arguments, salt)}
+    value: dict[str, JsonValue] = {"kind": CODE_EXEC, "args": args, SALT: salt.hex()}
+    personal = CODE_TOOL.personal if known and not malformed else ()
     return Action(
-        value, canonical_bytes(value), digest(value), CODE_EXEC, CODE_EXEC, known, malformed, known, external=False
-    )
+        value, canonical_bytes(value), digest(value), CODE_EXEC, CODE_EXEC, known, malformed, known,
+        external=False, salt=salt, personal=personal,
+    )  # fmt: skip
 
 
 def _object(arguments: object) -> Mapping[str, object]:

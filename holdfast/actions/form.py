@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from holdfast_verdict.canonical import JsonValue
@@ -39,3 +40,8 @@ class Action:
     yields: tuple[str, ...] = ("untrusted",)
     salt: bytes = b""
     personal: tuple[Pattern, ...] = ()
+
+
+def raw_digest(raw_arguments: str, salt: bytes) -> str:
+    """Returns what names arguments that have no canonical form, hex; salted, as nobody knows what may be in them."""
+    return hashlib.sha256(f"{salt.hex()}{raw_arguments}".encode(errors="replace")).hexdigest()

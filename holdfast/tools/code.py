@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from holdfast.tools.registry import Arguments, ToolDefinition
+from holdfast.tools.registry import MARKED, Arguments, ToolDefinition
 from holdfast.tools.texts import normalise_text
 
 CODE_EXEC: Final = "code.exec"
@@ -19,6 +19,7 @@ FileName = Annotated[
     Field(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._ -]{0,99}){0,7}$",
         description="name of a file of the run",
+        json_schema_extra=MARKED,
     ),
 ]
 
@@ -30,6 +31,7 @@ class CodeExec(Arguments):
         min_length=1,
         max_length=CODE_LENGTH_MAX,
         description="a program. What it prints is the answer; files that it writes into its folder become files of the run",
+        json_schema_extra=MARKED,
     )
     language: Literal["python", "shell", "node"] = Field(default="python", description="what it is written in")
     runtime: Literal["plain", "data"] = Field(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from holdfast.errors import RequestInvalid
 from holdfast.tools.definition import PythonBinding, ToolForm
 from holdfast.tools.files import explain
+from holdfast.tools.personal import marked
 from holdfast.tools.signatures import GROUP, Signature
 
 
@@ -94,7 +95,7 @@ def form_of(function: Callable[..., Any], value: str | None = None) -> ToolForm:
     try:
         return ToolForm(
             description=said.description or "",
-            parameters=parameters,
+            parameters=marked(parameters),
             external=marks.external,
             idempotent=marks.idempotent,
             reversible=marks.reversible,

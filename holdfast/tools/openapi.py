@@ -15,6 +15,7 @@ from holdfast.tools.definition import READING, OpenapiBinding, ToolForm
 from holdfast.tools.files import explain, read_beside
 from holdfast.tools.openapi_document import Document, Operation, Unsupported, parse_document
 from holdfast.tools.openapi_operation import description_of, path_of, read_arguments
+from holdfast.tools.personal import marked
 from holdfast.tools.versions import check_name
 
 ALL_SAFE: Final = "all-safe"
@@ -133,7 +134,7 @@ def _form(source: Document, operation: Operation, file: OpenapiFile, options: Op
     reads = operation.method in READING
     return ToolForm(
         description=options.description or description_of(operation),
-        parameters=arguments.schema,
+        parameters=marked(arguments.schema),
         external=not reads if options.external is None else options.external,
         idempotent=(reads or options.idempotency_header != "") if options.idempotent is None else options.idempotent,
         reversible=reads if options.reversible is None else options.reversible,

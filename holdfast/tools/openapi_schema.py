@@ -10,6 +10,7 @@ from holdfast.tools.openapi_document import Document, Node, Unsupported
 from holdfast.tools.schemas import DECIMAL
 from holdfast_verdict.actions.numbers import decimal_text
 from holdfast_verdict.canonical import MAX_INTEGER
+from holdfast_verdict.sealing import PERSONAL
 
 NODES_MAX: Final = 5_000
 DEPTH_MAX: Final = 20
@@ -206,7 +207,9 @@ def _where(path: Path) -> str:
 
 
 def _described(schema: Schema, node: Node) -> Schema:
-    """Returns the schema with what the document says of it, before what was said of it here."""
+    """Returns the schema with what the document says of it, before what was said of it here, and whether it is personal."""
+    if node.get("writeOnly") is True or isinstance(node.get(PERSONAL), bool):
+        schema = {**schema, PERSONAL: node.get(PERSONAL, True)}
     description = node.get("description")
     if not isinstance(description, str) or not description.strip():
         return schema

@@ -21,12 +21,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from holdfast.errors import RequestInvalid
 from holdfast.tools.texts import check_line, check_message_id, normalise_mail_address, normalise_text
 from holdfast.tools.urls import URL_LENGTH_MAX, normalise_url
 from holdfast_verdict.canonical import JsonValue
-from holdfast_verdict.sealing import Pattern
+from holdfast_verdict.sealing import PERSONAL, Pattern, personal_in
 
 HTTP_BODY_LENGTH_MAX = 65_536
 MAIL_BODY_LENGTH_MAX = 20_000
@@ -41,7 +42,10 @@ def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
 
-MailAddress = Annotated[str, AfterValidator(normalise_mail_address)]
+MARKED: Final[JsonDict] = {PERSONAL: True}
+"""Beside the schema of an argument: it may be personal or secret, so that records have a salted hash of it."""
+
+MailAddress = Annotated[str, AfterValidator(normalise_mail_address), Field(json_schema_extra=MARKED)]
 Line = Annotated[str, AfterValidator(check_line)]
 MailId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="id that mail.list shows")]
 OrderId = Annotated[
@@ -78,12 +82,12 @@ class MailSend(Arguments):
     to: list[MailAddress] = Field(
         min_length=1, max_length=MAIL_RECIPIENTS_MAX, description="bare addresses, without display names"
     )
-    subject: Line = Field(min_length=1, max_length=200)
+    subject: Line = Field(min_length=1, max_length=200, json_schema_extra=MARKED)
     body: Annotated[str, AfterValidator(normalise_text)] = Field(
-        min_length=1, max_length=MAIL_BODY_LENGTH_MAX, description="plain text"
+        min_length=1, max_length=MAIL_BODY_LENGTH_MAX, description="plain text", json_schema_extra=MARKED
     )
     in_reply_to: Annotated[str, AfterValidator(check_message_id)] | None = Field(
-        default=None, description="message_id of the mail that is answered"
+        default=None, description="message_id of the mail that is answered", json_schema_extra=MARKED
     )
 
     @model_validator(mode="after")
@@ -105,15 +109,17 @@ class PaymentsRefund(Arguments):
 
     order_id: OrderId
     amount_usd_cents: int = Field(gt=0, le=REFUND_USD_CENTS_MAX, description="whole US cents: $12.50 is 1250")
-    reason: Line = Field(min_length=1, max_length=500)
+    reason: Line = Field(min_length=1, max_length=500, json_schema_extra=MARKED)
 
 
 class HttpRequest(Arguments):
     """Arguments of `http.request`."""
 
     method: HttpMethod
-    url: Annotated[str, AfterValidator(normalise_url)] = Field(max_length=URL_LENGTH_MAX)
-    body: str | None = Field(default=None, max_length=HTTP_BODY_LENGTH_MAX, description="not with GET and HEAD")
+    url: Annotated[str, AfterValidator(normalise_url)] = Field(max_length=URL_LENGTH_MAX, json_schema_extra=MARKED)
+    body: str | None = Field(
+        default=None, max_length=HTTP_BODY_LENGTH_MAX, description="not with GET and HEAD", json_schema_extra=MARKED
+    )
 
     @model_validator(mode="after")
     def _no_body_to_read(self) -> Self:
@@ -125,7 +131,9 @@ class HttpRequest(Arguments):
 class AccountDelete(Arguments):
     """Arguments of `account.delete`."""
 
-    customer: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="number of the customer")
+    customer: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="number of the customer", json_schema_extra=MARKED
+    )
 
 
 class ApprovalRead(Arguments):
@@ -143,7 +151,7 @@ class ApprovalVote(Arguments):
     )
     verdict: Literal["approved", "denied"]
     reason: Annotated[str, AfterValidator(normalise_text)] = Field(
-        min_length=1, max_length=2_000, description="why; people and the record see it"
+        min_length=1, max_length=2_000, description="why; people and the record see it", json_schema_extra=MARKED
     )
 
 
@@ -161,7 +169,6 @@ class ToolDefinition:
         yields: Labels of what it returns.
         credential: Vault entry that its execution needs, or None.
         idempotent_for: Where it depends on the arguments: says whether these are idempotent.
-        personal: Where its arguments are personal or secret: records have salted hashes of these.
     """
 
     name: str
@@ -173,12 +180,16 @@ class ToolDefinition:
     yields: tuple[str, ...]
     credential: str | None
     idempotent_for: Callable[[Mapping[str, JsonValue]], bool] | None = None
-    personal: tuple[Pattern, ...] = ()
 
     @property
     def digest(self) -> str:
         """Empty: these are part of the program, and change only with it."""
         return ""
+
+    @property
+    def personal(self) -> tuple[Pattern, ...]:
+        """Where its arguments may be personal or secret, as its schema marks them: records have salted hashes of these."""
+        return _personal(self.arguments)
 
     def is_idempotent(self, arguments: Mapping[str, JsonValue]) -> bool:
         """Says whether this call may be tried again while the outcome of an earlier try is unknown."""
@@ -316,6 +327,11 @@ def _schema(arguments: type[Arguments]) -> dict[str, JsonValue]:
         "required": list(schema.get("required", ())),
         "additionalProperties": False,
     }
+
+
+@lru_cache
+def _personal(arguments: type[Arguments]) -> tuple[Pattern, ...]:
+    return personal_in(_schema(arguments))
 
 
 def find_tool(name: str) -> ToolDefinition:

@@ -19,7 +19,9 @@ from sqlglot.errors import TokenError
 from holdfast.errors import RequestInvalid
 from holdfast.tools.definition import ROWS_MAX, SqlBinding, ToolForm
 from holdfast.tools.files import explain, read_beside
+from holdfast.tools.personal import marked
 from holdfast_verdict.canonical import MAX_INTEGER
+from holdfast_verdict.sealing import PERSONAL
 
 TEXT_LENGTH_MAX: Final = 10_000
 ParameterType = Literal["text", "integer", "boolean", "decimal", "date", "timestamp", "uuid"]
@@ -63,6 +65,10 @@ class ParameterFile(_File):
     max: int | None = Field(default=None, description="greatest value, of an `integer`")
     max_length: int | None = Field(default=None, ge=1, le=TEXT_LENGTH_MAX, description="of a `text`")
     pattern: str | None = Field(default=None, description="regular expression that a `text` has to match")
+    personal: bool | None = Field(
+        default=None,
+        description="records have a salted hash of it, which can be erased; default: of every `text` that has no `one_of`",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -88,6 +94,10 @@ class ParameterFile(_File):
             schema["maximum"] = MAX_INTEGER if self.max is None else self.max
         if self.one_of:
             schema["enum"] = list(self.one_of)
+        if self.personal is not None:
+            schema[PERSONAL] = self.personal
+        elif self.type in _PATTERNS:
+            schema[PERSONAL] = False
         if self.default is not None:
             schema["default"] = self.default
         if description := self.description or _WORDS.get(self.type, ""):
@@ -142,15 +152,17 @@ def _form(name: str, query: QueryFile, folder: Path) -> ToolForm:
         statement, order = bind(text, query.parameters)
         return ToolForm(
             description=query.description,
-            parameters={
-                "type": "object",
-                "properties": {key: parameter.schema_of() for key, parameter in query.parameters.items()},
-                "required": [
-                    key
-                    for key, parameter in query.parameters.items()
-                    if not parameter.optional and parameter.default is None
-                ],
-            },
+            parameters=marked(
+                {
+                    "type": "object",
+                    "properties": {key: parameter.schema_of() for key, parameter in query.parameters.items()},
+                    "required": [
+                        key
+                        for key, parameter in query.parameters.items()
+                        if not parameter.optional and parameter.default is None
+                    ],
+                }
+            ),
             external=False,
             idempotent=True,
             reversible=True,

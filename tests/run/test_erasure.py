@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from holdfast.retention.erasing import Erasure, Scope
 from holdfast.tools.definition import ToolForm
 from tests.tools.raw_server import RawServer, raw_server
 
-from .harness import Rig, Run, Tenant, call, say, task, until
+from .harness import Rig, Run, Step, Tenant, call, say, task, until
 from .test_audit_export import checked, exported, logged
 from .test_gate import consent, pending
 from .test_own_tools import note_form, put, store
@@ -142,6 +143,69 @@ async def test_nothing_of_it_is_left_where_decisions_are(tenant: Tenant, note: R
     assert hidden(await exported(tenant))
     report = await checked(tmp_path, await exported(tenant))
     assert report.holds, report.findings
+
+
+NAME = "Maria Lindgren"
+CUSTOMER = "C-2203"
+ASKED: tuple[Step, ...] = (
+    call("mail.send", to=[SECRET], subject=f"For {NAME}", body=f"Dear {NAME}", in_reply_to=f"<1.{SECRET}>"),
+    call("mail.send", to=["else@elsewhere.example"], subject=f"Of {NAME}", body=SECRET),  # refused
+    call("payments.refund", order_id="A-1003", amount_usd_cents=3_490, reason=f"{NAME} complained"),
+    call("payments.refund", order_id="A-1003", amount_usd_cents=99_900, reason=f"{SECRET} wants more"),  # refused
+    call("account.delete", customer=CUSTOMER),  # permitted by nothing
+    call("mail.send", to=[f"{NAME} <{SECRET}>"], subject="Hello", body=SECRET),  # malformed
+    call("mail.read", mail_id=SECRET),  # malformed, and nothing of it is marked
+    call("crm.find", who=SECRET),  # no such tool
+    call("code.exec", code=f"print({SECRET!r}, {NAME!r})"),
+    call("code.exec", code=f"print({SECRET!r})", files=[f"{NAME}.csv"]),  # no such file
+)
+DESK = """
+role ROLE {
+  permit llm.call
+  permit mail.read, mail.send, payments.refund, code.exec
+  forbid mail.send where not args.to all in domain("analytical.example")
+  forbid payments.refund where args.amount_usd_cents > 10000
+}
+"""
+DESK_TOOLS = ("mail.send", "mail.read", "payments.refund", "account.delete", "code.exec")
+
+
+def hashes(text: str) -> set[str]:
+    """What somebody would look for who has the text: its plain hash, alone and as arguments are written."""
+    return {hashlib.sha256(each.encode()).hexdigest() for each in (text, f'"{text}"', json.dumps({"who": text}))}
+
+
+async def test_of_the_tools_that_come_along_nobody_has_to_mark_what_is_personal(tenant: Tenant, tmp_path: Path) -> None:
+    run = await tenant.start(task(*ASKED, say("done")), tools=DESK_TOOLS, policy=DESK)
+    assert await run.ended() == "succeeded", await run.story()
+    await run.settled()
+    await logged(tenant.rig, tenant)
+    before = await exported(tenant, run.run_id)
+    report = await checked(tmp_path, before)
+    assert report.holds, report.findings
+    assert report.withheld == []
+    verdicts = report.counts()
+    for row in await run.decisions():
+        for personal in (SECRET, NAME, CUSTOMER):
+            assert personal.encode() not in (row["part_a"] or b""), (row["kind"], personal)
+    assert SECRET.encode() in before, "as long as nobody erases it, it stands beside the record"
+    decided = [row for row in await run.decisions() if row["kind"] in ("tool.call", "code.exec")]
+    assert len(decided) == len(ASKED)
+
+    await erased(tenant, Scope(run_id=run.run_id))
+    after = await exported(tenant, run.run_id)
+    for personal in (SECRET, NAME, CUSTOMER, "elsewhere.example", "complained"):
+        assert personal.encode() not in after, personal
+    assert not any(each.encode() in after for each in hashes(SECRET))
+    report = await checked(tmp_path, after)
+    assert report.holds, report.findings
+    assert {name: report.counts()[name] for name in verdicts} == {**verdicts, "allow": report.counts()["allow"]}
+    # what asks for the amount is asked again; what asks where a mail went cannot be, and it is said
+    actions = {str(row["decision_id"]): json.loads(row["part_a"])["action"] for row in decided}
+    sent = {decision_id for decision_id, action in actions.items() if action.get("tool") == "mail.send"}
+    assert {one.path for one in report.withheld} == {"args/to/0"}
+    assert {one.decision_id for one in report.withheld} < sent
+    assert len(report.withheld) == 2
 
 
 async def test_what_stands_on_legal_hold_or_goes_on_is_left_and_said(rig: Rig, tenant: Tenant, note: RawServer) -> None:

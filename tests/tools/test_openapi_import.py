@@ -245,7 +245,7 @@ def test_numbers_are_decimals_that_are_sent_as_numbers(tmp_path: Path) -> None:
         "1.5",
         ["0.5", "1"],
     )
-    assert made["either"] == {"type": ["string", "null"]}
+    assert made["either"] == {"type": ["string", "null"], "x-holdfast-personal": True}
     numbers = {name: place.numbers for name, place in binding(form).places.items()}
     assert numbers == {
         "amount": ("",), "rate": ("",), "level": ("",), "lines": ("/*/a~1b",), "text": (), "either": (),
@@ -272,10 +272,10 @@ def test_schemas_of_3_0_are_read_as_they_are_meant(tmp_path: Path) -> None:
     made = properties(form)
     assert made["a"] == {"type": ["string", "null"], "enum": ["x", None]}
     assert made["b"] == {"type": "integer", "exclusiveMinimum": 1}
-    assert made["c"]["properties"] == {"d": STRING}
+    assert made["c"]["properties"] == {"d": {**STRING, "x-holdfast-personal": True}}
     assert "nullable" not in json.dumps(form.parameters)
     newer = one(tmp_path, post({"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}, "3.1.0"))
-    assert properties(newer)["a"] == STRING
+    assert properties(newer)["a"] == {**STRING, "x-holdfast-personal": True}
 
 
 def test_references_and_parts_are_written_out(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_references_and_parts_are_written_out(tmp_path: Path) -> None:
     form = one(tmp_path, value)
     assert set(properties(form)) == {"name", "price", "x"}
     assert sorted(form.parameters["required"]) == ["name", "price"]  # type: ignore[type-var, arg-type]  # a list of texts
-    assert properties(form)["name"] == {"type": "string", "description": "a name"}
+    assert properties(form)["name"] == {"type": "string", "description": "a name", "x-holdfast-personal": True}
     assert properties(form)["x"]["description"] == "mine"
     assert binding(form).places["price"].numbers == ("",)
 

@@ -246,7 +246,11 @@ def test_a_definition_is_made_from_types_and_docstring(package: Path) -> None:
     properties: Any = form.parameters["properties"]
     assert form.parameters["required"] == ["lines", "price", "day"]
     assert properties["price"] == {"type": "string", "format": "decimal", "description": "what it costs in all"}
-    assert properties["lines"]["items"]["properties"]["item"] == {"type": "string", "maxLength": 20}
+    assert properties["lines"]["items"]["properties"]["item"] == {
+        "type": "string",
+        "maxLength": 20,
+        "x-holdfast-personal": True,
+    }
     assert properties["colour"] == {"default": "red", "enum": ["red", "blue"], "type": "string"}
     assert "call" not in properties
 
@@ -539,7 +543,7 @@ def test_a_function_that_cannot_be_a_tool_says_why(
         with pytest.raises(RequestInvalid, match=said):
             tool("bad.f")
     else:
-        assert tool("bad.f").form.parameters["properties"] == {"x": {}}
+        assert tool("bad.f").form.parameters["properties"] == {"x": {"x-holdfast-personal": True}}
 
 
 @pytest.mark.parametrize(

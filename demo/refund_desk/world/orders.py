@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ DATABASE: Final = "shop"
 READER: Final = "shop_reader"
 
 _SQL = Path(__file__).with_name("orders.sql")
+_CUSTOMER = re.compile(r"^\s+\('(?P<tenant>[a-z]+)',\s*'[A-Z]-\d+', '(C-\d+)', '([^']+)',\s*'([^']+)'", re.MULTILINE)
 _LOCK_KEY = 0x73686F70  # "shop": one caller at a time
 _SALT_BYTES = 16
 _DEFAULT_PORT = 5432
@@ -53,6 +55,12 @@ async def create_orders(superuser_url: str, reader_password: str) -> str:
         await administrator.close()
     host, port = _tcp_address(superuser_url)
     return f"postgresql://{READER}:{quote(reader_password, safe='')}@{host}:{port}/{DATABASE}"
+
+
+def customers(tenant: str) -> frozenset[str]:
+    """Returns what tells who a tenant's customers are: their numbers, names and addresses."""
+    found = _CUSTOMER.finditer(_SQL.read_text(encoding="utf-8"))
+    return frozenset(text for one in found if one["tenant"] == tenant for text in one.groups()[1:])
 
 
 async def _create_reader(administrator: asyncpg.Connection, password: str) -> None:
