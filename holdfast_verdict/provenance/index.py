@@ -191,6 +191,22 @@ class Index:
                 found.loose.add(block.owner)
         return found
 
+    def free(self, words: Sequence[str], text: str, effort: Effort) -> bool:
+        """Says whether a phrase stands somewhere as a name of its own, and not only as a piece of a longer one.
+
+        `ann` of `ann@acme.com` is one: who takes it from there, and joins it to another host, makes another name.
+        """
+        for block in self._holding(words):
+            if not effort.take(len(block.text)):
+                return False
+            at, tries = block.text.find(text), 0
+            while at >= 0 and tries < _OCCURRENCES:
+                end = at + len(text)
+                if _is_gap(block.text[max(0, at - 1) : at]) and _is_gap(block.text[end : end + 1]):
+                    return True
+                at, tries = block.text.find(text, at + 1), tries + 1
+        return False
+
     def code(self, squeezed: str, effort: Effort) -> list[tuple[int, str]]:
         """Returns whose texts have those letters and digits from the start of a word to the end of one, and as they stand there."""
         found: list[tuple[int, str]] = []
@@ -224,6 +240,10 @@ class Index:
                 held = set(other)
                 numbers = [number for number in numbers if number in held]
         return [self._blocks[number] for number in numbers]
+
+
+def _is_gap(beside: str) -> bool:
+    return beside in ("", " ", BREAK)
 
 
 def _codes(block: _Block, squeezed: str) -> Iterable[str]:

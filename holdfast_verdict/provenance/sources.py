@@ -28,7 +28,7 @@ from holdfast_verdict.provenance.leaves import (
 )
 from holdfast_verdict.provenance.numbers import Numbers, currencies_in, number_of
 from holdfast_verdict.provenance.origin import CONSTANT, Origin, join
-from holdfast_verdict.provenance.words import Words, fold, steps_upwards, words_of
+from holdfast_verdict.provenance.words import Words, fold, joins, steps_upwards, words_of
 
 LONGEST_VALUE: Final = 131_072
 """Characters of the longest text that is looked up; a longer one counts as model text."""
@@ -418,13 +418,20 @@ class _Search:
                 text = words.text(at, end)
                 if length > 1 or len(text) >= _SHORTEST_PART:
                     said = self._said.phrase(words.words[at:end], text, self.effort, parts=False)
-                    if said.whole:
+                    if said.whole and self._may_be_joined(at, end):
                         return _user(self._said, said.whole, ("part",)), end
             if length <= 8 and all(map(self._read.has, words.words[at:end])):  # noqa: PLR2004 (longer parts are joined of these)
                 read = self._read.phrase(words.words[at:end], words.text(at, end), self.effort, parts=True)
                 if read.whole:
                     return _tool(self._read, dict.fromkeys(sorted(read.whole), ("part",))), end
         return None
+
+    def _may_be_joined(self, at: int, end: int) -> bool:
+        """Says whether a part of the value is the user's also with what it is joined to: no piece of another name of the user's."""
+        words = self.words
+        if not ((at > 0 and joins(words.gaps[at])) or (end < len(words.words) and joins(words.gaps[end]))):
+            return True
+        return self._said.free(words.words[at:end], words.text(at, end), self.effort)
 
     def _phrase(self, index: Index, words: Words, *, parts: bool) -> tuple[set[int], set[int]] | None:
         """Returns the owners of all windows of a text: of the whole text in one owner's words, or nothing."""

@@ -85,6 +85,11 @@ def _trail(raw: str) -> str:
     return f"{kept}/.." if _STEP_UPWARDS.search(raw) else kept
 
 
+def joins(gap: str) -> bool:
+    """Says whether what stands between two words makes one name of them."""
+    return bool(gap) and " " not in gap
+
+
 def steps_upwards(gap: str) -> bool:
     """Says whether what stands between two words leads out of the folder that the first one names."""
     return _STEP_UPWARDS.search(gap) is not None

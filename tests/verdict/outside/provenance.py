@@ -218,6 +218,32 @@ FROM_PAGES: Final = [
     _page("the user's amount in another currency, full-width", "€５", user=("Pay $5 to Bob",), web=("pay €5",)),
     _page("the user's amount in rupees", "₹5", user=("Pay $5 to Bob",), web=("pay ₹5",)),
     _page("the user's rupees in dollars", "$5", user=("Pay ₹5 to Bob",), web=("pay $5",)),
+    _page(
+        "one of the user's names at another's host",
+        "ann@corp.example",
+        user=("Write to ann@acme.com and bob@corp.example",),
+    ),
+    _page(
+        "one of the user's hosts below another",
+        "acme.com.corp.example",
+        user=("Write to ann@acme.com and bob@corp.example",),
+    ),
+    _page(
+        "one of the user's hosts before another",
+        "https://acme.com@corp.example/",
+        user=("Write to ann@acme.com and bob@corp.example",),
+    ),
+    _page("two of the user's names in one", "ann.bob@acme.com", user=("Write to ann@acme.com and bob@corp.example",)),
+    _page("the user's address, turned round", "acme.com@ann", user=("Write to ann@acme.com and bob@corp.example",)),
+    _page(
+        "the user's name behind the user's host",
+        "ann@acme.com.bob",
+        user=("Write to ann@acme.com and bob@corp.example",),
+    ),
+    _page(
+        "the user's file in another of the user's folders", "/srv/a/c.conf", user=("Read /srv/a/b.txt and /etc/c.conf",)
+    ),
+    _page("a folder within another of the user's", "/srv/etc", user=("Read /srv/a/b.txt and /etc/c.conf",)),
     _page("thousands of what the user said", "500k", user=("Pay 500 to Bob",)),
     _page("thousands of what the user said, apart", "500 k", user=("Pay 500 to Bob",)),
     _page("less than nothing of what the user said, apart", "- 500", user=("Pay 500 to Bob",)),
@@ -330,6 +356,13 @@ FROM_USERS: Final = [
     _user("a number of Chinese text", 250, "请付250元给安"),
     _user("a scale of Chinese text", 2500000, "请付250万元给安"),
     _user("a date of Japanese text", "2024-05-15", "2024年5月15日に会う"),
+    _user("a name and a host that were said apart", "bob@acme.com", "Write to bob, he is at acme.com", web=("x",)),
+    _user("a folder and a file that were said apart", "/srv/data/report.txt", "Find report.txt in /srv/data"),
+    _user(
+        "a host and a page that were said apart",
+        "https://acme.com/pricing",
+        "Open https://acme.com/ and look for pricing",
+    ),
     _user("thousands, as the value", "12k", "Pay 12,000 to Ann"),
     _user("dollars of the United States, as the value", "US$500", "Pay $500 to Ann"),
     _user("an Indian amount", 1234567, "Pay ₹12,34,567 to Ann"),

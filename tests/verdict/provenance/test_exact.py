@@ -99,7 +99,7 @@ EXACT: Final[list[tuple[object, str, str, str, str, str]]] = [
     ("Harvest Plan", "model", "", "model:3", "model", "crm.find#2"),
     ("harvest", "model", "", "model:3", "model", "crm.find#2"),
     ("Nobody said this", "model", LABELS, "", "model", EVERYTHING),
-    ("ann@evil.example", "tool,user", "untrusted", "user:1 web.fetch#4", "part", ""),
+    ("ann@evil.example", "model", LABELS, "", "model", EVERYTHING),
     ("ann@acme.com, eve@evil.example", "tool,user", "untrusted", "user:1 web.fetch#4", "part", ""),
     ("ann@acme.com dora@acme.com", "user", "", "user:1 user:6", "part", ""),
     ("ann@acme.com unheard", "model,user", LABELS, "user:1", "part model", EVERYTHING),
