@@ -151,6 +151,15 @@ REFUSED: Final[list[tuple[Any, str, str, str]]] = [  # Any: what callers may wri
 ]
 
 
+@pytest.mark.parametrize("word", ["anyOf", "oneOf"])
+def test_a_branch_is_named_by_its_number(word: str) -> None:
+    branches = [{"type": "string"}, {"type": "object", "properties": {"$a": {}}}]
+    entry = {"parameters": {"type": "object", "properties": {"x": {word: branches}}}}
+    with pytest.raises(CatalogueInvalid) as refused:
+        Catalogue.of({"t": entry})
+    assert refused.value.path == f"parameters.properties.x.{word}.1"
+
+
 @pytest.mark.parametrize(("entry", "path", "message", "remedy"), REFUSED)
 def test_an_entry_is_refused_in_so_many_words(entry: Any, path: str, message: str, remedy: str) -> None:
     with pytest.raises(CatalogueInvalid) as refused:

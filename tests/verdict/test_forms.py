@@ -14,6 +14,7 @@ import pytest
 
 from holdfast_verdict.actions import ActionRefused, Catalogue
 from holdfast_verdict.actions.formats import FORMATS
+from holdfast_verdict.actions.urls import read_url
 
 CASES: Final[dict[str, list[list[str]]]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 SAME: Final = (
@@ -126,3 +127,8 @@ def test_a_url_is_so_long_at_most_when_it_is_encoded() -> None:
         "url.size",
         "args.x: a URL has at most 8192 characters when percent-encoded; send less",
     )
+
+
+def test_a_request_is_sent_to_a_url_without_its_fragment() -> None:
+    url = read_url("https://A.com:444/x?y#z")
+    assert (url.text, url.without_fragment().text) == ("https://a.com:444/x?y#z", "https://a.com:444/x?y")

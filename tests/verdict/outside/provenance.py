@@ -244,6 +244,9 @@ FROM_PAGES: Final = [
         "the user's file in another of the user's folders", "/srv/a/c.conf", user=("Read /srv/a/b.txt and /etc/c.conf",)
     ),
     _page("a folder within another of the user's", "/srv/etc", user=("Read /srv/a/b.txt and /etc/c.conf",)),
+    _page("the user's digits with a point among them", "1234.56", user=("Pay 123456 to Bob",), web=("x",)),
+    _page("the user's digits with a sign among them", "1234@56", user=("Pay 123456 to Bob",), web=("x",)),
+    _page("the user's digits as a network's address", "12.34.56.78", user=("Take number 12345678",), web=("x",)),
     _page("thousands of what the user said", "500k", user=("Pay 500 to Bob",)),
     _page("thousands of what the user said, apart", "500 k", user=("Pay 500 to Bob",)),
     _page("less than nothing of what the user said, apart", "- 500", user=("Pay 500 to Bob",)),
@@ -363,6 +366,7 @@ FROM_USERS: Final = [
         "https://acme.com/pricing",
         "Open https://acme.com/ and look for pricing",
     ),
+    _user("a code that also stands in a longer one before", "4123-45699", "Not x412345699 but 4123 45699"),
     _user("thousands, as the value", "12k", "Pay 12,000 to Ann"),
     _user("dollars of the United States, as the value", "US$500", "Pay $500 to Ann"),
     _user("an Indian amount", 1234567, "Pay ₹12,34,567 to Ann"),
