@@ -44,6 +44,9 @@ class Backend(Protocol):
     ) -> Worker:
         """Makes a process, and waits until it is in all its layers; with `facts` it is the canary."""
 
+    def narrow(self, worker: Worker, limits: Limits) -> None:
+        """Has a process that was made for more be counted by a job's own limits."""
+
     def message(self, worker: Worker, job: Job, command: Sequence[str] = ()) -> dict[str, object]:
         """Returns what a process is told of its job."""
 

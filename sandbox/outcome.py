@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 from holdfast.contracts.tiers import KERNEL
@@ -14,6 +15,11 @@ from sandbox.native.files import Collector
 from sandbox.native.watch import Watched
 
 _TEXT_MAX: Final = 16_000
+_NOT_SAID: Final = "which one, gVisor does not say"
+_OTHER_NUMBERS: Final = "one by the numbers of another architecture"
+_OUT_OF_MEMORY: Final = (b"JavaScript heap out of memory", b"Fatal process OOM")
+"""What Node prints before it ends itself by a signal."""
+_ITS_WORD: Final = "By its own word it was out of memory."
 
 
 def outcome(
@@ -40,11 +46,7 @@ def outcome(
         full: Whether its folder is full.
     """
     status = os.waitstatus_to_exitcode(watched.ended.status)
-    # the host's kernel tells of all others by their number
-    unnamed = (
-        "which one, gVisor does not say" if receipt.tier == KERNEL else "one by the numbers of another architecture"
-    )
-    killed, exhausted = _why(limits, watched, use, status, unnamed, full=full)
+    killed, exhausted = _why(limits, watched, use, status, full=full, own_kernel=receipt.tier == KERNEL)
     return Result(
         exit_status=status if status >= 0 else 128 - status,
         stdout=watched.stdout,
@@ -63,7 +65,7 @@ def outcome(
 
 
 def _why(
-    limits: Limits, watched: Watched, use: Use | None, status: int, unnamed: str, *, full: bool
+    limits: Limits, watched: Watched, use: Use | None, status: int, *, full: bool, own_kernel: bool
 ) -> tuple[Killed | None, tuple[Because, ...]]:
     """Returns why a job was ended, if it was, and what it ran out of otherwise."""
     exhausted = []
@@ -75,21 +77,38 @@ def _why(
         exhausted.append(Because.DISK)
     because, detail = watched.killed or (None, "")
     if because is None and status < 0:
-        detail = signal.Signals(-status).name
-        if Because.MEMORY in exhausted:
-            because, detail = Because.MEMORY, ""
-        # the kernel counts that limit in ticks, coarser than what a process has used in the end; nothing inside can kill it so
-        elif watched.ended.cpu_s >= limits.cpu_s / 2 and -status in (signal.SIGKILL, signal.SIGXCPU):
-            because, detail = Because.CPU, ""
-        elif -status == signal.SIGXFSZ or (-status == signal.SIGBUS and full):
-            because, detail = Because.DISK, ""
-        elif -status == signal.SIGSYS:
-            because, detail = Because.FORBIDDEN_CALL, unnamed
-        else:
-            because = Because.SIGNAL
+        because, detail = _by_signal(limits, watched, -status, exhausted, own_kernel=own_kernel)
     if because is None:
         return None, tuple(exhausted)
-    return Killed(because, SENTENCES[because].format(detail), detail), tuple(exhausted)
+    sentence = SENTENCES[because].format(detail)
+    if because == Because.SIGNAL and any(words in watched.stderr for words in _OUT_OF_MEMORY):
+        sentence = f"{sentence} {_ITS_WORD}"
+    return Killed(because, sentence, detail), tuple(exhausted)
+
+
+def _by_signal(
+    limits: Limits, watched: Watched, number: int, exhausted: Sequence[Because], *, own_kernel: bool
+) -> tuple[Because, str]:
+    """Returns what a signal means that a job was ended by, and not by this side."""
+    if Because.MEMORY in exhausted:
+        return Because.MEMORY, ""
+    if number in (signal.SIGKILL, signal.SIGXCPU) and _used_up(limits, watched, own_kernel=own_kernel):
+        return Because.CPU, ""
+    if number == signal.SIGXFSZ or (number == signal.SIGBUS and Because.DISK in exhausted):
+        return Because.DISK, ""
+    if number == signal.SIGSYS:
+        # the host's kernel tells of all others by their number
+        return Because.FORBIDDEN_CALL, _NOT_SAID if own_kernel else _OTHER_NUMBERS
+    return Because.SIGNAL, signal.Signals(number).name
+
+
+def _used_up(limits: Limits, watched: Watched, *, own_kernel: bool) -> bool:
+    """Says whether a job has come to its limit of CPU time. Nothing inside can kill its first process otherwise.
+
+    The kernel counts that limit in ticks, coarser than what a process has used in the end. gVisor's count goes on while it waits for a
+    processor of the host, so there it is as long as the limit that the job has run.
+    """
+    return watched.ended.cpu_s >= limits.cpu_s / 2 or (own_kernel and watched.wall_ms >= limits.cpu_s * 1000)
 
 
 def _raised(report: dict[str, object]) -> Raised | None:

@@ -55,6 +55,9 @@ class Group(Protocol):
     def step_back(self, parts: int) -> None:
         """Lets other jobs have the processor before this one, which keeps one of so many parts of its weight from then on."""
 
+    def narrow(self, pids: int) -> None:
+        """Lets it have fewer processes and threads from now on."""
+
     def remove(self) -> None:
         """Removes it; its processes have ended."""
 
@@ -155,6 +158,10 @@ class _OldGroup:
             self._parts = parts
             _step_back(cpu, parts, "cpu.shares", _SHARES_NEW)
 
+    def narrow(self, pids: int) -> None:
+        """Lets it have fewer processes and threads from now on."""
+        _write(self._folders["pids"] / "pids.max", pids)
+
     def remove(self) -> None:
         """Removes it; its processes have ended."""
         for folder in set(self._folders.values()):
@@ -228,6 +235,10 @@ class _UnifiedGroup:
         if parts > self._parts:
             self._parts = parts
             _step_back(self._folder, parts, "cpu.weight", _WEIGHT_NEW)
+
+    def narrow(self, pids: int) -> None:
+        """Lets it have fewer processes and threads from now on."""
+        _write(self._folder / "pids.max", pids)
 
     def remove(self) -> None:
         """Removes it; its processes have ended."""

@@ -213,7 +213,7 @@ class ZygoteProcess:
         self._count += 1
         worker = Worker(str(self._count), slot, limits)
         self._workers[worker.name] = worker
-        order = {"name": worker.name, "uid": self._uid_base + slot, "limits": asdict(limits)}
+        order = {"name": worker.name, "uid": self._uid_base + slot, "limits": self._of_process(limits)}
         if facts is not None:
             order["canary"] = dict(facts)
         ordered = False
@@ -268,6 +268,15 @@ class ZygoteProcess:
         """Returns the limits of a job's cgroup, by those of the job."""
         return limits
 
+    def _of_process(self, limits: Limits) -> dict[str, int]:
+        """Returns the limits of a job's process: of how many there are its cgroup tells, so that comes before what tells nobody."""
+        return {**asdict(limits), "pids": limits.pids + (1 if self._cgroups is not None else 0)}
+
+    def narrow(self, worker: Worker, limits: Limits) -> None:
+        """Has the cgroup of a process that was made for more let no more processes be than a job may start."""
+        if worker.group is not None and limits.pids < worker.limits.pids:
+            worker.group.narrow(self._of_group(limits).pids)
+
     def _admit(self, worker: Worker) -> None:
         if self._cgroups is None:
             return
@@ -319,14 +328,13 @@ class ZygoteProcess:
         if not fds and self.LISTENS and Layer.SECCOMP not in self.without:
             raise LayerMissing(Layer.SECCOMP, 0, "no listener came with the filter")
 
-    @staticmethod
-    def message(worker: Worker, job: Job, command: Sequence[str] = ()) -> dict[str, object]:
+    def message(self, worker: Worker, job: Job, command: Sequence[str] = ()) -> dict[str, object]:
         """Returns what a process is told of its job; with a command it becomes that program."""
         message: dict[str, object] = {"code": job.code, "name": job.name, "arguments": list(job.arguments)}
         if command:
             message["command"] = list(command)
         if job.limits != worker.limits:
-            message["limits"] = {**asdict(job.limits), "base_bytes": worker.base_bytes}
+            message["limits"] = {**self._of_process(job.limits), "base_bytes": worker.base_bytes}
         return message
 
     async def run(

@@ -39,6 +39,7 @@ class Pool:
         """Returns a process for a job with these limits, and whether it was ready."""
         if _fits(limits, self._limits) and self._idle:
             worker = self._idle.popleft()
+            self._zygote.narrow(worker, limits)
             self._refill()
             return worker, True
         if limits == self._limits and self._most:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,10 @@ class RunscProcess(ZygoteProcess):
         """Returns the limits of a job's cgroup, in which gVisor's own processes are, too. How many a job may start, gVisor counts."""
         pids = _OWN_PIDS + _PIDS_EACH * limits.pids
         return replace(limits, memory_bytes=limits.memory_bytes + _OWN_BYTES, pids=pids)
+
+    def _of_process(self, limits: Limits) -> dict[str, int]:
+        """Returns the limits of a job's process, by which gVisor counts how many there are."""
+        return asdict(limits)
 
     def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
         """Says how a job ended: its CPU time is that of its cgroup, for its processes are none that the launcher could wait for."""

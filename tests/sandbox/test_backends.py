@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from holdfast.contracts.tiers import BACKENDS, TierUnavailable, by_tier
 from sandbox.backends import KINDS, choose
 from sandbox.errors import BackendMissing, LayerMissing, SandboxLost
 from sandbox.frames import Request
-from sandbox.job import Because, Job, Limits
+from sandbox.job import Job, Limits
 from sandbox.layers import Layer
 from sandbox.native.cgroups import bases
 from sandbox.runtime import installed
@@ -28,6 +29,7 @@ from tests.sandbox.installed import require
 OTHERS = [name for name in KINDS if name != "native"]
 LANGUAGES: tuple[Literal["shell", "node"], ...] = ("shell", "node")
 LIMITS = Limits(wall_ms=20_000)
+NODE = replace(LIMITS, memory_bytes=200 << 20, wall_ms=60_000, cpu_s=60)
 
 
 @pytest.fixture(scope="module", params=OTHERS)
@@ -105,18 +107,98 @@ async def test_code_asks_its_run_and_is_told_no(other: Sandbox) -> None:
     assert (await other.submit(Job(code))).raised is not None
 
 
-@pytest.mark.parametrize(
-    ("code", "limits", "because"),
-    [
-        ("while True: pass", Limits(wall_ms=300), Because.TIME),
-        ("while True: print('x' * 1000)", Limits(wall_ms=20_000, output_bytes=10_000), Because.OUTPUT),
-        ("import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)", LIMITS, Because.FORBIDDEN_CALL),
-    ],
-)
-async def test_what_ends_a_job_is_told(other: Sandbox, code: str, limits: Limits, because: Because) -> None:
-    result = await other.submit(Job(code, limits=limits))
-    assert result.killed is not None
-    assert result.killed.because == because
+@pytest.fixture(scope="module", params=list(KINDS))
+async def every(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """A sandbox of every backend."""
+    require(request.param)
+    settings = Settings(backend=request.param, allow_old=True, limits=LIMITS, idle_min=1, idle_max=1)
+    async with Sandbox(settings) as started:
+        yield started
+
+
+BOMB = "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        held = b'1' * (40 << 20)\n        time.sleep(60)\n{}"
+FORKS = "import os, time\nfor _ in range(40):\n    if os.fork() == 0: time.sleep(60)"
+WORDS: dict[str, tuple[Literal["python", "shell", "node"], str, Limits, str]] = {
+    "memory": (
+        "python",
+        "held = []\nwhile True: held.append(b'1' * (1 << 20))",
+        replace(LIMITS, memory_bytes=64 << 20),
+        "more memory than it may",
+    ),
+    "memory of many": (
+        "python",
+        BOMB.format("os.wait()\nraise SystemExit(1)"),
+        replace(LIMITS, memory_bytes=100 << 20),
+        "more memory than it may",
+    ),
+    "memory of Node's": (
+        "node",
+        "const held = []; while (true) held.push(Buffer.alloc(8 << 20, 'x'));",
+        NODE,
+        "more memory than it may",
+    ),
+    "heap of Node's": (
+        "node",
+        "const held = []; while (true) held.push(new Array(1000).fill({}));",
+        NODE,
+        "By its own word it was out of memory",
+    ),
+    "time": ("python", "import time; time.sleep(60)", replace(LIMITS, wall_ms=500), "took longer than it may"),
+    "CPU": ("python", "while True: pass", replace(LIMITS, cpu_s=1, wall_ms=60_000), "more CPU time than it may"),
+    "CPU of a shell": (
+        "shell",
+        "while :; do :; done",
+        replace(LIMITS, cpu_s=1, wall_ms=60_000),
+        "more CPU time than it may",
+    ),
+    "processes": ("python", FORKS, replace(LIMITS, pids=8), "more processes and threads than it may"),
+    "processes of a shell": (
+        "shell",
+        "for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done; wait",
+        replace(LIMITS, pids=6),
+        "more processes and threads than it may",
+    ),
+    "folder": (
+        "python",
+        "for i in range(4): open(f'f{i}', 'wb').write(b'1' * (2 << 20))",
+        replace(LIMITS, disk_bytes=3 << 20),
+        "more to its folder than it may",
+    ),
+    "folder of a shell": (
+        "shell",
+        "head -c 8000000 /dev/zero > a",
+        replace(LIMITS, disk_bytes=3 << 20),
+        "more to its folder than it may",
+    ),
+    "output": (
+        "python",
+        "while True: print('x' * 1000)",
+        replace(LIMITS, output_bytes=10_000),
+        "printed more than it may",
+    ),
+    "call": ("python", "import ctypes; ctypes.CDLL(None).ptrace(0, 0, 0, 0)", LIMITS, "no job may make: ptrace"),
+    "call of a shell": ("shell", "exec chroot .", LIMITS, "no job may make: chroot"),
+    "signal": ("python", "import ctypes; ctypes.string_at(0)", LIMITS, "ended by the signal SIGSEGV"),
+}
+OF_GVISOR = {  # what it tells in other words
+    "processes": "BlockingIOError",
+    "processes of a shell": "Cannot fork",
+    "call": "gVisor does not say",
+    "call of a shell": "gVisor does not say",
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+async def test_why_a_job_was_ended_is_said_in_words(every: Sandbox, what: str) -> None:
+    language, code, limits, words = WORDS[what]
+    if language == "node" and not installed()["node"]:
+        pytest.skip("Node is not installed here")
+    result = await every.submit(Job(code, language=language, limits=limits))
+    assert result.exit_status != 0
+    if every.receipt.tier == "kernel" and what in OF_GVISOR:
+        assert OF_GVISOR[what] in result.why + result.stderr.decode(), result
+    else:
+        assert words in result.why, result
 
 
 async def test_an_exception_has_the_line_of_the_code(other: Sandbox) -> None:

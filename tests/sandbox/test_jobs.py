@@ -162,6 +162,7 @@ except BlockingIOError:
     result = await sandbox.submit(Job(code, limits=Limits(pids=10)))
     assert result.stdout == b"no more\n"
     assert result.exit_status == 0
+    assert result.exhausted == (Because.PIDS,)
 
 
 async def test_what_a_job_started_ends_with_it(sandbox: Sandbox) -> None:
