@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,10 @@ tool("a")
 _KIB_MAX: Final = 8_192  # what the interpreter keeps after many jobs at once, however many came before
 _KIB_PER_JOB_MAX: Final = 4
 _NS_PER_MS: Final = 1_000_000
+_ROOT: Final = Path(__file__).resolve().parents[1]
+_TURNS_MIN, _TURNS_MAX = 30, 200
+_EARLY_JOBS: Final = 10
+_EARLY: Final = "import asyncio; from bench.leaks import early; asyncio.run(early())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Burden:
     Attributes:
         left: How much more there is of each kind than before.
         grown_kib: Memory that the sandbox and the zygote have more than before.
-        late_over_early: Time to the first line in the last tenth of the jobs over that in the first; each has its process made for it.
+        late_over_early: Time to the first line after all those jobs over that in a sandbox of a new process, in turns, so that both
+            see the same machine; each job has its process made for it.
         at_once_s: How long those took that were submitted at once.
     """
 
@@ -91,6 +97,36 @@ async def _first_line_ms(sandbox: Sandbox) -> float:
     return (int(result.stdout) - began) / _NS_PER_MS
 
 
+async def early() -> None:
+    """Runs a job in a sandbox that has run few, for each line that it reads, and prints how long that took to its first line."""
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as sandbox:
+        for _ in range(_EARLY_JOBS):
+            await _first_line_ms(sandbox)
+        print("ready", flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(await _first_line_ms(sandbox), flush=True)
+
+
+async def _late_over_early(sandbox: Sandbox, turns: int) -> float:
+    """Returns how much longer a job takes to its first line than in a sandbox that has run few."""
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _EARLY, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=_ROOT
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    late, first = list[float](), list[float]()
+    try:
+        await other.stdout.readline()
+        for _ in range(turns):
+            late.append(await _first_line_ms(sandbox))
+            other.stdin.write(b"\n")
+            first.append(float(await other.stdout.readline()))
+    finally:
+        other.stdin.close()
+        await other.wait()
+    return statistics.median(late) / statistics.median(first)
+
+
 async def _settled(sandbox: Sandbox) -> None:
     while sandbox.idle != sandbox.settings.idle_min:  # noqa: ASYNC110 (the pool tells nobody, and nobody else waits for it)
         await asyncio.sleep(0.01)
@@ -124,14 +160,14 @@ async def _burden(jobs: int, at_once: int) -> Burden:
         await asyncio.gather(*(_first_line_ms(sandbox) for _ in range(min(at_once, 20))))
         await _settled(sandbox)
         before, memory = on_host(sandbox), _memory_kib(sandbox)
-        times = [await _first_line_ms(sandbox) for _ in range(jobs)]
+        for _ in range(jobs):
+            await _first_line_ms(sandbox)
         began = time.monotonic()
         await asyncio.gather(*(_first_line_ms(sandbox) for _ in range(at_once)))
         took = time.monotonic() - began
         await _settled(sandbox)
         after, grown = on_host(sandbox), _memory_kib(sandbox) - memory
-    tenth = max(1, jobs // 10)
-    late_over_early = statistics.median(times[-tenth:]) / statistics.median(times[:tenth])
+        late_over_early = await _late_over_early(sandbox, min(_TURNS_MAX, max(_TURNS_MIN, jobs // 10)))
     # threads of the pool that waits for the kernel are made when many jobs end at once, and kept: a bounded number
     left = {kind: after[kind] - before[kind] for kind in before if kind != "threads"}
     left["threads"] = max(0, after["threads"] - before["threads"] - min(32, (os.cpu_count() or 1) + 4))

@@ -14,18 +14,19 @@ from sandbox.service import Sandbox, Settings
 
 _WORK: Final = Job("total = 0\nfor n in range(300_000): total += n * n\nopen('out', 'w').write(str(total))")
 _LONG: Final = 600_000
+_SAYS: Final = "print('begun', flush=True)\n"
 NOISE: Final[Mapping[str, Job]] = {
     "fork_bomb": Job(
-        "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+        f"{_SAYS}import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
         limits=Limits(wall_ms=_LONG, cpu_s=600, pids=32),
     ),
     "memory_bomb": Job(
-        "import os, signal\nwhile True:\n    if os.fork() == 0:\n        held = []\n"
+        f"{_SAYS}import os\nwhile True:\n    if os.fork() == 0:\n        held = []\n"
         "        while True: held.append(bytearray(1 << 20))\n    os.wait()",
         limits=Limits(wall_ms=_LONG, cpu_s=600, memory_bytes=64 << 20),
     ),
     "disk_filler": Job(
-        "while True:\n    try:\n        open('fill', 'wb').write(bytes(1 << 26))\n    except OSError:\n        pass",
+        f"{_SAYS}while True:\n    try:\n        open('fill', 'wb').write(bytes(1 << 26))\n    except OSError:\n        pass",
         limits=Limits(wall_ms=_LONG, cpu_s=600, disk_bytes=32 << 20),
     ),
     "log_flooder": Job("while True: print('x' * 1000)", limits=Limits(wall_ms=_LONG, cpu_s=600, output_bytes=64 << 20)),
@@ -33,10 +34,9 @@ NOISE: Final[Mapping[str, Job]] = {
 
 
 async def _beside(sandbox: Sandbox, job: Job, began: asyncio.Event) -> None:
-    """Keeps one such job there, whatever ends it."""
-    began.set()
+    """Keeps one such job there, whatever ends it; says when its code runs."""
     while True:
-        await sandbox.submit(job)
+        await sandbox.submit(job, on_output=lambda *_: began.set())
 
 
 async def _work_ms(sandbox: Sandbox, count: int) -> list[float]:
