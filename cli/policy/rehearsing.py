@@ -98,7 +98,8 @@ def _offline(
 ) -> dict[str, Any]:  # Any: JSON
     from cli.policy import files
     from holdfast.policies.clocks import local_times_at
-    from holdfast_verdict.rehearse.bundle import BundleUnreadable, rehearse_bundle
+    from holdfast_verdict.rehearse.bundle import rehearse_bundle
+    from holdfast_verdict.rehearse.places import BundleUnreadable
 
     try:
         policy = files.read_policy(Path(candidate), actions).policy

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import mmap
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +19,17 @@ from holdfast_verdict.policy import Policy
 from holdfast_verdict.problems import PolicyRefused
 from holdfast_verdict.rehearse.asking import asks_of
 from holdfast_verdict.rehearse.lanes import Rehearsal
+from holdfast_verdict.rehearse.places import (
+    BundleUnreadable,
+    Lane,
+    Places,
+    Share,
+    lanes_of,
+    line_at,
+    opened,
+    places_in,
+    share_out,
+)
 from holdfast_verdict.rehearse.recorded import Became, Recorded, outcome_of
 from holdfast_verdict.rehearse.rehearsing import Clocks
 from holdfast_verdict.rehearse.tally import Tally
@@ -31,21 +39,11 @@ from holdfast_verdict.verify.workers import cores, start_method
 _VOID: Final = ("voided", "expired")
 _AT_ONCE: Final = 1_000
 _SAID_S: Final = 0.5
-_RECORDS: Final = (b'"type":"record"', b'"type":"sealed"')
-_HOLD: Final = b'"type":"hold"'
-_HEAD: Final = (b'"type":"header"', b'"type":"policy"')
-_RUN: Final = b'"run_id":"'
-_TYPE_BYTES: Final = 80
-"""In these last bytes of a line stands its type: members are sorted, and few come behind it."""
 _VERDICT: Final = re.compile(r'.*,"verdict":"([a-z_]+)"\}').fullmatch
 _VERDICT_CHARS: Final = 40
 
 Say = Callable[[int, int], None]
 """Gets records done and records in all."""
-
-
-class BundleUnreadable(ValueError):
-    """A file is no bundle, or its records cannot be read."""
 
 
 def rehearse_bundle(
@@ -66,11 +64,12 @@ def rehearse_bundle(
     """
     rehearsed = _Rehearsed(path, candidate.to_json(), clocks)  # type: ignore[arg-type]  # plain JSON, typed more widely there
     processes = 1 if asks_of(candidate).wide else cores(workers)
-    with _opened(path) as source:
-        lanes = _lanes(_runs(source), processes) if processes > 1 else []
-        if len(lanes) < 2:  # noqa: PLR2004 (one is this process)
-            return _Bundle(source, None).rehearse(rehearsed, say)
-    return _apart(rehearsed, lanes, say)
+    with opened(path) as source:
+        shares = share_out(source, processes)
+        if len(shares) < 2:  # noqa: PLR2004 (one is this process)
+            [lane] = lanes_of([places_in(source, (0, len(source)))], 1)
+            return _Bundle(source, lane).rehearse(rehearsed, say)
+    return _apart(rehearsed, shares, say)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +81,6 @@ class _Rehearsed:
     clocks: Clocks | None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[mmap.mmap]:
-    with path.open("rb") as file:
-        try:
-            source = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise BundleUnreadable("the file is empty") from None
-        with source:
-            try:
-                yield source
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                if isinstance(error, BundleUnreadable):
-                    raise
-                raise BundleUnreadable(f"something in it is not of its form ({type(error).__name__})") from None
-
-
-def _is_record(end: bytes) -> bool:
-    return any(kind in end for kind in _RECORDS)
-
-
 def _part_a(line: dict[str, Any]) -> bytes | str:  # Any: JSON
     if line["type"] == "record" or line["salt"] is None:
         return str(line["part_a"])
@@ -109,35 +88,19 @@ def _part_a(line: dict[str, Any]) -> bytes | str:  # Any: JSON
     return orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
 
 
-def _run_of(raw: bytes) -> bytes:
-    """Returns the run that a line names, without reading all of it; empty if it names none."""
-    place = raw.rfind(_RUN) + len(_RUN)
-    return raw[place : raw.find(b'"', place)] if place >= len(_RUN) else b""
+def _apart(rehearsed: _Rehearsed, shares: list[Share], say: Say | None) -> Tally:
+    """Rehearses in several processes.
 
-
-def _runs(source: mmap.mmap) -> Counter[bytes]:
-    """Counts the records of each run."""
-    source.seek(0)
-    return Counter(_run_of(raw) for raw in iter(source.readline, b"") if _is_record(raw[-_TYPE_BYTES:]))
-
-
-def _lanes(runs: Counter[bytes], count: int) -> list[tuple[frozenset[bytes], int]]:
-    """Shares runs out so that each lane has about as many records: the runs, and how many records they have."""
-    lanes: list[tuple[int, int, set[bytes]]] = [(0, number, set()) for number in range(count)]
-    for run, records in runs.most_common():
-        taken, number, own = heapq.heappop(lanes)
-        own.add(run)
-        heapq.heappush(lanes, (taken + records, number, own))
-    return [(frozenset(own), taken) for taken, _, own in lanes if own]
-
-
-def _apart(rehearsed: _Rehearsed, lanes: list[tuple[frozenset[bytes], int]], say: Say | None) -> Tally:
-    """Rehearses in a process for each lane; each reads the file itself, and sends back what it has found."""
+    First each looks through a share of the file for where lines stand; then each reads the lines of its own runs, wherever they are,
+    and sends back what it has found. So no record is read by two, and none by this process.
+    """
     context, whole = start_method(), Tally()
-    done = context.RawArray("Q", len(lanes))
-    total = sum(records for _, records in lanes)
-    with ProcessPoolExecutor(len(lanes), context, _begin, (done,)) as pool:
-        running = {pool.submit(_lane, rehearsed, runs, number) for number, (runs, _) in enumerate(lanes)}
+    done = context.RawArray("Q", len(shares))
+    with ProcessPoolExecutor(len(shares), context, _begin, (done,)) as pool:
+        places = [each.result() for each in [pool.submit(_look_through, rehearsed.path, share) for share in shares]]
+        lanes = lanes_of(places, len(shares))
+        total = sum(len(lane.records) for lane in lanes)
+        running = {pool.submit(_lane, rehearsed, lane, number) for number, lane in enumerate(lanes)}
         tallies = list(running)
         while running:
             finished, running = wait(running, timeout=_SAID_S, return_when=FIRST_EXCEPTION)
@@ -157,56 +120,54 @@ def _begin(done: object) -> None:
     _DONE.append(done)
 
 
-def _lane(rehearsed: _Rehearsed, runs: frozenset[bytes], number: int) -> Tally:
+def _look_through(path: Path, share: Share) -> Places:
+    with opened(path) as source:
+        return places_in(source, share)
+
+
+def _lane(rehearsed: _Rehearsed, lane: Lane, number: int) -> Tally:
     def say(records: int, _: int) -> None:
         _DONE[0][number] = records
 
-    with _opened(rehearsed.path) as source:
-        return _Bundle(source, runs).rehearse(rehearsed, say)
+    with opened(rehearsed.path) as source:
+        return _Bundle(source, lane).rehearse(rehearsed, say)
 
 
 class _Bundle:
-    """A bundle: read once for what frames its records, and once for the records.
+    """A bundle: what frames its records, what became of them, and where they stand.
 
     Args:
         source: The file.
-        runs: The runs whose records are rehearsed; `None` = all.
+        lane: The lines that are rehearsed.
     """
 
-    def __init__(self, source: mmap.mmap, runs: frozenset[bytes] | None) -> None:
+    def __init__(self, source: mmap.mmap, lane: Lane) -> None:
         self._source = source
-        self._runs = runs
+        self._lane = lane
         self.header: dict[str, Any] = {}  # Any: JSON
         self.deciders: list[Any] = []
-        self.records = 0
         self._became: dict[str, Became] = {}
-        newest: dict[tuple[str, int], int] = {}
-        void: list[tuple[str, tuple[str, int], int]] = []
-        for raw in self._lines():
-            end = raw[-_TYPE_BYTES:]
-            if _is_record(end):
-                self.records += runs is None or _run_of(raw) in runs
-                continue
-            if _HOLD in end:
-                if runs is not None and _run_of(raw) not in runs:
-                    continue
-            elif not any(kind in end for kind in _HEAD):
-                continue
-            line = orjson.loads(raw)
-            match line.get("type"):
-                case "header":
-                    self.header = line
-                case "policy" if line["engine"] == ENGINE_VERSION:
-                    self._policy(line)
-                case "hold" if not line["superseded"]:
-                    key = line["run_id"], line["step"]
-                    if line["try"] > 1:
-                        newest[key] = max(newest.get(key, 1), line["try"])
-                    self._became[line["decision_id"]] = _became(line)
-                    if line["state"] in _VOID:
-                        void.append((line["decision_id"], key, line["try"]))
+        for line in self._lines(lane.heads):
+            if line["type"] == "header":
+                self.header = line
+            elif line["engine"] == ENGINE_VERSION:
+                self._policy(line)
         if self.header.get("format") != FORMAT or self.header.get("v") != VERSION:
             raise BundleUnreadable("it is no audit bundle of a version that is known here")
+        self._read_holds()
+
+    def _read_holds(self) -> None:
+        newest: dict[tuple[str, int], int] = {}
+        void: list[tuple[str, tuple[str, int], int]] = []
+        for line in self._lines(self._lane.holds):
+            if line["superseded"]:
+                continue
+            key = line["run_id"], line["step"]
+            if line["try"] > 1:
+                newest[key] = max(newest.get(key, 1), line["try"])
+            self._became[line["decision_id"]] = _became(line)
+            if line["state"] in _VOID:
+                void.append((line["decision_id"], key, line["try"]))
         for decision_id, key, tried in void:
             if tried < newest.get(key, 1):
                 self._became[decision_id] = self._became[decision_id]._replace(retried=True)
@@ -219,9 +180,9 @@ class _Bundle:
         if policy.policy_hash.hex() == line["policy_hash"]:
             self.deciders.append(line["form"])
 
-    def _lines(self) -> Iterator[bytes]:
-        self._source.seek(0)
-        return iter(self._source.readline, b"")
+    def _lines(self, places: Sequence[int]) -> Iterator[Any]:  # Any: JSON
+        for place in places:
+            yield orjson.loads(line_at(self._source, place))
 
     def rehearse(self, rehearsed: _Rehearsed, say: Say | None) -> Tally:
         scope = self.header["scope"]
@@ -232,16 +193,13 @@ class _Bundle:
             scope["from_ms"] if scope["run_id"] is None else None,
         )
         principal = (("tenant", str(self.header["tenant"])),)
-        rehearser, runs, done = rehearsal.rehearser(), self._runs, 0
-        for raw in self._lines():
-            if not _is_record(raw[-_TYPE_BYTES:]) or (runs is not None and _run_of(raw) not in runs):
-                continue
-            rehearser.take(self._record(orjson.loads(raw), principal))
-            done += 1
+        rehearser, records = rehearsal.rehearser(), self._lane.records
+        for done, line in enumerate(self._lines(records)):
+            rehearser.take(self._record(line, principal))
             if say is not None and done % _AT_ONCE == 0:
-                say(done, self.records)
+                say(done, len(records))
         if say is not None:
-            say(done, self.records)
+            say(len(records), len(records))
         return rehearser.tally
 
     def _record(self, line: dict[str, Any], principal: tuple[tuple[str, str], ...]) -> Recorded:

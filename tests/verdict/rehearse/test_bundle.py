@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from pathlib import Path
 
 import orjson
@@ -10,7 +10,16 @@ import pytest
 
 from holdfast_verdict import Policy
 from holdfast_verdict.rehearse import bundle
-from holdfast_verdict.rehearse.bundle import BundleUnreadable, rehearse_bundle
+from holdfast_verdict.rehearse.bundle import rehearse_bundle
+from holdfast_verdict.rehearse.places import (
+    BundleUnreadable,
+    Places,
+    lanes_of,
+    line_at,
+    opened,
+    places_in,
+    share_out,
+)
 from tests.verify.record_golden import FOLDER
 from tests.verify.sealing import content_of
 
@@ -47,12 +56,50 @@ def test_lanes_find_what_one_process_finds() -> None:
     assert changed, "no candidate would have decided otherwise, so nothing was compared"
 
 
-def test_a_run_is_in_one_lane_and_lanes_have_about_as_much_to_do() -> None:
-    runs = Counter({b"a": 50, b"b": 30, b"c": 20, b"d": 10, b"": 1})
-    lanes = bundle._lanes(runs, 2)
-    assert sorted(run for own, _ in lanes for run in own) == sorted(runs)
-    assert sorted(records for _, records in lanes) == [51, 60]
-    assert len(bundle._lanes(Counter({b"a": 5}), 4)) == 1
+def test_shares_are_the_whole_file_in_whole_lines(tmp_path: Path) -> None:
+    raw = TENANT.read_bytes()
+    for content in (raw, raw.rstrip(b"\n"), b"{}\n", b"{}", b"\n\n\n", raw[:1_000].replace(b"\n", b"")):
+        file = tmp_path / "some.jsonl"
+        file.write_bytes(content)
+        for count in (1, 2, 3, 7, 64):
+            with opened(file) as source:
+                shares = share_out(source, count)
+                parts = [source[begin:end] for begin, end in shares]
+            assert b"".join(parts) == content
+            assert len(parts) <= count
+            assert all(part.endswith(b"\n") for part in parts[:-1])
+            assert all(parts)
+
+
+def test_every_record_is_in_one_lane_with_those_of_its_run_in_their_order() -> None:
+    raw = TENANT.read_bytes()
+    for shares in (1, 2, 5):
+        with opened(TENANT) as source:
+            lanes = lanes_of([places_in(source, share) for share in share_out(source, shares)], 3)
+            told = [[orjson.loads(line_at(source, place)) for place in lane.records] for lane in lanes]
+            held = [[orjson.loads(line_at(source, place)) for place in lane.holds] for lane in lanes]
+            heads = [orjson.loads(line_at(source, place))["type"] for place in lanes[0].heads]
+        ids = [line["decision_id"] for line in content_of(raw) if line["type"] in ("record", "sealed")]
+        assert sorted(line["decision_id"] for lane in told for line in lane) == ids
+        assert all(lane == sorted(lane, key=lambda line: str(line["decision_id"])) for lane in told)
+        runs = [{line["run_id"] for line in lane} for lane in told]
+        assert len(lanes) > 1
+        assert sum(map(len, runs)) == len(set[str]().union(*runs)), "no run is in two lanes"
+        for lane, own in zip(held, runs, strict=True):
+            assert {line["run_id"] for line in lane} <= own
+        assert sum(map(len, held)) == sum(line["type"] == "hold" for line in content_of(raw))
+        assert heads[0] == "header"
+        assert set(heads[1:]) == {"policy"}
+
+
+def test_lanes_have_about_as_much_to_do() -> None:
+    def places(**sizes: int) -> Places:
+        return Places(records={ord(group): array("Q", range(size)) for group, size in sizes.items()})
+
+    lanes = lanes_of([places(a=30, b=30, c=20), places(a=20, d=10, e=1)], 2)
+    assert sorted(len(lane.records) for lane in lanes) == [51, 60]
+    assert len(lanes_of([places(a=5)], 4)) == 1
+    assert len(lanes_of([places()], 4)) == 1
 
 
 def test_the_verdict_is_read_from_a_part_as_it_is_written() -> None:
