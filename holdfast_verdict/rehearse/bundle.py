@@ -67,7 +67,7 @@ def rehearse_bundle(
     with opened(path) as source:
         shares = share_out(source, processes)
         if len(shares) < 2:  # noqa: PLR2004 (one is this process)
-            [lane] = lanes_of([places_in(source, (0, len(source)))], 1)
+            [lane] = lanes_of([places_in(source, (0, len(source)), alone=True)], 1)
             return _Bundle(source, lane).rehearse(rehearsed, say)
     return _apart(rehearsed, shares, say)
 

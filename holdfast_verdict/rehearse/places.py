@@ -6,7 +6,8 @@ import heapq
 import mmap
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -68,8 +69,8 @@ class Places:
     """
 
     heads: array[int] = field(default_factory=_offsets)
-    records: dict[int, array[int]] = field(default_factory=dict)
-    holds: dict[int, array[int]] = field(default_factory=dict)
+    records: defaultdict[int, array[int]] = field(default_factory=lambda: defaultdict(_offsets))
+    holds: defaultdict[int, array[int]] = field(default_factory=lambda: defaultdict(_offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,14 @@ def share_out(source: mmap.mmap, count: int) -> list[Share]:
     return list(pairwise(cuts))
 
 
-def places_in(source: mmap.mmap, share: Share) -> Places:
-    """Looks a share through."""
+def places_in(source: mmap.mmap, share: Share, *, alone: bool = False) -> Places:
+    """Looks a share through.
+
+    Args:
+        source: The file.
+        share: Which part of it.
+        alone: One process reads all of it, so that runs need not be told apart.
+    """
     found = Places()
     heads, records, holds = found.heads.append, found.records, found.holds
     place, end = share
@@ -107,9 +114,9 @@ def places_in(source: mmap.mmap, share: Share) -> Places:
         at = tail.rfind(_TYPE) + len(_TYPE)
         kind = tail[at : tail.find(b'"', at)]
         if kind in _RECORDS:
-            records.setdefault(_group_of(raw), _offsets()).append(place)
+            records[0 if alone else _group_of(raw)].append(place)
         elif kind == _HOLD:
-            holds.setdefault(_group_of(raw), _offsets()).append(place)
+            holds[0 if alone else _group_of(raw)].append(place)
         elif kind in _HEADS:
             heads(place)
         place += len(raw)
@@ -149,7 +156,7 @@ def lanes_of(places: Sequence[Places], count: int) -> list[Lane]:
     ]
 
 
-def _of_groups(found: Sequence[dict[int, array[int]]], groups: Sequence[int]) -> array[int]:
+def _of_groups(found: Sequence[Mapping[int, array[int]]], groups: Sequence[int]) -> array[int]:
     """Returns where the lines of some groups begin, in their order."""
     whole = _offsets()
     for each in found:
