@@ -77,7 +77,7 @@ def measure_rehearsing(report: Report, path: Path, *, rounds: int) -> None:
     report.figures["rehearse_per_s_core"] = Figure(floor.decisions / best, "decisions/s")
     report.figures["rehearse_2core_over_1"] = Figure(best / two_s, "×")
     report.notes.append(
-        "rehearsing looks the file through for where lines stand, reads the holds besides the records, and asks the policy that decided; "
-        "each process of several looks a share through, and reads the lines of its own runs; the floor parses a "
-        "decision's line and both parts, and evaluates facts that are read already"
+        "rehearsing looks the file through for where lines stand, reads the holds besides the records, and asks the policy that "
+        "decided; each process of several looks a share through, and reads the lines of its own runs; the floor parses a decision's "
+        "line and both parts, and evaluates facts that are read already"
     )
