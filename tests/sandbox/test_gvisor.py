@@ -20,6 +20,9 @@ from sandbox.errors import LayerMissing
 from sandbox.frames import Request
 from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
+from sandbox.native.watch import Watched
+from sandbox.native.worker import Ended
+from sandbox.outcome import _why
 from sandbox.runsc.host import _is_within
 from sandbox.runsc.launcher import UIDS_APART
 from sandbox.runtime import installed
@@ -100,6 +103,19 @@ async def test_what_ends_a_job_is_said_in_words(gvisor: Sandbox, code: str, limi
     assert result.killed is not None, result
     assert result.killed.because == because
     assert because.value in result.killed.sentence.lower() or because == Because.DISK
+
+
+@pytest.mark.parametrize(
+    ("own_kernel", "wall_ms", "because"),
+    [(True, 1_200, Because.CPU), (True, 800, Because.SIGNAL), (False, 1_200, Because.SIGNAL)],
+)
+def test_on_a_busy_host_gvisor_has_counted_more_than_the_host(
+    own_kernel: bool, wall_ms: float, because: Because
+) -> None:
+    watched = Watched(b"", b"", None, Ended(signal.SIGKILL, 0.3, 0), wall_ms)
+    killed, _ = _why(Limits(cpu_s=1), watched, None, -signal.SIGKILL, full=False, own_kernel=own_kernel)
+    assert killed is not None
+    assert killed.because == because
 
 
 async def test_a_job_starts_no_more_processes_than_it_may(gvisor: Sandbox) -> None:
