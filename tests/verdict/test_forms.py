@@ -122,6 +122,20 @@ def test_a_text_is_so_long_at_most(name: str, start: str, most: int, code: str) 
     assert tried(name, {"x": longest + "x"})[0] == code
 
 
+def test_a_url_that_is_too_long_says_where_long_values_belong() -> None:
+    said = "args.x: a URL has at most 8192 characters; send long values in a body"
+    assert tried("uri", {"x": "https://a.com/" + "x" * 8_192}) == ("url.size", said)
+
+
+def test_a_host_is_so_long_at_most_when_it_is_encoded() -> None:
+    name = ".".join(["äzöyüxéw" * 6] * 5) + ".de"
+    code, said = tried("hostname", {"x": name})
+    assert len(name) < 253
+    assert (code, said[:15]) == ("host.form", "args.x: '\\xe4z")
+    assert said.endswith(" is not a valid host name; write a name such as api.example.com")
+    assert json.loads(tried("hostname", {"x": name[49:]})[1])["x"].count("xn--") == 4
+
+
 def test_a_url_is_so_long_at_most_when_it_is_encoded() -> None:
     assert tried("uri", {"x": "https://a.com/" + "é" * 1_500}) == (
         "url.size",
