@@ -34,7 +34,7 @@ class Part:
             "source_paths": [SOURCE],
             "only_mutate": [f"{SOURCE}/{name}" for name in self.changed],
             "pytest_add_cli_args_test_selection": [f"{TESTS}/{name}" for name in self.tests],
-            "pytest_add_cli_args": ["-q", "-p", "no:cacheprovider"],
+            "pytest_add_cli_args": ["-q", "-p", "no:cacheprovider", "-p", "tests.mutation.forgetting"],
         }
         written = (f"{name} =\n" + "".join(f"    {each}\n" for each in values) for name, values in lists.items())
         return "[mutmut]\n" + "".join(written)

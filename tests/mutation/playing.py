@@ -6,7 +6,6 @@ then the quick ones. A child may use some times the processor time that the same
 
 from __future__ import annotations
 
-import functools
 import gc
 import inspect
 import json
@@ -14,7 +13,6 @@ import math
 import os
 import resource
 import signal
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -25,8 +23,9 @@ import pytest
 from mutmut.mutation import trampoline
 
 from holdfast_verdict import compile_policy
-from holdfast_verdict.engine import context, program
+from holdfast_verdict.engine import context
 
+from .forgetting import forget
 from .kept import tests_of
 
 _TIMES: Final = 3
@@ -35,6 +34,8 @@ _WALL_SECONDS: Final = 600
 _BYTES: Final = 4 << 30
 _STEPS_MAX: Final = 2_000
 """What the engine's bound on work is set to: the test that reaches it takes as long as all others together, at the real one."""
+_NOT_NEEDED: Final = frozenset({"event_loop_policy"})
+"""Fixtures that stand on every test, and do something for coroutines alone."""
 _NOTICED: Final = 1
 _BROKEN: Final = 3
 
@@ -47,17 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Takes the place of the loop over tests."""
     config.pluginmanager.register(Player(json.loads(Path(config.getoption("--plan")).read_text(encoding="utf-8"))))
-
-
-def _forget() -> None:
-    """Forgets what was compiled or remembered before a change: what compiles is changed, too."""
-    program._PROGRAMS.clear()
-    program._KNOWN.clear()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("holdfast_verdict"):
-            for member in vars(module).values():
-                if isinstance(member, functools._lru_cache_wrapper) and not name.endswith("language.grammar"):
-                    member.cache_clear()
 
 
 class Player:
@@ -162,14 +152,17 @@ class Player:
             self._pipe = pipe
             # mutmut asks the environment at every call, which takes longer than most of what is called
             trampoline.get_mutant_under_test = lambda: change
-            _forget()
+            forget()
             items = [self._items[test] for test in tests]
-            for item, following in zip(items, [*items[1:], None], strict=True):
+            others = iter([item for item in items if not _is_plain(item)])
+            other = next(others, None)
+            for item in items:
                 began = time.process_time()
-                if _is_plain(item):
-                    self._call(item)
+                if item is other:
+                    other = next(others, None)
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=other)
                 else:
-                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                    self._call(item)  # type: ignore[arg-type]  # it is plain
                 if not change:
                     os.write(pipe, f"{time.process_time() - began:.6f} {item.nodeid}\n".encode())
         except BaseException:  # noqa: BLE001 (a child says by its exit code whatever ended it)
@@ -220,7 +213,7 @@ def _is_plain(item: pytest.Item) -> TypeGuard[pytest.Function]:
     if not isinstance(item, pytest.Function) or inspect.iscoroutinefunction(item.obj):
         return False
     given = item.callspec.params.keys() if hasattr(item, "callspec") else set()
-    return set(item.fixturenames) <= set(given) and all(mark.name == "parametrize" for mark in item.iter_markers())
+    return set(item.fixturenames) - _NOT_NEEDED <= set(given) and all(mark.name == "parametrize" for mark in item.iter_markers())
 
 
 def _function(change: str) -> str:
