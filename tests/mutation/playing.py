@@ -213,7 +213,9 @@ def _is_plain(item: pytest.Item) -> TypeGuard[pytest.Function]:
     if not isinstance(item, pytest.Function) or inspect.iscoroutinefunction(item.obj):
         return False
     given = item.callspec.params.keys() if hasattr(item, "callspec") else set()
-    return set(item.fixturenames) - _NOT_NEEDED <= set(given) and all(mark.name == "parametrize" for mark in item.iter_markers())
+    return set(item.fixturenames) - _NOT_NEEDED <= set(given) and all(
+        mark.name == "parametrize" for mark in item.iter_markers()
+    )
 
 
 def _function(change: str) -> str:
