@@ -131,7 +131,8 @@ def test_a_host_is_so_long_at_most_when_it_is_encoded() -> None:
     name = ".".join(["äzöyüxéw" * 6] * 5) + ".de"
     code, said = tried("hostname", {"x": name})
     assert len(name) < 253
-    assert (code, said[:15]) == ("host.form", "args.x: '\\xe4z")
+    assert code == "host.form"
+    assert said.startswith("args.x: '\\xe4z")
     assert said.endswith(" is not a valid host name; write a name such as api.example.com")
     assert json.loads(tried("hostname", {"x": name[49:]})[1])["x"].count("xn--") == 4
 
