@@ -36,7 +36,9 @@ _READ = text("""
     SELECT r.run_id, r.tenant_id, t.slug AS tenant, r.project_id, p.slug AS project, r.user_id, u.name AS user_name,
            r.agent_name, r.agent_version, r.role_name, r.role_version, r.user_roles, r.status, r.tools, r.ended_at, r.deadline_at,
            r.history_version, r.timeline_seq, r.budget_hold_id, r.sandbox_tier, clock_timestamp() AS now,
-           (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs, x.salt
+           (SELECT count(*) FROM run_inputs i WHERE i.tenant_id = r.tenant_id AND i.run_id = r.run_id) AS inputs, x.salt,
+           r.parent_run_id IS NULL AND NOT EXISTS (
+               SELECT FROM runs c WHERE c.tenant_id = r.tenant_id AND c.parent_run_id = r.run_id) AS is_alone
     FROM runs r
     LEFT JOIN run_salts x ON x.tenant_id = r.tenant_id AND x.run_id = r.run_id
     JOIN tenants t ON t.tenant_id = r.tenant_id
@@ -74,7 +76,11 @@ class RunPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run as decisions see it; `now` is PostgreSQL's time of reading (rule 7), and the salt is gone once it was erased."""
+    """A run as decisions see it.
+
+    `now` is PostgreSQL's time of reading (rule 7), the salt is gone once it was erased, and a run is alone that no run has started and
+    that has started none.
+    """
 
     run_id: UUID
     tenant_id: UUID
@@ -97,6 +103,7 @@ class RunFacts:
     agent: AgentDefinition
     tools: Toolset
     policy: RunPolicy
+    is_alone: bool
     sandbox_tier: Tier = PROCESS
     salt: bytes | None = None
 
@@ -181,6 +188,7 @@ class RunReader:
             agent=await self.agent(connection, tenant_id, row.agent_name, row.agent_version),
             tools=await self.tools(connection, tenant_id, row.tools),
             policy=await self._policy(connection, tenant_id, run_id, row.role_name, row.role_version),
+            is_alone=row.is_alone,
             sandbox_tier=strictest(row.sandbox_tier),
             salt=row.salt,
         )

@@ -17,16 +17,14 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from holdfast import transcript
 from holdfast.actions.run_facts import RunFacts
-from holdfast.actions.settling import NOT_DONE
 from holdfast.policies import readings, sums, unfolded
 from holdfast.policies.deeds import Deed, events_of
-from holdfast.policies.readings import Reading
+from holdfast.policies.family import read_family
+from holdfast.policies.heard import Heard, read_sources
 from holdfast.policies.releases import released
 from holdfast.policies.selectors import ANY_KEY, Selector, WatchSelector, selectors_of
 from holdfast.policies.sums import EVERYBODYS, FOLD_AT, Place, Sum
@@ -34,7 +32,6 @@ from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts, HistoryFacts, Release
 from holdfast_verdict.engine.history import History
-from holdfast_verdict.engine.labels import UNTRUSTED, Yields
 from holdfast_verdict.engine.numbers import Number, whole
 from holdfast_verdict.engine.program import CompiledRule, Plan, program_of, speaks_of
 from holdfast_verdict.engine.unknown import UNKNOWN, Unknown
@@ -55,7 +52,6 @@ _HISTORY: Final = frozenset({"happened", "count<=", "sum<="})
 _SOURCES: Final = frozenset({"from", "only_from"})
 
 _HEAD = text("SELECT version FROM history_heads WHERE tenant_id = :tenant_id")
-_IS_PART = text("SELECT parent_run_id IS NOT NULL FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +100,9 @@ class Past:
 
     Attributes:
         history: What the watches say.
-        labels: The labels of what the run has read.
-        releases: Releases of everything that it has read under their label.
-        sources: What it was told and has read.
+        labels: The labels of what the run and the others of its family have read.
+        releases: Releases of everything that they have read under their label.
+        sources: What they were told and have read.
         usage: What is used of limits, by the leg's key.
         head: Version of the tenant's history, if it has a part in the decision.
     """
@@ -195,24 +191,31 @@ async def read_past(
     wide = await _wide(connection, run, asked, asks, step) if asks.wide or asks.wide_limits else _Known()
     if asks.counted and not (asks.wide or asks.wide_limits):
         await _keep_up(connection, run, step)
-    line: list[Reading] | None = None
-    if asks.labels or asks.sources or asks.releases:
-        line = await readings.read_line(connection, run)
-    yields = readings.yields_by_name(run, line or ())
-    labels = frozenset(label for each in yields.values() for _, names in each for label in names)
-    sources = None
-    if asks.sources and line is not None and head is not None and not await connection.scalar(_IS_PART, parameters):
-        sources = await _sources(connection, run, head, yields)
-    releases: tuple[Release, ...] = ()
-    if asks.releases and line is not None:
-        releases = await released(connection, run, line)
+    read = await _read(connection, run, asks, head) if asks.labels or asks.sources or asks.releases else NOTHING_ASKED
     return Past(
         HistoryFacts({**own.watches, **wide.watches}) if asks.own or asks.wide else None,
-        labels if asks.labels and line is not None else None,
-        releases,
-        sources,
+        read.labels,
+        read.releases,
+        read.sources,
         {**own.usage, **wide.usage} if asks.limits else None,
         version,
+    )
+
+
+async def _read(connection: AsyncConnection, run: RunFacts, asks: Asks, head: bytes | None) -> Past:
+    """Reads what the run and the others of its family have read; of what is too much nothing is known (LAW 7)."""
+    family = await read_family(connection, run)
+    found = None if family is None else await readings.read_family_readings(connection, run, family)
+    if family is None or found is None:
+        return NOTHING_ASKED
+    yields = readings.yields_by_name(run, found.all)
+    labels = frozenset(label for each in yields.values() for _, names in each for label in names)
+    return Past(
+        labels=labels if asks.labels else None,
+        releases=await released(connection, run, found) if asks.releases else (),
+        sources=await read_sources(connection, run, family, head, Heard(yields, labels))
+        if asks.sources and head
+        else None,
     )
 
 
@@ -415,43 +418,3 @@ async def _of_tenant(connection: AsyncConnection, run: RunFacts, asks: Asks) -> 
     are_names = all("*" not in each and each not in ("external", "tools") for each in patterns)
     names = sorted(patterns) if are_names else None
     return await unfolded.read_tenant(connection, run, _floor(since_ms), names)
-
-
-# --- sources
-
-
-async def _sources(
-    connection: AsyncConnection, run: RunFacts, head: bytes, yields: dict[str, Yields]
-) -> Sources | None:
-    """Returns everything that was said before the action was proposed."""
-    try:
-        contents = await transcript.read(connection, run.tenant_id, run.run_id, head)
-    except transcript.TranscriptBroken:
-        return None
-    sources = Sources()
-    for content in contents[:-1]:
-        entry = orjson.loads(content)
-        match entry.get("kind"):
-            case "user":
-                sources.user(entry["text"])
-            case "assistant":
-                sources.model(entry["text"])
-            case "tool_result" if "stop_reason" in entry:
-                # why a call was denied may quote its arguments: that is said again by the model, and nobody's output
-                sources.model(entry["content"])
-            case "tool_result":
-                _take_output(sources, entry, yields.get(entry["tool"], UNTRUSTED))
-            case _:
-                return None  # who speaks here, nobody knows
-    return sources
-
-
-def _take_output(sources: Sources, entry: Mapping[str, str], yields: Yields) -> None:
-    """Takes what a tool answered, with the labels of its fields."""
-    name, content, fields = entry["tool"], entry["content"], dict(yields)
-    whole = fields.pop("", ())
-    if not entry.get("ok") and content.startswith(NOT_DONE):
-        # a version before wrote refusals so, and a tool can word its answer so: it has the worse of both meanings
-        whole = (*whole, "untrusted", *sources.labels)
-        sources.tool("", content, whole)
-    sources.tool(name, content, whole, fields)

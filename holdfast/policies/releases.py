@@ -6,7 +6,6 @@ released: nobody can have seen it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,7 +19,8 @@ from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import Conflict, NotFound, NotPermitted
 from holdfast.ids import new_id
 from holdfast.ledger.types import Event
-from holdfast.policies.readings import Reading, read_holds, readers
+from holdfast.policies.family import FAMILY, FAMILY_MAX
+from holdfast.policies.readings import Readings, by_label, read_holds
 from holdfast.tenancy.principals import BUILT_IN, Principal
 from holdfast.timeline import events
 from holdfast_verdict.engine.facts import Release as Fact
@@ -31,14 +31,10 @@ _LOCK_RUN: Final = text("""
 """)
 # the run's row is locked, so a hold of it that is not settled for this statement is settled after the release, or waits for it
 _INSERT: Final = text(f"""
-    WITH RECURSIVE line AS (
-        SELECT run_id, parent_run_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id
-        UNION
-        SELECT r.run_id, r.parent_run_id FROM line JOIN runs r ON r.tenant_id = :tenant_id AND r.run_id = line.parent_run_id
-    )
+    WITH RECURSIVE {FAMILY}
     INSERT INTO releases (tenant_id, release_id, run_id, label, released_by, roles, reason, decision_id, open_holds)
     SELECT :tenant_id, :release_id, :run_id, :label, :released_by, :roles, :reason, :decision_id, ARRAY(
-        SELECT h.hold_id FROM line JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = line.run_id WHERE h.settled_at IS NULL)
+        SELECT h.hold_id FROM family f JOIN holds h ON h.tenant_id = :tenant_id AND h.run_id = f.run_id WHERE h.settled_at IS NULL)
     RETURNING {_COLUMNS}
 """)  # noqa: S608 (a constant of this module)
 _USER: Final = text("SELECT user_id FROM runs WHERE tenant_id = :tenant_id AND run_id = :run_id")
@@ -119,6 +115,7 @@ async def release(
                 "roles": sorted(principal.roles),
                 "reason": reason,
                 "decision_id": decision_id,
+                "family_max": FAMILY_MAX,
             },
         )
     ).one()
@@ -150,17 +147,18 @@ async def list_releases(connection: AsyncConnection, principal: Principal, run_i
     return [Release(**row._mapping) for row in await connection.execute(_LIST, parameters)]
 
 
-async def released(connection: AsyncConnection, run: RunFacts, line: Sequence[Reading]) -> tuple[Fact, ...]:
+async def released(connection: AsyncConnection, run: RunFacts, readings: Readings) -> tuple[Fact, ...]:
     """Returns the releases that cover everything that a run has read under their label.
 
     Args:
         connection: The caller's transaction.
         run: The run.
-        line: What it has read, and those above it.
+        readings: What it and the others of its family have read.
     """
     rows = (await connection.execute(_OF_RUN, {"tenant_id": run.tenant_id, "run_id": run.run_id})).all()
     once_open = sorted({hold_id for row in rows for hold_id in row.open_holds})
-    read, read_open = readers(run, line), readers(run, await read_holds(connection, run.tenant_id, once_open))
+    opened = await read_holds(connection, run.tenant_id, once_open, readings.by_run)
+    read, read_open = by_label(run, readings.all), by_label(run, opened)
     facts = []
     for row in rows:
         was_settled = all(

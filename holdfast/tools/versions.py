@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast.tools.definition import NAME_LENGTH_MAX, NAME_PATTERN, OwnTool, ToolForm
-from holdfast.tools.toolset import BUILTIN
+from holdfast.tools.toolset import BUILTIN, Toolset, toolset
 from holdfast_verdict.canonical import canonical_bytes
 
 # A lock on the name: the next version's number is not there to be locked yet.
@@ -38,6 +38,11 @@ _NEWEST_OF = text("""
     WHERE tenant_id = :tenant_id AND name = ANY(:names) ORDER BY name, version DESC
 """)
 _VERSION = text("SELECT definition FROM tools WHERE tenant_id = :tenant_id AND name = :name AND version = :version")
+_VERSIONS = text("""
+    SELECT t.name, t.version, t.definition
+    FROM unnest(CAST(:names AS text[]), CAST(:versions AS integer[])) AS w (name, version)
+    JOIN tools t ON t.tenant_id = :tenant_id AND t.name = w.name AND t.version = w.version
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,19 @@ async def read_version(connection: AsyncConnection, tenant_id: UUID, name: str, 
     """Returns a version that a run is pinned to, so that it exists."""
     definition = await connection.scalar(_VERSION, {"tenant_id": tenant_id, "name": name, "version": version})
     return OwnTool(name, version, read_form(definition))
+
+
+async def read_toolset(connection: AsyncConnection, tenant_id: UUID, pinned: Mapping[str, int]) -> Toolset:
+    """Returns the tools of a run that is pinned to these versions, so that they exist."""
+    if not pinned:
+        return toolset(())
+    parameters = {"tenant_id": tenant_id, "names": list(pinned), "versions": list(pinned.values())}
+    rows = (await connection.execute(_VERSIONS, parameters)).all()
+    if len(rows) != len(pinned):
+        raise NotFound(
+            f"of the tools {', '.join(sorted(pinned))} there is one not in the version that a run is pinned to"
+        )
+    return toolset([OwnTool(row.name, row.version, read_form(row.definition)) for row in rows])
 
 
 def pins(own: Iterable[OwnTool]) -> Mapping[str, int]:

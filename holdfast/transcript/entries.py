@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -40,6 +41,32 @@ _READ = text("""
 _READ_ONE = text(
     "SELECT content FROM transcript_entries WHERE tenant_id = :tenant_id AND run_id = :run_id AND entry_id = :entry_id"
 )
+_SIZE_OF_RUNS = text("""
+    SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM transcript_entries
+    WHERE tenant_id = :tenant_id AND run_id = ANY (CAST(:runs AS uuid[]))
+""")
+_READ_RUNS = text("""
+    SELECT run_id, entry_id, parent_id, content FROM transcript_entries
+    WHERE tenant_id = :tenant_id AND run_id = ANY (CAST(:runs AS uuid[])) ORDER BY run_id, depth, created_at, entry_id
+""")
+RUNS_ENTRIES_MAX: Final = 20_000
+"""Entries of other runs that are read at once."""
+RUNS_BYTES_MAX: Final = 32 * 2**20
+"""Bytes of them."""
+
+
+class Entry(NamedTuple):
+    """An entry of a run's transcript.
+
+    Attributes:
+        run_id: The run.
+        is_first: Whether none comes before it.
+        content: Its canonical content.
+    """
+
+    run_id: UUID
+    is_first: bool
+    content: bytes
 
 
 class TranscriptBroken(HoldfastError):
@@ -82,6 +109,24 @@ async def read(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, head:
     contents: list[bytes] = list(rows.scalars())
     verify(contents, head)
     return contents
+
+
+async def read_runs(connection: AsyncConnection, tenant_id: UUID, runs: Sequence[UUID]) -> list[Entry] | None:
+    """Returns all entries of some runs, of each in their order; `None` if they are too many, or too long.
+
+    Raises:
+        TranscriptBroken: An entry does not hash to its id.
+    """
+    parameters = {"tenant_id": tenant_id, "runs": list(runs)}
+    count, size = (await connection.execute(_SIZE_OF_RUNS, parameters)).one()
+    if count > RUNS_ENTRIES_MAX or size > RUNS_BYTES_MAX:
+        return None
+    entries = []
+    for row in await connection.execute(_READ_RUNS, parameters):
+        if chain(row.parent_id or b"", row.content) != row.entry_id:
+            raise TranscriptBroken(f"an entry of run {row.run_id} does not hash to {row.entry_id.hex()}")
+        entries.append(Entry(row.run_id, row.parent_id is None, row.content))
+    return entries
 
 
 async def read_one(connection: AsyncConnection, tenant_id: UUID, run_id: UUID, entry_id: bytes) -> dict[str, JsonValue]:

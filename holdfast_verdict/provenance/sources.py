@@ -50,6 +50,7 @@ _DIGITS: Final = frozenset("0123456789")
 _CODE_DIGITS: Final = 4
 _CODE_GAPS: Final = frozenset(" -./+")
 _OCTETS: Final = 4
+_SPAWN: Final = "agent.spawn"
 _URL_HEADS: Final = ("https://", "http://", "mailto:", "tel:", "www.")
 
 
@@ -138,6 +139,23 @@ class Sources:
         What it said before it read something cannot be from there: it keeps the labels of what had been read by then.
         """
         source = self._next("model:")
+        self._when[source] = len(self._tools)
+        texts = [leaf for _, leaf in leaves_of(text) if isinstance(leaf, str)]
+        self._index(self._spoken, Owner(source, self._labels), texts)
+        return source
+
+    def spawn(self, text: object, labels: Iterable[str] = ()) -> str:
+        """Takes what the model of another run said, such as the task of a run that it started, and returns the source's id.
+
+        That is model text, and no word of the user's: it counts where neither the user's words nor a tool's output hold a value.
+
+        Args:
+            text: What it said.
+            labels: Of what it had read, and of its words; the labels of all that was read here by then are added.
+        """
+        source = self._next(f"{_SPAWN}#")
+        self._labels = self._labels.union(labels)
+        self._tools.append(source)
         self._when[source] = len(self._tools)
         texts = [leaf for _, leaf in leaves_of(text) if isinstance(leaf, str)]
         self._index(self._spoken, Owner(source, self._labels), texts)

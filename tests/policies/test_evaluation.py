@@ -53,6 +53,7 @@ def run(source: str, user_roles: tuple[str, ...] | None = None) -> RunFacts:
         ),
         tools=BUILTIN,
         policy=RunPolicy(policy, policy.policy_hash, UUID(int=5), None),
+        is_alone=True,
     )
 
 

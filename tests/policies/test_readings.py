@@ -6,7 +6,8 @@ from uuid import UUID
 
 from holdfast.actions.run_facts import RunReader
 from holdfast.database.engine import transaction
-from holdfast.policies.readings import Reading, read_line
+from holdfast.policies.family import read_family
+from holdfast.policies.readings import Reading, read_family_readings
 from tests.ledger.world import Tenant
 
 from .test_past import asked, call, reserve, under
@@ -18,9 +19,11 @@ WHERE = ALWAYS.replace("label vault", 'label vault where args.kind == "secret"')
 async def readings(tenant: Tenant, run_id: UUID) -> list[Reading]:
     async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
         run = await RunReader().read(connection, tenant.tenant_id, run_id)
-        found = await read_line(connection, run)
+        family = await read_family(connection, run)
+        assert family is not None
+        found = await read_family_readings(connection, run, family)
     assert found is not None
-    return found
+    return list(found.all)
 
 
 async def may_pay(tenant: Tenant, run_id: UUID) -> bool:
