@@ -35,9 +35,9 @@ SPAWN: Final = "agent.spawn"
 _ALWAYS: Final = ("true",)
 _OWN_RUN: Final = ("principal", "run")
 
-# what came to nothing for certain has read nothing; what was answered, or went out, may have
+# what came to nothing for certain has read nothing; what was answered, or went out, may have; a budget is held, and reads nothing
 _READ: Final = """
-    h.superseded_at IS NULL AND (h.state NOT IN ('voided', 'expired') OR h.outward_at IS NOT NULL
+    h.kind <> 'run.budget' AND h.superseded_at IS NULL AND (h.state NOT IN ('voided', 'expired') OR h.outward_at IS NOT NULL
         OR EXISTS (SELECT FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id))
 """
 _OF_RUNS: Final = text(f"""
