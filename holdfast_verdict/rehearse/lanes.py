@@ -1,5 +1,7 @@
 """Rehearsing on several cores: the records of one run stay in one process, in their order.
 
+That a run has started another one is told to all of them.
+
 A candidate that looks at what more than one run did needs all records in one order, so it is rehearsed by one process.
 """
 
@@ -18,7 +20,7 @@ from typing import Final, Self
 from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.policy import Policy
 from holdfast_verdict.rehearse.asking import asks_of
-from holdfast_verdict.rehearse.recorded import Recorded
+from holdfast_verdict.rehearse.recorded import Recorded, begins_child
 from holdfast_verdict.rehearse.rehearsing import Clocks, Rehearser
 from holdfast_verdict.rehearse.tally import Tally
 
@@ -89,11 +91,12 @@ class Lanes:
                 self._here.take(record)
             return
         for record in records:
-            lane = zlib.crc32(record.run_id.encode()) % len(self._lanes)
-            waiting = self._waiting[lane]
-            waiting.append(record)
-            if len(waiting) >= _AT_ONCE:
-                self._send(lane)
+            own = zlib.crc32(record.run_id.encode()) % len(self._lanes)
+            for lane in range(len(self._lanes)) if begins_child(record) else (own,):
+                waiting = self._waiting[lane]
+                waiting.append(record)
+                if len(waiting) >= _AT_ONCE:
+                    self._send(lane)
 
     def _send(self, lane: int) -> None:
         running = self._running[lane]

@@ -33,7 +33,7 @@ class Pasts:
         would: What they would have done.
         since_ms: From when on every record of the tenant is known; `None` if those of single runs are.
         whole: Runs of which every record is known.
-        children: Of these, those that were begun by another run, and have read what that had read.
+        kin: Runs that another one has started, or that have started one: they carry what the others have read, too.
     """
 
     program: Program
@@ -41,7 +41,7 @@ class Pasts:
     would: Past
     since_ms: int | None
     whole: set[str] = field(default_factory=set)
-    children: set[str] = field(default_factory=set)
+    kin: set[str] = field(default_factory=set)
 
     def covers(self, run_id: str, per: str, span_ms: int | None, at_ms: int) -> bool:
         """Says whether all is known that was done within a scope and time."""
@@ -51,7 +51,7 @@ class Pasts:
 
     def labels(self, run_id: str, told: frozenset[str] | None, *, become: bool) -> frozenset[str] | None:
         """Returns the labels that a run carries; `told` are those of the record, if they hold for the candidate."""
-        whole = run_id in self.whole and run_id not in self.children
+        whole = run_id in self.whole and run_id not in self.kin
         done = self.done.labels.get(run_id, _NO_LABELS)
         told = done if told is None and whole else told
         if told is None or not become:

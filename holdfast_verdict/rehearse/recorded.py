@@ -67,6 +67,22 @@ class Recorded(NamedTuple):
     principal: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
 
 
+def begins_child(record: Recorded) -> bool:
+    """Says whether a record is that with which a run begins that another one has started."""
+    if record.kind != ADMISSION or record.verdict != "allow":
+        return False
+    told = record.part_a if isinstance(record.part_a, bytes) else record.part_a.encode()
+    return b'"parent_run_id":null' not in told
+
+
+def parent_of(record: Recorded) -> str:
+    """Returns the run that has started a child, by the record with which that begins; empty if it is not told."""
+    try:
+        return str(orjson.loads(record.part_a)["facts"]["parent_run_id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return ""
+
+
 class Unreadable(ValueError):  # the rehearsal counts it, and goes on
     """A record is not of the form that its engine writes."""
 

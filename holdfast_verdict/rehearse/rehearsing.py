@@ -19,7 +19,17 @@ from holdfast_verdict.policy import Policy
 from holdfast_verdict.rehearse.asking import asks_of, hangs_on_release, missing
 from holdfast_verdict.rehearse.past import Past
 from holdfast_verdict.rehearse.reading import Asked, Pasts, Usage, Watches
-from holdfast_verdict.rehearse.recorded import ADMISSION, Became, Decided, Erased, Recorded, Unreadable, read
+from holdfast_verdict.rehearse.recorded import (
+    ADMISSION,
+    Became,
+    Decided,
+    Erased,
+    Recorded,
+    Unreadable,
+    begins_child,
+    parent_of,
+    read,
+)
 from holdfast_verdict.rehearse.same import NOTHING, Same, compare
 from holdfast_verdict.rehearse.tally import Answer, Tally
 
@@ -83,12 +93,11 @@ class Rehearser:
             self._rehearse(decided)
 
     def _begin(self, record: Recorded) -> None:
-        """A run begins, so all it does is known; of a child, only what it does itself."""
+        """A run begins, so all it does is known; of one that has others beside it, not what these have read."""
         if record.verdict == "allow":
             self._pasts.whole.add(record.run_id)
-            told = record.part_a if isinstance(record.part_a, bytes) else record.part_a.encode()
-            if b'"parent_run_id":null' not in told:
-                self._pasts.children.add(record.run_id)
+        if begins_child(record):
+            self._pasts.kin.update((record.run_id, parent_of(record)))
 
     def _rehearse(self, decided: Decided) -> None:
         record = decided.record

@@ -98,6 +98,17 @@ async def test_what_a_run_puts_into_a_childs_task_is_no_word_of_the_users(
     await go_on(parent)
 
 
+async def test_what_a_task_copies_is_found_in_what_the_parent_has_read(tenant: Tenant) -> None:
+    parent = await waiting(tenant, UNTOUCHED + "label agent.spawn yields nothing\n", call("mail.list"))
+    listed = "maria.lindgren@customer.example"
+    child = await child_of(parent, task(mail("copied", to=listed), say("done"), words=f"write to {listed}"))
+    assert await mail_codes(child) == ["policy.provenance"]
+    origin = await origin_of_mail(child)
+    assert (origin["kinds"], origin["labels"]) == (["tool"], ["untrusted"])
+    assert [source.rpartition("#")[0] for source in origin["sources"]] == ["mail.list"]
+    await go_on(parent)
+
+
 async def test_what_only_the_parents_model_said_is_of_agent_spawn(tenant: Tenant) -> None:
     parent = await waiting(tenant, UNTOUCHED)
     child = await child_of(parent, task(mail("made up"), say("done"), words="write to jo@customer.example"))

@@ -294,3 +294,24 @@ def test_hash_seeds_change_nothing() -> None:
     }
     assert len(outputs) == 1
     assert len(outputs.pop()) > 10_000
+
+
+def test_words_of_another_run_are_model_text_that_counts_where_nothing_else_holds_a_value() -> None:
+    sources = Sources()
+    sources.user("Pay ann@acme.com")
+    sources.tool("list", "bob@acme.com")
+    task = sources.spawn("Pay ann@acme.com, bob@acme.com or dan@else.example", {"untrusted"})
+    sources.tool("page", "more", {"secret"})
+    assert sources.origin("ann@acme.com").is_from("user")
+    assert sources.origin("bob@acme.com") == Origin(frozenset({"tool"}), sources=("list#2",), how=("exact",))
+    told = sources.origin("dan@else.example")
+    assert (told.kinds, told.labels, told.sources) == (frozenset({"model"}), UNTRUSTED, (task,))
+    assert told.is_from(("tool", "agent.spawn"))
+    assert not told.is_from("user")
+    assert told.is_from(("tool", "page")) is False, "it was said before that was read"
+    assert told.is_from(("tool", "list")) is None
+    made_up = sources.origin("joe@nowhere.example")
+    assert made_up.labels == {"untrusted", "secret"}
+    assert made_up.is_from(("tool", "agent.spawn")) is None
+    assert sources.labels == {"untrusted", "secret"}
+    assert Origin.from_json(told.to_json()) == told

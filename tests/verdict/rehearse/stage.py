@@ -45,12 +45,12 @@ class Stage:
         self.now_ms = BEGIN_MS
         self._runs = 0
 
-    def run(self, *, role: str = "desk", tenant: str = "acme", begun: bool = True) -> Run:
+    def run(self, *, role: str = "desk", tenant: str = "acme", begun: bool = True, parent: Run | None = None) -> Run:
         """Begins a run; one that began before the records is not known whole."""
         self._runs += 1
         run_id = str(UUID(int=self._runs))
         if begun:
-            part_a = canonical_bytes({"v": 1, "kind": ADMISSION, "facts": {"parent_run_id": None}})
+            part_a = canonical_bytes({"v": 1, "kind": ADMISSION, "facts": {"parent_run_id": parent and parent.run_id}})
             self.add(Recorded(self.name(), ADMISSION, run_id, self.now_ms, "allow", part_a))
         return Run(self, run_id, role, tenant)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from holdfast_verdict import Policy
+from holdfast_verdict.rehearse.lanes import Lanes, Rehearsal
 from holdfast_verdict.rehearse.recorded import Became, Recorded
 
 from .stage import BEGIN_MS, Stage, policy, told
@@ -169,6 +170,35 @@ def test_labels_are_those_that_the_candidate_would_have_given() -> None:
     assert told(stage.rehearse(of(after=no_exfil + "\nforbid fetch as unread"))) == {
         ("newly_refused", "fetch", "unread"): 1
     }
+
+
+def family() -> Stage:
+    """A run that does something before and after it has started another one, and that one."""
+    stage = Stage(of())
+    parent = stage.run()
+    parent.act("send", {"to": "before"})
+    child = stage.run(parent=parent)
+    child.act("fetch", {"url": "x"})
+    parent.act("send", {"to": "after"})
+    child.act("send", {"to": "of the child"})
+    return stage
+
+
+NO_EXFIL: Final = "label fetch yields secret\ninvariant no-exfil:\n  forbid send when run has secret"
+
+
+def test_what_the_runs_of_a_family_carry_is_not_told_by_the_records_of_one() -> None:
+    assert told(family().rehearse(of(after=NO_EXFIL))) == {("untold", "send", "labels"): 2}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_each_lane_hears_which_runs_have_started_others(workers: int) -> None:
+    stage = family()
+    candidate, decider = of(after=NO_EXFIL), stage.decider
+    forms: Any = candidate.to_json(), decider.to_json()
+    with Lanes(Rehearsal(forms[0], forms[1:], workers=workers)) as lanes:
+        lanes.take(stage.records)
+        assert told(lanes.finish()) == {("untold", "send", "labels"): 2}
 
 
 def test_a_release_that_no_record_tells_of_is_not_taken_for_none() -> None:
