@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from holdfast.database.engine import transaction
+from holdfast.decisions import sealed
 from holdfast.policies import shadow, store
 from holdfast_verdict import Facts, decide
 from holdfast_verdict.actions.action import CanonicalAction
@@ -28,14 +29,17 @@ async def tool_codes(run: Run) -> list[str]:
 
 
 async def check_records(run: Run) -> None:
-    """Decides again from each record alone (LAW 8)."""
+    """Decides again from each record alone, with the personal values that were taken out of it (LAW 8)."""
     tenant_id = run.tenant.tenant_id
+    salt = await run.rig.value("SELECT salt FROM run_salts WHERE run_id = $1", run.run_id)
     async with transaction(run.rig.engine("governor"), tenant_id) as connection:
         policy = (await store.read_pinned(connection, tenant_id, run.run_id)).policy
     for each in await run.decisions():
         if each["kind"] not in ("tool.call", "llm.call"):
             continue
-        record: dict[str, Any] = json.loads(each["part_a"])
+        part_a = sealed.opened(each["part_a"], salt)
+        assert part_a is not None
+        record: dict[str, Any] = json.loads(part_a)
         assert record["policy_hash"] == policy.policy_hash.hex()
         value = record["action"]
         name = value["tool"] if value["kind"] == "tool.call" else value["kind"]
