@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from holdfast_verdict.canonical import JsonValue
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold, Finding
-from holdfast_verdict.verify.lines import ALONE, PLACE, SEALED, Line, hashes_in, parse, subject_of
+from holdfast_verdict.verify.lines import ALONE, ORDER, PLACE, SEALED, Line, hashes_in, parse, subject_of
 from holdfast_verdict.verify.paths import Paths
 from holdfast_verdict.verify.records import Decided, RecordChecker
 
@@ -67,6 +67,21 @@ class Chunk:
     others: list[tuple[int, Line]] = field(default_factory=list)
     first: int = -1
     last: int = -1
+
+    def found_behind(self, last: int, lines: int) -> Iterator[Finding]:
+        """Yields what does not hold in it, where it stands in the file; also that it does not belong there.
+
+        Args:
+            last: Place in the order of lines of the line before it, -1 if there is none.
+            lines: How many lines are before it.
+        """
+        if self.first >= 0 and (self.first < last or (self.first == last and ORDER[self.first] in ALONE)):
+            wrong = f"a line of type {ORDER[self.first]} does not belong here"
+            yield Finding("audit.line", f"line {lines + 1}", wrong, lines + 1)
+        for finding in self.findings:
+            line = finding.line + lines
+            subject = f"line {line}" if finding.subject == f"line {finding.line}" else finding.subject
+            yield finding._replace(line=line, subject=subject)
 
 
 def read_policies(lines: tuple[Line, ...]) -> tuple[dict[str, EnginePolicy], list[Finding]]:

@@ -23,7 +23,7 @@ from holdfast_verdict.verify.balances import Running, check_entry, check_holds, 
 from holdfast_verdict.verify.chunks import Chunk, Proved
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.findings import DoesNotHold, Finding
-from holdfast_verdict.verify.lines import ALONE, ORDER, hashes_in
+from holdfast_verdict.verify.lines import ORDER, hashes_in
 from holdfast_verdict.verify.outcomes import check_outcomes
 from holdfast_verdict.verify.records import Decided, Withheld
 from holdfast_verdict.verify.releases import check_releases
@@ -143,17 +143,12 @@ class Spilled:
     def add(self, chunk: Chunk) -> None:
         """Adds the next chunk."""
         before = self.lines
-        if chunk.first >= 0:
-            if chunk.first < self.last or (chunk.first == self.last and ORDER[chunk.first] in ALONE):
-                wrong = f"a line of type {ORDER[chunk.first]} does not belong here"
-                self.findings.append(Finding("audit.line", f"line {before + 1}", wrong, before + 1))
-            self.last = chunk.last
-        for finding in chunk.findings:
-            line = finding.line + before
-            subject = f"line {line}" if finding.subject == f"line {finding.line}" else finding.subject
-            self.findings.append(finding._replace(line=line, subject=subject))
+        for finding in chunk.found_behind(self.last, before):
+            self.findings.append(finding)
             if finding.subject.startswith("decision "):
                 self._failed.add(finding.subject.split()[1])
+        if chunk.first >= 0:
+            self.last = chunk.last
         self.digests.add(chunk.digests)
         for one in chunk.decided:
             self._decided(one._replace(line=one.line + before))

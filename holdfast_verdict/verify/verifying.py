@@ -21,7 +21,7 @@ from holdfast_verdict.verify.balances import check_balances
 from holdfast_verdict.verify.chunks import Chunk, Context, LineChecker, Proved, read_policies
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.findings import DoesNotHold, Finding, Unsure
-from holdfast_verdict.verify.lines import ALONE, ORDER, Line
+from holdfast_verdict.verify.lines import ORDER, Line
 from holdfast_verdict.verify.outcomes import check_outcomes
 from holdfast_verdict.verify.packing import Packer
 from holdfast_verdict.verify.reading import Source
@@ -347,17 +347,12 @@ class _Gathered:
     def add(self, chunk: Chunk) -> None:
         """Adds the next chunk."""
         before = self.lines
-        if chunk.first >= 0:
-            if chunk.first < self.last or (chunk.first == self.last and ORDER[chunk.first] in ALONE):
-                wrong = f"a line of type {ORDER[chunk.first]} does not belong here"
-                self.findings.append(Finding("audit.line", f"line {before + 1}", wrong, before + 1))
-            self.last = chunk.last
-        for finding in chunk.findings:
-            line = finding.line + before
-            subject = f"line {line}" if finding.subject == f"line {finding.line}" else finding.subject
-            self.findings.append(finding._replace(line=line, subject=subject))
+        for finding in chunk.found_behind(self.last, before):
+            self.findings.append(finding)
             if finding.subject.startswith("decision "):
                 self.failed.add(finding.subject.split()[1])
+        if chunk.first >= 0:
+            self.last = chunk.last
         self.digests += chunk.digests
         for one in chunk.decided:
             if one.decision_id in self.hashes:
