@@ -229,6 +229,9 @@ def test_a_fact_of_another_kind_never_raises_and_never_allows_by_that(name: str,
         assert not verdict.allowed or (isinstance(rubbish, list | dict) and "secret" not in rubbish)
 
 
+# sets of many names, whose order another hash seed changes
+MANY = [f"l{number}" for number in range(9)]
+LABELLED = document(rule("permit"), labels=[{"actions": ["pay"], "field": "", "labels": MANY, "where": ["true"]}])
 _ELSEWHERE = """
 import json, sys
 from holdfast_verdict import decide
@@ -238,7 +241,8 @@ json.dump([decide(*case).to_json() for case in cases], sys.stdout, sort_keys=Tru
 
 
 def test_the_verdict_is_the_same_in_another_process_and_with_another_hash_seed() -> None:
-    cases: list[tuple[Json, Json, Json]] = [(RICH, GOOD, GOOD_FACTS)]
+    cases: list[tuple[Json, Json, Json]] = [(RICH, GOOD, GOOD_FACTS), (LABELLED, GOOD, GOOD_FACTS)]
+    assert decide(*cases[1]).allowed
 
     @settings(slowly, max_examples=40, database=None)
     @given(documents(), actions, facts())
