@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from activities.tools import python_host
 from holdfast.tools import schemas
 from holdfast.tools.code import CODE_TOOL
 from holdfast.tools.personal import marked
@@ -116,3 +117,15 @@ def test_a_text_that_is_not_marked_was_thought_about() -> None:
         schema: Any = tool.schema()
         free = {path[0] for path in personal_in(marked(schema))} - {path[0] for path in tool.personal}
         assert free == NO_PERSONS.get(tool.name, set()), tool.name
+
+
+def test_a_function_that_says_what_is_personal_is_called_only_where_its_definition_says_so_too() -> None:
+    secret, plain = ({"type": "object", "properties": {"x": {**TEXT, **mark}}} for mark in ({PERSONAL: True}, {}))
+    for taken, decided, same in (
+        (secret, secret, True),
+        (plain, secret, True),
+        (plain, plain, True),
+        (secret, plain, False),
+    ):
+        assert python_host._told(taken) == python_host._told(decided), "a mark says nothing of what is taken"
+        assert python_host._keeps_marks(taken, decided) is same
