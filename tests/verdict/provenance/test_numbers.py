@@ -202,6 +202,7 @@ SPELLED: Final[list[tuple[str, str, str]]] = [
     ("one hundred and five", "105", ""),
     ("thousand", "", "1000"),
     ("two thousand three hundred", "2300", ""),
+    ("three million two thousand and one", "3002001", ""),
     ("a million", "", "1000000"),
     ("three million and two", "3000002", ""),
     ("and five", "5", ""),
