@@ -7,6 +7,8 @@ SHELL := /bin/sh
 # uv from PATH, else one of our own in .uv/
 UV := $(shell command -v uv 2>/dev/null || printf .uv/bin/uv)
 RUN := $(UV) run --no-sync
+# what runs finds uv, too: environments by a lock are built by it
+export PATH := $(PATH):$(CURDIR)/.uv/bin
 # How many processes run the tests. Each starts servers of its own; tests/spread.py says which tests stay together.
 PROCESSES ?= 2
 
