@@ -62,6 +62,15 @@ async def noted(tenant: Tenant, policy: str, *calls: dict[str, Any]) -> Run:
     return run
 
 
+async def numbered(tenant: Tenant) -> None:
+    """Waits until every record of a tenant's runs has its number: a run whose last has none yet is left to the next pass."""
+    all_of_all = """
+        SELECT bool_and(r.history_digest IS NOT NULL AND NOT EXISTS (
+            SELECT FROM decisions d WHERE d.run_id = r.run_id AND d.leaf_index IS NULL)) FROM runs r WHERE r.tenant_id = $1
+    """
+    await until(lambda: tenant.rig.value(all_of_all, tenant.tenant_id), what="the numbers of all records")
+
+
 async def erased(tenant: Tenant, scope: Scope) -> Erasure:
     rig = tenant.rig
     async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
@@ -245,12 +254,7 @@ async def test_what_is_too_old_goes_run_by_run_and_all_is_proved_as_before(
     old = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
     held = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
     new = await noted(tenant, PLAIN, {"text": SECRET, "priority": 1})
-    numbered = """
-        SELECT bool_and(r.history_digest IS NOT NULL AND NOT EXISTS (
-            SELECT FROM decisions d WHERE d.run_id = r.run_id AND d.leaf_index IS NULL)) FROM runs r WHERE r.tenant_id = $1
-    """
-    # a run whose last record has no number yet is left to the next pass
-    await until(lambda: rig.value(numbered, tenant.tenant_id), what="the numbers of all records")
+    await numbered(tenant)
     seen = next(
         line["note"]
         for line in map(orjson.loads, (await exported(tenant)).splitlines())
