@@ -23,11 +23,12 @@ from .test_gate import RULES, consent, pending
 
 
 async def logged(rig: Rig, tenant: Tenant) -> None:
-    """Waits until the tenant's log has a checkpoint."""
-    await until(
-        lambda: rig.value("SELECT max(size) FROM log_checkpoints WHERE tenant_id = $1", tenant.tenant_id),
-        what="a checkpoint",
-    )
+    """Waits until the tenant's log has all that was decided, and a checkpoint over it."""
+    all_of_it = """
+        SELECT EXISTS (SELECT FROM log_checkpoints WHERE tenant_id = $1)
+            AND NOT EXISTS (SELECT FROM decisions WHERE tenant_id = $1 AND leaf_index IS NULL)
+    """
+    await until(lambda: rig.value(all_of_it, tenant.tenant_id), what="a checkpoint over all of it")
 
 
 async def exported(tenant: Tenant, run_id: UUID | None = None, *, since: int | None = None) -> bytes:
