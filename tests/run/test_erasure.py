@@ -180,8 +180,10 @@ DESK_TOOLS = ("mail.send", "mail.read", "payments.refund", "account.delete", "co
 
 
 def hashes(text: str) -> set[str]:
-    """What somebody would look for who has the text: its plain hash, alone and as arguments are written."""
-    return {hashlib.sha256(each.encode()).hexdigest() for each in (text, f'"{text}"', json.dumps({"who": text}))}
+    """What somebody would look for who has the text: its plain hash, alone and as arguments are written, with blanks or without."""
+    calls = [{"who": text}, {"mail_id": text}]
+    written = [json.dumps(call, separators=marks) for call in calls for marks in ((", ", ": "), (",", ":"))]
+    return {hashlib.sha256(each.encode()).hexdigest() for each in (text, f'"{text}"', *written)}
 
 
 async def test_of_the_tools_that_come_along_nobody_has_to_mark_what_is_personal(tenant: Tenant, tmp_path: Path) -> None:
