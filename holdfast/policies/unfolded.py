@@ -54,8 +54,14 @@ _TAIL: Final = """
      ORDER BY h.history_seq LIMIT :count)
 """
 # Only the indexes of 0018 have this order. Where few holds have numbers, PostgreSQL takes most of a run's to have none, and would
-# rather read all of them by another index; so for this statement, plans that sort or gather before they look are out.
-_IN_ORDER = text("SELECT " + ", ".join(f"set_config('{name}', :value, true)" for name in _OUT_OF_ORDER))
+# rather read all of them by another index; so for this statement, plans that sort or gather before they look are out, and after it
+# the settings are again what they were.
+_SETTINGS: Final = ", ".join(f"current_setting('{name}') AS {name}" for name in _OUT_OF_ORDER)
+_TO_OFF: Final = ", ".join(f"set_config('{name}', 'off', true)" for name in _OUT_OF_ORDER)
+_IN_ORDER = text(
+    f"WITH found AS MATERIALIZED (SELECT {_SETTINGS}) SELECT found.*, {_TO_OFF} FROM found"  # noqa: S608 (constants of this module)
+)
+_AS_FOUND = text("SELECT " + ", ".join(f"set_config('{name}', :{name}, true)" for name in _OUT_OF_ORDER))
 _TAIL_OF_RUN = text(_TAIL.format(deed=_DEED, joined=_JOINED, whose="h.tenant_id = :tenant_id AND h.run_id = :owner"))
 _TAIL_OF_TENANT = text(_TAIL.format(deed=_DEED, joined=_JOINED, whose="h.tenant_id = :tenant_id"))
 
@@ -86,12 +92,12 @@ async def _look(
     connection: AsyncConnection, run: RunFacts, owner: UUID, selectors: Sequence[Selector], *, locked: bool
 ) -> Tail:
     marks = await sums.marks(connection, run.tenant_id, owner, selectors)
-    await connection.execute(_IN_ORDER, {"value": "off"})
+    found = (await connection.execute(_IN_ORDER)).mappings().one()
     rows = await connection.execute(
         _TAIL_OF_TENANT if owner == sums.EVERYBODYS else _TAIL_OF_RUN,
         {"tenant_id": run.tenant_id, "owner": owner, "mark": min(marks.values()), "count": TAIL_MAX + 1},
     )
-    await connection.execute(_IN_ORDER, {"value": "on"})
+    await connection.execute(_AS_FOUND, {name: found[name] for name in _OUT_OF_ORDER})
     deeds = tuple(Deed(*row) for row in rows)
     unnumbered = sum(deed.seq is None for deed in deeds)
     return Tail(marks, deeds, max(unnumbered, len(deeds) - unnumbered) <= TAIL_MAX, locked)

@@ -18,7 +18,7 @@ from cli.main import app
 from cli.stack.data_folder import write_atomically
 from cli.stack.supervisor import Stack
 from demo.refund_desk.world.servers import World
-from sdk import Approval, Hold, Holdfast
+from sdk import Approval, Decision, Hold, Holdfast
 from tests.stack.places import ROOT
 
 HELPER: Final = """\
@@ -138,6 +138,14 @@ class Desk:
         run = await asyncio.to_thread(self.owner.wait_for_run, run_id, timeout_s=60)
         assert run.ended_at is not None, run
         return run.status
+
+    async def put_away(self, run_id: str) -> None:
+        """Waits until an ended run's history is stored: that is its last decision, which a sweeper makes some time after the end."""
+
+        async def stored() -> list[Decision]:
+            return await asyncio.to_thread(self.owner.decisions, run_id=run_id, kind="run.history", count=1)
+
+        await until(stored, what="the digest of the run's history")
 
     async def asked(self, run_id: str) -> Approval:
         """Waits until a run asks for consent."""
