@@ -50,6 +50,8 @@ _TIMES: Final = {
     "億": Decimal(10**8),
     "亿": Decimal(10**8),
 }
+_UNITS: Final = frozenset({"k", "m"})
+"""Scales that may be units as well: carats, metres."""
 _DATED: Final = frozenset("年月日号號時时分秒")
 """Behind digits these make a date or a time of them."""
 _BESIDE: Final = (" ", "\n", "\t", "", '"')
@@ -283,10 +285,13 @@ def _take(found: Numbers, text: str, start: int, end: int, *, strict: bool) -> N
     scale = _TIMES.get(unit)
     if scale is None and (word := _SCALE_WORD.match(text, end)) is not None:
         scale = _TIMES[word[1]]
+    is_money = _is_money(text, first, end, unit) or _is_money(text, start, end, unit)
     if scale is not None:
-        maybe = sure + maybe + [each * scale for each in maybe]
+        # of the user's words, `50 thousand` and `$50k` are not 50; `50 m` may be metres
+        unscaled = [] if strict and (is_money or unit not in _UNITS) else sure + maybe
+        maybe = unscaled + [each * scale for each in maybe]
         sure = [each * scale for each in sure]
-    if _is_money(text, first, end, unit) or _is_money(text, start, end, unit):
+    if is_money:
         maybe = maybe + [each * 100 for each in sure]
     if text[end : end + 1] == "%" or text[end : end + 2] == " %":
         maybe = maybe + [each / 100 for each in sure]
