@@ -243,6 +243,21 @@ def _there(value: Any) -> Any:  # Any: JSON
     return value
 
 
+def told(args: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Returns the arguments that can be read whole: those in which nothing is sealed.
+
+    Whoever asks for another one, of an action of the past, finds that it is not there, and so that nobody can tell (LAW 7). A salted
+    hash in its place would be taken for a value, which is like no other.
+    """
+    return {name: value for name, value in args.items() if not _is_sealed(value)}
+
+
+def _is_sealed(value: JsonValue) -> bool:
+    if isinstance(value, Mapping):
+        return MARK in value or any(map(_is_sealed, value.values()))
+    return isinstance(value, list | tuple) and any(map(_is_sealed, value))
+
+
 def guarded(args: Mapping[str, JsonValue], pointers: list[str]) -> dict[str, Any]:  # Any: JSON
     """Returns arguments whose sealed values raise `Withheld` as soon as anybody reads them.
 

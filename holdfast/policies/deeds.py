@@ -11,6 +11,7 @@ from uuid import UUID
 
 import orjson
 
+from holdfast_verdict import sealing
 from holdfast_verdict.engine.history import Event, EventKind
 from holdfast_verdict.rehearse.recorded import outcome_of
 
@@ -77,9 +78,9 @@ class Deed:
 
     @cached_property
     def args(self) -> dict[str, Any]:  # Any: JSON
-        """Its arguments."""
+        """Its arguments, without those that were erased."""
         args: dict[str, Any] = orjson.loads(self.action)["args"]
-        return args
+        return sealing.told(args) if sealing.MARK.encode() in self.action else args
 
     @property
     def is_void(self) -> bool:

@@ -5,11 +5,11 @@ INVARIANT (LAW 7): a fact that nobody has recorded is never guessed. Where a ver
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from typing import Final
 
-from holdfast_verdict.engine.deciding import decide
 from holdfast_verdict.engine.facts import Facts, Release
 from holdfast_verdict.engine.verdict import Verdict
 from holdfast_verdict.policy import Policy
@@ -88,7 +88,7 @@ def _words(name: str, asks: Asks) -> str:
     return name
 
 
-def hangs_on_release(policy: Policy, action: object, facts: Facts, verdict: Verdict, asks: Asks) -> bool:
+def hangs_on_release(decide: Callable[[Facts], Verdict], facts: Facts, verdict: Verdict, asks: Asks) -> bool:
     """Says whether a verdict hangs on releases that the record does not hold: it is asked for each that there may have been."""
     if _RELEASED not in verdict.read:
         return False
@@ -96,5 +96,5 @@ def hangs_on_release(policy: Policy, action: object, facts: Facts, verdict: Verd
         return True
     every = [Release(label, "?", (role,)) for label, role in asks.releases]
     some = chain.from_iterable(combinations(every, count) for count in range(1, len(every) + 1))
-    told = (decide(policy, action, replace(facts, released=released)) for released in some)
+    told = (decide(replace(facts, released=released)) for released in some)
     return any(other.verdict != verdict.verdict for other in told)

@@ -49,6 +49,12 @@ class Pasts:
             return True
         return self.since_ms is not None and span_ms is not None and at_ms - span_ms >= self.since_ms
 
+    def lose(self, run_id: str, at_ms: int) -> None:
+        """Takes in that something was done that nobody can read: of its run not all is known, and of all runs only what came later."""
+        self.whole.discard(run_id)
+        if self.since_ms is not None:
+            self.since_ms = max(self.since_ms, at_ms + 1)
+
     def labels(self, run_id: str, told: frozenset[str] | None, *, become: bool) -> frozenset[str] | None:
         """Returns the labels that a run carries; `told` are those of the record, if they hold for the candidate."""
         whole = run_id in self.whole and run_id not in self.kin
@@ -111,7 +117,7 @@ class Watches(Mapping[str, Number | Unknown | str]):
             return told
         if told is None and not whole:
             return None
-        key = watch.present_key(Context(action.name, action.external, action.args, self._facts, pasts.program))
+        key = watch.present_key(Context(action.name, action.external, asked.decided.args, self._facts, pasts.program))
         if isinstance(key, Unknown):
             return UNKNOWN
         done = pasts.done.watch(watch, key, self._facts)

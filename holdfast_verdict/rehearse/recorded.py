@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -9,7 +11,9 @@ import orjson
 from holdfast_verdict.actions.action import CanonicalAction
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.engine.facts import Estimate
+from holdfast_verdict.engine.form import Action
 from holdfast_verdict.engine.history import EventKind
+from holdfast_verdict.sealing import guarded, told
 
 ADMISSION: Final = "run.admission"
 """Kind of the record with which a run begins: whoever has it has all of the run's decisions."""
@@ -87,10 +91,6 @@ class Unreadable(ValueError):  # the rehearsal counts it, and goes on
     """A record is not of the form that its engine writes."""
 
 
-class Erased(Unreadable):
-    """Personal values of the action were erased, so that no candidate can be asked about it."""
-
-
 def outcome_of(state: str, settled_by: str, *, answered: bool, ok: bool, went_out: bool) -> EventKind | None:
     """Returns what became of a hold's action; `None` while nobody knows, which stands against it as if it had succeeded."""
     if state in _VOID:
@@ -110,7 +110,8 @@ class Decided(NamedTuple):
     Attributes:
         record: The record.
         part_a: Its evaluated part.
-        action: The action, as the engine takes it.
+        action: The action, as the past has it: without arguments that were erased.
+        guarded: The same, where something was erased, with arguments that tell whoever reads it (`sealing.Withheld`).
         policy_hash: Hash of the policy that decided, hex.
         role: Role of the run.
         step: Step of the run.
@@ -121,11 +122,17 @@ class Decided(NamedTuple):
     record: Recorded
     part_a: dict[str, Any]  # Any: JSON
     action: CanonicalAction
+    guarded: Action | None
     policy_hash: str
     role: str
     step: int
     refused: bool
     was: tuple[str, str, str]
+
+    @property
+    def args(self) -> Mapping[str, Any]:  # Any: JSON
+        """The arguments on which it is decided."""
+        return self.action.args if self.guarded is None else self.guarded.args
 
     @property
     def names(self) -> dict[str, str]:
@@ -144,11 +151,6 @@ class Decided(NamedTuple):
         return Estimate(money, 0 if "cpu_ms_bound" in prices else None)
 
 
-def _check_whole(part_a: dict[str, Any]) -> None:  # Any: JSON
-    if "sealed" in part_a:
-        raise Erased("personal values of it were erased")
-
-
 def read(record: Recorded) -> Decided | str:
     """Reads a record.
 
@@ -161,7 +163,6 @@ def read(record: Recorded) -> Decided | str:
     """
     try:
         part_a = orjson.loads(record.part_a)
-        _check_whole(part_a)
         engine = part_a.get("engine", "")
         if engine != ENGINE_VERSION:
             return str(engine)
@@ -178,17 +179,21 @@ def read(record: Recorded) -> Decided | str:
             boundary["external"],
             yields,
         )
+        sealed, gone = part_a.get("sealed"), None
+        if sealed is not None:
+            args = guarded(value["args"], sealed["paths"])
+            gone = Action(action.name, args, action.digest, action.external is not False, yields)
+            action = replace(action, value={**value, "args": told(value["args"])})
         return Decided(
             record,
             part_a,
             action,
+            gone,
             part_a["policy_hash"],
             subject["role"],
             subject["step"],
             refusal is not None and refusal["code"] in _BEFORE,
             (evaluated["verdict"], evaluated["code"], evaluated["rule_id"]),
         )
-    except Erased:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unreadable(f"the record is not of its form ({type(error).__name__})") from None

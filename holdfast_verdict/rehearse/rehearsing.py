@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from holdfast_verdict.engine.deciding import decide
+from holdfast_verdict.engine.deciding import decide, decide_read
 from holdfast_verdict.engine.facts import Approval, Facts, HistoryFacts, LocalTime
 from holdfast_verdict.engine.gates import approval_binding
 from holdfast_verdict.engine.program import Plan, program_of
 from holdfast_verdict.engine.recorded import FactsMalformed
+from holdfast_verdict.engine.verdict import Verdict
 from holdfast_verdict.policy import Policy
 from holdfast_verdict.rehearse.asking import asks_of, hangs_on_release, missing
 from holdfast_verdict.rehearse.past import Past
@@ -23,7 +24,6 @@ from holdfast_verdict.rehearse.recorded import (
     ADMISSION,
     Became,
     Decided,
-    Erased,
     Recorded,
     Unreadable,
     begins_child,
@@ -32,6 +32,7 @@ from holdfast_verdict.rehearse.recorded import (
 )
 from holdfast_verdict.rehearse.same import NOTHING, Same, compare
 from holdfast_verdict.rehearse.tally import Answer, Tally
+from holdfast_verdict.sealing import Withheld
 
 Clocks = Callable[[Iterable[str], int], Mapping[str, LocalTime]]
 """Tells what the clocks of zones say at a time; a zone that it leaves out is unknown."""
@@ -79,18 +80,24 @@ class Rehearser:
         """Rehearses one record; whatever it holds, this does not raise."""
         try:
             decided = read(record)
-        except Unreadable as error:
-            self.tally.skip("erased" if isinstance(error, Erased) else "unreadable")
+        except Unreadable:
+            self._leave_out(record, "unreadable")
             return
         if isinstance(decided, str):
             if record.kind == ADMISSION:
                 self._begin(record)
             elif decided:
-                self.tally.skip(f"engine {decided}")
+                self._leave_out(record, f"engine {decided}")
         elif record.superseded:
             self.tally.skip("superseded")
         else:
             self._rehearse(decided)
+
+    def _leave_out(self, record: Recorded, why: str) -> None:
+        """Counts a record that no candidate can be asked about. What it was allowed to do, nobody can take in (LAW 7)."""
+        self.tally.skip(why)
+        if record.verdict == "allow":
+            self._pasts.lose(record.run_id, record.at_ms)
 
     def _begin(self, record: Recorded) -> None:
         """A run begins, so all it does is known; of one that has others beside it, not what these have read."""
@@ -104,7 +111,7 @@ class Rehearser:
         try:
             recorded = Facts.from_json(decided.part_a["facts"])
         except FactsMalformed:
-            self.tally.skip("unreadable")
+            self._leave_out(record, "unreadable")
             return
         self.tally.decisions += 1
         if decided.refused:
@@ -126,12 +133,18 @@ class Rehearser:
         self._go_on(decided, recorded, would, early=early)
 
     def _ask(self, decided: Decided, facts: Facts, *, own: bool) -> Answer:
-        verdict = decide(self._policy, decided.action, facts)
-        lacking = () if own else missing(verdict, self._asks)
-        if not own and not lacking and self._asks.releases and "released" not in decided.part_a["facts"]:
-            lacking = (
-                ("released",) if hangs_on_release(self._policy, decided.action, facts, verdict, self._asks) else ()
-            )
+        def evaluate(facts: Facts) -> Verdict:
+            if decided.guarded is not None:
+                return decide_read(self._program, decided.guarded, facts)
+            return decide(self._policy, decided.action, facts)
+
+        try:
+            verdict = evaluate(facts)
+            lacking = () if own else missing(verdict, self._asks)
+            if not own and not lacking and self._asks.releases and "released" not in decided.part_a["facts"]:
+                lacking = ("released",) if hangs_on_release(evaluate, facts, verdict, self._asks) else ()
+        except Withheld as gone:
+            return Answer("deny", "facts.missing", "", (f"args{gone.pointer}, which was erased",))
         return Answer(verdict.verdict, verdict.code, verdict.rule_id, lacking)
 
     def _facts(self, decided: Decided, recorded: Facts, *, become: bool = False) -> Facts:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast_verdict.canonical import JsonValue
+from holdfast_verdict.sealing import MARK
 
 if TYPE_CHECKING:
     from holdfast_verdict.rehearse.recorded import Decided
@@ -97,6 +98,8 @@ def shape(value: object) -> str:
     if isinstance(value, Mapping):
         if value.keys() == {"$number"}:
             return "number"
+        if value.keys() == {MARK}:
+            return "erased"
         return "{" + ", ".join(f"{_name(name)}: {shape(each)}" for name, each in sorted(value.items())) + "}"
     if isinstance(value, list):
         return f"list of {len(value)}"
@@ -168,7 +171,7 @@ class Tally:
         if any(each.decision_id == record.decision_id for each in kept):
             return
         digest = decided.action.digest.hex()
-        arguments = shape(decided.action.args)
+        arguments = shape(decided.part_a["action"]["args"])
         kept.append(Example(record.at_ms, record.decision_id, record.run_id, decided.step, digest, arguments))
         kept.sort()
         del kept[EXAMPLES_MAX:]

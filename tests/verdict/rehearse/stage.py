@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from holdfast_verdict import Catalogue, Policy, Session, compile_policy
+import orjson
+
+from holdfast_verdict import Catalogue, Policy, Session, compile_policy, sealing
 from holdfast_verdict.canonical import canonical_bytes
 from holdfast_verdict.engine.history import EventKind
 from holdfast_verdict.record import policy_part_a
@@ -60,11 +62,31 @@ class Stage:
     def add(self, record: Recorded) -> None:
         self.records.append(record)
 
+    def erase(self, *names: str) -> None:
+        """Seals arguments of those names in all records, and throws salts and values away."""
+        self.records = [_erased(record, tuple((name,) for name in names)) for record in self.records]
+
     def rehearse(self, candidate: Policy, *, since_ms: int | None = None) -> Tally:
         rehearser = Rehearser(candidate, {self.decider.policy_hash.hex(): self.decider}, since_ms=since_ms)
         for record in self.records:
             rehearser.take(record)
         return rehearser.tally
+
+
+def _erased(record: Recorded, patterns: tuple[sealing.Pattern, ...]) -> Recorded:
+    part_a = orjson.loads(record.part_a)
+    if "action" not in part_a:
+        return record
+    sealed = sealing.seal(part_a["action"], patterns, bytes(32))
+    if not sealed.values:
+        return record
+    gone = {
+        **part_a,
+        "v": sealing.RECORD_VERSION,
+        "action": sealed.value,
+        "sealed": {"box": "", "paths": list(sealed.values)},
+    }
+    return record._replace(part_a=canonical_bytes(gone))
 
 
 class Run:

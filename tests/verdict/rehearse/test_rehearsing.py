@@ -30,6 +30,9 @@ invariant notify-first:
 """
 
 
+UNREAD: Final = "args/{}, which was erased"
+
+
 def of(*, most: int = 500, more: str = "", after: str = "") -> Policy:
     return policy(BASE.format(most=f"usd({most})", more=more, after=after))
 
@@ -258,3 +261,63 @@ def test_records_of_other_engines_and_broken_ones_are_counted_and_not_rehearsed(
     assert tally.skipped == {"engine rules/2": 1, "unreadable": 1, "superseded": 1}
     assert tally.decisions == 1
     assert not tally.groups
+
+
+def test_a_record_with_erased_values_is_rehearsed_as_far_as_the_candidate_does_not_read_them() -> None:
+    stage = Stage(of())
+    run = stage.run()
+    run.act("refund", {"invoice": "a", "amount": 50})
+    run.act("send", {"to": "bob"})
+    stage.erase("invoice", "to")
+    tally = stage.rehearse(of(most=20, after='forbid send when args.to == "bob" as not-bob'))
+    needs = UNREAD.format("to")
+    expected = {("newly_refused", "refund", "policy.not_permitted"): 1, ("untold", "send", needs): 1}
+    assert {(change, action, why or "policy.not_permitted"): n for (change, action, why), n in told(tally).items()} == (
+        expected
+    )
+    assert told(tally, "as_recorded").keys() == told(tally).keys()
+    assert (tally.decisions, tally.skipped) == (2, {})
+    report: Any = tally.to_json()
+    assert report["untold"][0]["examples"][0]["arguments"] == "{to: erased}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "names", "told_now"),
+    [
+        # the first refund may have been of the same invoice, so it stands against the second: nobody can tell that it was another
+        ("invariant once: at most 1 refund with same args.invoice", ("invoice",), {("untold", "refund", UNREAD.format("invoice")): 2}),
+        ('forbid send after refund where args.invoice == "b" as then', ("invoice",), {("newly_refused", "send", "then"): 1}),
+        ('forbid send after refund where args.invoice == "b" as then', (), {}),
+        ("invariant little: sum(args.amount) of refund <= usd(500)", ("amount",), {("untold", "refund", UNREAD.format("amount")): 2}),
+        ("limit send count <= 1 per run as one", ("to", "invoice"), {}),
+    ],
+)  # fmt: skip
+def test_what_was_erased_of_the_past_stands_against_what_comes_after_it(
+    rule: str, names: tuple[str, ...], told_now: dict[tuple[str, str, str], int]
+) -> None:
+    stage = Stage(of(most=500_000))
+    run = stage.run()
+    run.act("refund", {"invoice": "a", "amount": 50})
+    run.act("refund", {"invoice": "c", "amount": 50})
+    run.act("send", {"to": "bob"})
+    stage.erase(*names)
+    is_limit = rule.startswith("limit")
+    candidate = of(most=500_000, more=rule) if is_limit else of(most=500_000, after=rule)
+    assert told(stage.rehearse(candidate)) == told_now
+
+
+@pytest.mark.parametrize("lost", ["rules/2", ""])
+@pytest.mark.parametrize(
+    ("rule", "since"), [("per run", False), ("per 1h per tenant", True)], ids=["of the run", "of all runs"]
+)
+def test_what_nobody_can_read_leaves_a_limit_untold_and_not_free(lost: str, rule: str, since: bool) -> None:
+    stage = Stage(of())
+    run = stage.run()
+    begin_ms = stage.now_ms - 3_600_000
+    run.act("send", {"to": "bob"})
+    unread = b'{"engine":"rules/2"}' if lost else b"{"
+    stage.records[-1] = stage.records[-1]._replace(part_a=unread)
+    run.act("send", {"to": "eve"})
+    tally = stage.rehearse(of(more=f"limit send count <= 1 {rule} as one"), since_ms=begin_ms if since else None)
+    assert told(tally) == {("untold", "send", "use of limit one"): 1}
+    assert sum(tally.skipped.values()) == 1
