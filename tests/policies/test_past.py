@@ -259,3 +259,25 @@ async def test_an_output_that_is_worded_like_a_refusal_is_still_its_tools(tenant
 async def test_nothing_is_read_for_a_policy_that_asks_nothing(tenant: Tenant) -> None:
     (run,) = await under(tenant, PERMIT + "invariant few: at most 1 pay per run\n")
     assert (await asked(tenant, run, call("mail")))[1] == Past()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "invariant once: at most 1 pay within 1d per tenant with same args.to",
+        'forbid pay after pay where args.to == "bob" within 1d per tenant as once',
+        "invariant little: sum(args.amount) of pay <= 3 within 1d per tenant",
+    ],
+)
+async def test_an_action_whose_arguments_were_erased_stands_against_what_comes_after_it(
+    tenant: Tenant, rule: str
+) -> None:
+    """A salted hash in the place of a value is like no other value, and must not make room."""
+    runs = await under(tenant, PERMIT + rule, 2)
+    assert (await reserve(tenant, runs[0], call("pay", to="eve", amount=2))).verdict == "allow"
+    other, least = call("pay", to="eve", amount=1), call("pay", to="ann", amount=1)
+    assert (await asked(tenant, runs[1], least))[0].verdict.verdict == "allow", "it was another one"
+    sealed = b'{"args":{"amount":{"$sealed":"00"},"to":{"$sealed":"01"}},"kind":"tool.call","tool":"pay"}'
+    await tenant.database.execute("UPDATE holds SET action = $2 WHERE tenant_id = $1", tenant.tenant_id, sealed)
+    for action in (least, other):
+        assert (await asked(tenant, runs[1], action))[0].verdict.verdict == "deny"

@@ -62,9 +62,10 @@ class Stage:
     def add(self, record: Recorded) -> None:
         self.records.append(record)
 
-    def erase(self, *names: str) -> None:
-        """Seals arguments of those names in all records, and throws salts and values away."""
-        self.records = [_erased(record, tuple((name,) for name in names)) for record in self.records]
+    def erase(self, *names: str, first: int | None = None) -> None:
+        """Seals arguments of those names in all records, or the first of them, and throws salts and values away."""
+        patterns = tuple((name,) for name in names)
+        self.records[:first] = [_erased(record, patterns) for record in self.records[:first]]
 
     def rehearse(self, candidate: Policy, *, since_ms: int | None = None) -> Tally:
         rehearser = Rehearser(candidate, {self.decider.policy_hash.hex(): self.decider}, since_ms=since_ms)

@@ -306,6 +306,20 @@ def test_what_was_erased_of_the_past_stands_against_what_comes_after_it(
     assert told(stage.rehearse(candidate)) == told_now
 
 
+def test_an_erased_value_of_the_past_may_have_been_any() -> None:
+    once = of(after="invariant once: at most 1 refund with same args.invoice")
+    stage = Stage(of())
+    run = stage.run()
+    run.act("refund", {"invoice": "a", "amount": 50})
+    run.act("refund", {"invoice": "b", "amount": 50})
+    assert told(stage.rehearse(once)) == {}
+    stage.erase("invoice", first=2)  # the run's beginning and the first refund
+    assert told(stage.rehearse(once)) == {
+        ("untold", "refund", UNREAD.format("invoice")): 1,
+        ("newly_refused", "refund", "once"): 1,
+    }
+
+
 @pytest.mark.parametrize("lost", ["rules/2", ""])
 @pytest.mark.parametrize(
     ("rule", "since"), [("per run", False), ("per 1h per tenant", True)], ids=["of the run", "of all runs"]
