@@ -26,7 +26,7 @@ _DECIDERS_MAX: Final = 1_000
 # $1 the tenant, $2 ids behind which, $3 up to which, $4 and $5 the time, of which the end is excluded
 _IN_SCOPE: Final = f"""
     d.tenant_id = $1 AND d.decision_id > $2 AND d.decision_id < $3 AND d.created_at >= $4 AND d.created_at < $5
-    AND d.part_a IS NOT NULL AND (d.step IS NOT NULL OR d.kind = '{ADMISSION}')
+    AND (d.step IS NOT NULL OR d.kind = '{ADMISSION}')
 """
 _COUNT: Final = f"SELECT count(*) FROM decisions d WHERE {_IN_SCOPE}"  # noqa: S608 (constant parts)
 _PAGE: Final = f"""
@@ -117,7 +117,7 @@ def _recorded(row: _Row) -> Recorded:
         "" if row["run_id"] is None else str(row["run_id"]),
         row["at_ms"],
         row["verdict"],
-        sealed.opened(row["part_a"], row["salt"]) or row["part_a"],
+        b"" if row["part_a"] is None else sealed.opened(row["part_a"], row["salt"]) or row["part_a"],
         row["superseded"],
         None if row["state"] is None else _became(row),
         tuple(principal),

@@ -82,6 +82,8 @@ class _Rehearsed:
 
 
 def _part_a(line: dict[str, Any]) -> bytes | str:  # Any: JSON
+    if line["type"] == "deleted":
+        return b""
     if line["type"] == "record" or line["salt"] is None:
         return str(line["part_a"])
     whole = sealing.opened(orjson.loads(line["part_a"]), bytes.fromhex(line["salt"]), line["opened"])

@@ -18,7 +18,7 @@ _TYPE: Final = b'"type":"'
 _TYPE_BYTES: Final = 80
 """In these last bytes of a line stands its type: members are sorted, and few come behind it."""
 _RUN: Final = b'"run_id":"'
-_RECORDS: Final = frozenset({b"record", b"sealed"})
+_RECORDS: Final = frozenset({b"record", b"sealed", b"deleted"})
 _HEADS: Final = frozenset({b"header", b"policy"})
 _HOLD: Final = b"hold"
 _GROUPS: Final = 1_024

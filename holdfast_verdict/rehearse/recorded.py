@@ -54,7 +54,7 @@ class Recorded(NamedTuple):
         run_id: The run, or empty.
         at_ms: When it was decided.
         verdict: What held in the end, after the ledger had its say.
-        part_a: What was evaluated: canonical JSON, with its personal values as far as they are kept.
+        part_a: What was evaluated: canonical JSON, with its personal values as far as they are kept; empty if it was deleted.
         superseded: Whether another decision took its place before anything came of it.
         became: What became of it, if it was allowed.
         principal: What is known of who acts besides what the record holds.

@@ -78,6 +78,10 @@ class Rehearser:
 
     def take(self, record: Recorded) -> None:
         """Rehearses one record; whatever it holds, this does not raise."""
+        if not record.part_a:
+            if record.became is not None:
+                self._leave_out(record, "deleted")
+            return
         try:
             decided = read(record)
         except Unreadable:
@@ -96,7 +100,7 @@ class Rehearser:
     def _leave_out(self, record: Recorded, why: str) -> None:
         """Counts a record that no candidate can be asked about. What it was allowed to do, nobody can take in (LAW 7)."""
         self.tally.skip(why)
-        if record.verdict == "allow":
+        if record.became is not None:
             self._pasts.lose(record.run_id, record.at_ms)
 
     def _begin(self, record: Recorded) -> None:

@@ -14,6 +14,7 @@ from holdfast.ids import new_id
 from holdfast.policies import rehearsal
 from holdfast.policies.rehearsing import LOST, Rehearsing
 from holdfast_verdict import compile_policy
+from tests.forging import write_past_triggers
 
 from .test_policies import POLICY
 from .world import REFUND, Json, Tenant, World, problem, until
@@ -76,6 +77,18 @@ async def test_a_candidate_is_rehearsed_over_what_was_decided(tenant: Tenant) ->
     assert str(REFUND["reason"]) not in str(result)  # what arguments say does not leave the records
     listed = (await tenant.owner.get(ROUTE)).json()["items"]
     assert [(each["rehearsal_id"], each["result"]) for each in listed] == [(asked["rehearsal_id"], None)]
+
+
+async def test_what_retention_has_deleted_is_counted_and_stands_against_what_hangs_on_it(tenant: Tenant) -> None:
+    run_id = await decided(tenant)
+    limit = POLICY.rstrip().removesuffix("}") + "  limit mail.list count <= 5 per run as few\n}\n"
+    before = await ended(tenant.owner, (await start(tenant.owner, source=limit))["rehearsal_id"])
+    assert (before["result"]["skipped"], before["result"]["untold"]) == ({}, [])
+    gone = "UPDATE decisions SET part_a_sha256 = sha256(part_a), part_a = NULL WHERE run_id = $1 AND step = 1"
+    await write_past_triggers(tenant.world.superuser, gone, UUID(run_id))
+    result = (await ended(tenant.owner, (await start(tenant.owner, source=limit))["rehearsal_id"]))["result"]
+    assert (result["decisions"], result["skipped"]) == (1, {"deleted": 1})
+    assert [each["needs"] for each in result["untold"]] == [["use of limit few"]]
 
 
 async def test_the_policy_that_decided_changes_nothing(tenant: Tenant) -> None:

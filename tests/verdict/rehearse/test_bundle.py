@@ -55,6 +55,19 @@ def test_lanes_find_what_one_process_finds() -> None:
     assert changed, "no candidate would have decided otherwise, so nothing was compared"
 
 
+def test_what_was_erased_and_deleted_is_told_by_every_number_of_processes() -> None:
+    file = FOLDER / "policy-1-erased.jsonl"
+    types = {line["type"] for line in content_of(file.read_bytes())}
+    assert types >= {"record", "sealed", "deleted"}
+    for candidate in candidates(file):
+        one = rehearse_bundle(file, candidate, workers=1)
+        assert one.skipped["deleted"] > 0
+        assert "unreadable" not in one.skipped
+        assert one.decisions > 0
+        for workers in (2, 5):
+            assert rehearse_bundle(file, candidate, workers=workers).to_json() == one.to_json()
+
+
 def test_shares_are_the_whole_file_in_whole_lines(tmp_path: Path) -> None:
     raw = TENANT.read_bytes()
     for content in (raw, raw.rstrip(b"\n"), b"{}\n", b"{}", b"\n\n\n", raw[:1_000].replace(b"\n", b"")):
@@ -78,7 +91,7 @@ def test_every_record_is_in_one_lane_with_those_of_its_run_in_their_order() -> N
             told = [[orjson.loads(line_at(source, place)) for place in lane.records] for lane in lanes]
             held = [[orjson.loads(line_at(source, place)) for place in lane.holds] for lane in lanes]
             heads = [orjson.loads(line_at(source, place))["type"] for place in lanes[0].heads]
-        ids = [line["decision_id"] for line in content_of(raw) if line["type"] in ("record", "sealed")]
+        ids = [line["decision_id"] for line in content_of(raw) if line["type"] in ("record", "sealed", "deleted")]
         assert sorted(line["decision_id"] for lane in told for line in lane) == ids
         assert all(lane == sorted(lane, key=lambda line: str(line["decision_id"])) for lane in told)
         runs = [{line["run_id"] for line in lane} for lane in told]
