@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from temporalio.client import Client
@@ -16,7 +17,11 @@ from holdfast.codec import data_converter
 from holdfast.database.roles import LOGIN_ROLES
 from holdfast.runs.start import ensure_search_attributes
 
-pytest_plugins = ["tests.skips", "tests.spread", "tests.witnesses"]
+pytest_plugins = ["tests.hours", "tests.skips", "tests.spread", "tests.witnesses"]
+
+# No example fails for taking long: its time is the machine's, which may be busy. Without a bound, drawing one may take long as well.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 # Processes log as JSON. Tests that run a part in their own process log to a terminal, where structlog would draw every failure with
 # all its variables; that takes seconds, for which requests would wait.

@@ -16,6 +16,7 @@ from .rolling import audited, balances, buckets, carried, limit, pass_hours, rec
 from .world import Tenant
 
 HOUR_MS: Final = 3_600_000
+pytestmark = pytest.mark.usefixtures("hour")
 
 
 async def use(tenant: Tenant, amount: int, *, cost: int | None = None) -> tuple[UUID, dict[str, int]]:

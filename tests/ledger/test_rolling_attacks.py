@@ -21,6 +21,8 @@ from .test_auditor import broken
 from .test_rolling import use
 from .world import Database, Tenant
 
+pytestmark = pytest.mark.usefixtures("hour")
+
 
 @pytest.fixture
 async def ledgers(database: Database) -> AsyncIterator[list[Ledger]]:

@@ -161,7 +161,7 @@ async def test_windows_that_follow_each_other_leave_no_gap_and_never_overlap(dat
 
 
 @pytest.fixture
-async def tenant(database: Database) -> Tenant:
+async def tenant(database: Database, hour: None) -> Tenant:
     """A tenant where it is about noon, so that no real midnight comes in between."""
     tenant = await new_tenant(database)
     ahead = 12 - datetime.now(UTC).hour

@@ -21,6 +21,8 @@ ASKING = 25
 PASS = 7
 HELD = "SELECT count(*) FROM holds WHERE tenant_id = $1 AND state IN ('held', 'executing', 'executed', 'committed', 'unknown')"
 
+pytestmark = pytest.mark.usefixtures("hour")  # some limits are those of an hour, or a day
+
 
 async def governor(tenant: Tenant, asks: Sequence[tuple[UUID, int]], **more: object) -> Process:
     """Starts another process that asks."""

@@ -26,6 +26,7 @@ from holdfast_verdict.engine.facts import Estimate
 from tests.ledger.world import Tenant
 
 PERMIT = "role worker { permit tools }\n"
+pytestmark = pytest.mark.usefixtures("hour")  # some limits are those of a day
 
 
 async def under(tenant: Tenant, source: str, count: int = 1) -> list[UUID]:

@@ -46,6 +46,8 @@ _INSERT = """
     FROM holds WHERE tenant_id = $1 LIMIT 1
 """
 
+pytestmark = pytest.mark.usefixtures("hour")  # some limits are those of a day
+
 
 async def _happened(
     tenant: Tenant, run: UUID, step: int, action: Action, *, try_number: int = 1, state: str = "committed",
