@@ -12,8 +12,12 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from cli.stack import ports
+
 # Folders whose tests share servers, those that take longest first.
 TOGETHER: Final = ("run", "backup", "cli", "api", "ledger", "sandbox", "database", "workers", "packaging")
+
+PORTS: Final = ports._FREE_RANGE
 
 
 def group_of(nodeid: str) -> str:
@@ -32,6 +36,18 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+
+def ports_of(number: int, count: int) -> range:
+    """Returns the ports that one of several processes picks free ones from: some are picked long before a server listens there."""
+    return range(PORTS.start + number, PORTS.stop, count)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets no two processes pick the same port."""
+    if hasattr(config, "workerinput"):
+        number, count = int(config.workerinput["workerid"].removeprefix("gw")), int(config.workerinput["workercount"])
+        vars(ports)["_FREE_RANGE"] = ports_of(number, count)
 
 
 @pytest.hookimpl(optionalhook=True)

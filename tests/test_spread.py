@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def test_a_folder_with_servers_is_one_group_and_elsewhere_a_file_is() -> None:
     assert spread.group_of("tests/run/test_a.py::test_b[x/y::z]") == spread.group_of("tests/run/deep/test_c.py::test_d")
     assert spread.group_of("tests/verdict/test_a.py::test_b") == "tests/verdict/test_a.py"
     assert spread.group_of("tests/test_rooms.py::test_b") == "tests/test_rooms.py"
+
+
+def test_no_two_processes_pick_the_same_port() -> None:
+    of_each = [set(spread.ports_of(number, 3)) for number in range(3)]
+    assert not any(one & other for one, other in itertools.combinations(of_each, 2))
+    assert set.union(*of_each) == set(spread.PORTS)
 
 
 def test_a_group_is_run_by_one_process_and_every_test_once(tmp_path: Path) -> None:
