@@ -21,15 +21,15 @@ from sandbox.errors import BackendMissing, LayerMissing, SandboxLost
 from sandbox.frames import Request
 from sandbox.job import Job, Limits
 from sandbox.layers import Layer
-from sandbox.native.cgroups import bases
 from sandbox.runtime import installed
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
+from tests.sandbox.leaving import left_by
 
 OTHERS = [name for name in KINDS if name != "native"]
 LANGUAGES: tuple[Literal["shell", "node"], ...] = ("shell", "node")
-LIMITS = Limits(wall_ms=20_000)
-NODE = replace(LIMITS, memory_bytes=200 << 20, wall_ms=60_000, cpu_s=60)
+LIMITS = Limits(wall_ms=60_000)
+NODE = replace(LIMITS, memory_bytes=200 << 20, wall_ms=150_000, cpu_s=60)
 
 
 @pytest.fixture(scope="module", params=OTHERS)
@@ -144,11 +144,11 @@ WORDS: dict[str, tuple[Literal["python", "shell", "node"], str, Limits, str]] = 
         "By its own word it was out of memory",
     ),
     "time": ("python", "import time; time.sleep(60)", replace(LIMITS, wall_ms=500), "took longer than it may"),
-    "CPU": ("python", "while True: pass", replace(LIMITS, cpu_s=1, wall_ms=60_000), "more CPU time than it may"),
+    "CPU": ("python", "while True: pass", replace(LIMITS, cpu_s=1, wall_ms=150_000), "more CPU time than it may"),
     "CPU of a shell": (
         "shell",
         "while :; do :; done",
-        replace(LIMITS, cpu_s=1, wall_ms=60_000),
+        replace(LIMITS, cpu_s=1, wall_ms=150_000),
         "more CPU time than it may",
     ),
     "processes": ("python", FORKS, replace(LIMITS, pids=8), "more processes and threads than it may"),
@@ -220,29 +220,23 @@ async def test_a_shell_runs_behind_the_same_layers(other: Sandbox) -> None:
 
 
 async def test_nothing_stays_of_a_job_that_forked_and_was_ended(other: Sandbox) -> None:
+    async with asyncio.timeout(60):  # what the test before has taken is made anew
+        while other.idle < 1:
+            await asyncio.sleep(0.02)
     before = len(psutil.Process(other.zygote_pid).children(recursive=True))
     code = "import os, time\nprint(1, flush=True)\nfor _ in range(3): os.fork()\ntime.sleep(600)"
     result = await other.submit(Job(code, limits=Limits(wall_ms=1_500)))
     assert result.killed is not None
-    async with asyncio.timeout(30):  # the pool makes another one meanwhile
+    async with asyncio.timeout(60):  # the pool makes another one meanwhile
         while len(psutil.Process(other.zygote_pid).children(recursive=True)) > before:
             await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("backend", OTHERS)
 async def test_a_closed_sandbox_leaves_nothing_on_the_host(backend: str) -> None:
-    def groups() -> set[Path]:
-        return {path for base in bases().values() for path in base.glob(f"holdfast-{os.getpid()}-*")}
-
     require(backend)
-    before, open_before = groups(), len(list(Path("/proc/self/fd").iterdir()))
-    async with Sandbox(Settings(backend=backend, allow_old=True, idle_min=1)) as sandbox:
-        for _ in range(5):
-            await sandbox.submit(Job("print(1)"))
-        family = psutil.Process(sandbox.zygote_pid).children(recursive=True)
-    assert not (await asyncio.to_thread(psutil.wait_procs, family, 30))[1]
-    assert groups() == before
-    assert len(list(Path("/proc/self/fd").iterdir())) <= open_before + 1
+    more = dict.fromkeys(("processes", "descriptors", "mounts", "cgroups"), 0)
+    assert await left_by("closed", backend) == {"more": more, "groups": [], "alive": 0}
 
 
 @pytest.mark.parametrize("backend", OTHERS)
@@ -259,7 +253,7 @@ async def test_jobs_die_with_what_started_them(backend: str) -> None:
         os.kill(sandbox.zygote_pid, signal.SIGKILL)
         with pytest.raises(SandboxLost):
             await asyncio.wait_for(running, 60)
-        assert not (await asyncio.to_thread(psutil.wait_procs, family, 30))[1]
+        assert not (await asyncio.to_thread(psutil.wait_procs, family, 60))[1]
     finally:
         await sandbox.close()
 

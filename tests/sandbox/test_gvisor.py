@@ -29,7 +29,7 @@ from sandbox.runtime import installed
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
 
-LIMITS = Limits(wall_ms=30_000)
+LIMITS = Limits(wall_ms=60_000)
 SETTINGS = Settings(backend="runsc", allow_old=True, limits=LIMITS, idle_min=0, idle_max=0)
 FORKS = (
     "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n        {}\n        time.sleep(60)\ntime.sleep(60)"
@@ -94,7 +94,7 @@ async def test_a_fifo_is_not_collected(gvisor: Sandbox) -> None:
     ("code", "limits", "because"),
     [
         (FORKS.format("held = b'x' * 200 * 2**20"), LIMITS, Because.MEMORY),
-        ("while True: pass", replace(LIMITS, cpu_s=1), Because.CPU),
+        ("while True: pass", replace(LIMITS, cpu_s=1, wall_ms=150_000), Because.CPU),
         ("open('big', 'wb').write(b'x' * 20 * 2**20)", replace(LIMITS, disk_bytes=2**21), Because.DISK),
     ],
 )
@@ -139,15 +139,15 @@ async def test_an_ended_job_leaves_status_and_exception(gvisor: Sandbox) -> None
 
 
 async def test_nothing_of_a_job_is_root_on_the_host(gvisor: Sandbox) -> None:
-    seen: list[set[int]] = []
-
-    def look(*_: object) -> None:
-        family = psutil.Process(gvisor.zygote_pid).children(recursive=True)
-        seen.append({uid for process in family for uid in process.uids()})
-
-    code = "import time\nprint(1, flush=True)\ntime.sleep(0.5)"
-    await gvisor.submit(Job(code), on_output=look)
-    [uids] = seen
+    said = asyncio.Event()
+    job = Job("import time\nprint(1, flush=True)\ntime.sleep(600)", limits=Limits(wall_ms=600_000))
+    running = asyncio.create_task(gvisor.submit(job, on_output=lambda *_: said.set()))
+    await asyncio.wait_for(said.wait(), 60)
+    family = psutil.Process(gvisor.zygote_pid).children(recursive=True)
+    uids = {uid for process in family for uid in process.uids()}
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     own = min(uids)
     assert own > 100_000
     assert {uid % UIDS_APART for uid in uids} == {own % UIDS_APART}, "each is the job's own"
@@ -273,7 +273,7 @@ async def test_when_the_worker_is_killed_gvisor_dies_with_it() -> None:
     assert len(family) > 3, "runsc, gVisor's kernel, its file server, and what it runs the job in"
     os.kill(keeper.pid, signal.SIGKILL)
     await keeper.communicate()  # to the end of what it said, so that nothing stays open here
-    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 30)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, 60)
     for process in alive:
         process.kill()
     assert not alive

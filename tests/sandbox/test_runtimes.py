@@ -16,7 +16,7 @@ from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
 from sandbox.service import Sandbox, Settings
 
-LIMITS = Limits(wall_ms=60_000, cpu_s=30, memory_bytes=512 << 20)
+LIMITS = Limits(wall_ms=120_000, cpu_s=30, memory_bytes=512 << 20)
 LANGUAGES: tuple[Literal["shell", "node"], ...] = ("shell", "node")
 
 

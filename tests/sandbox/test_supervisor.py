@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ async def answer(request: Request) -> object:
 
 async def run(sandbox: Sandbox, code: str, limits: Limits | None = None) -> dict[str, object]:
     """Runs code that prints JSON; returns it."""
-    result = await sandbox.submit(Job(code, limits=limits or Limits()), act=answer)
+    result = await sandbox.submit(Job(code, limits=limits or Limits(wall_ms=120_000)), act=answer)
     assert result.exit_status == 0, result.stderr.decode()
     found = json.loads(result.stdout)
     assert isinstance(found, dict)
@@ -183,12 +185,18 @@ print(json.dumps({"found": found, "next": tool("b")["number"]}))
 
 async def test_a_request_that_a_signal_interrupts_never_gets_the_answer_to_another(sandbox: Sandbox) -> None:
     code = """
-import json, signal
+import json, os, signal, time
 from holdfast_guest import tool, Lost
 class Late(Exception): pass
 def late(*_): raise Late
-signal.signal(signal.SIGALRM, late)
-signal.setitimer(signal.ITIMER_REAL, 0.1)
+signal.signal(signal.SIGUSR1, late)
+asker = os.getpid()
+if os.fork() == 0:
+    while not os.path.exists("/job/tmp/.turn") or not os.stat("/job/tmp/.turn").st_size:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(asker, signal.SIGUSR1)
+    os._exit(0)
 try:
     tool("slow")
 except Late:
@@ -196,26 +204,32 @@ except Late:
 try:
     tool("next")
 except Lost as error:
-    print(json.dumps({"next": error.code}))
+    print(json.dumps({"next": error.code}), flush=True)
 """
+    said = asyncio.Event()
 
     async def act(request: Request) -> object:
-        await asyncio.sleep(1)
+        with contextlib.suppress(TimeoutError):  # as long as it takes, and if nothing is ever said
+            await asyncio.wait_for(said.wait(), 20)
         return request.name
 
-    result = await sandbox.submit(Job(code), act=act)
+    result = await sandbox.submit(Job(code, limits=Limits(wall_ms=60_000)), act=act, on_output=lambda *_: said.set())
     assert json.loads(result.stdout) == {"next": "supervisor.lost"}, result.stderr
 
 
-async def test_what_an_owner_began_is_done_to_its_end_when_the_job_is_killed(sandbox: Sandbox) -> None:
+async def test_what_an_owner_began_is_done_to_its_end_when_the_job_is_killed() -> None:
     done = []
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own:
 
-    async def act(request: Request) -> None:
-        await asyncio.sleep(1)
-        done.append(request.name)
+        async def act(request: Request) -> None:
+            [job] = psutil.Process(own.zygote_pid).children()
+            job.kill()
+            await asyncio.to_thread(psutil.wait_procs, [job], 60)
+            await asyncio.sleep(0.5)  # it is known to be dead
+            done.append(request.name)
 
-    code = "from holdfast_guest import tool\ntool('first')\ntool('second')"
-    result = await sandbox.submit(Job(code, limits=Limits(wall_ms=500)), act=act)
+        code = "from holdfast_guest import tool\ntool('first')\ntool('second')"
+        result = await own.submit(Job(code, limits=Limits(wall_ms=60_000)), act=act)
     assert result.killed is not None
     assert (done, result.calls) == (["first"], 1)
 
@@ -241,7 +255,7 @@ async def test_a_cancelled_job_cancels_what_is_done_for_it(sandbox: Sandbox) -> 
 
     job = Job("from holdfast_guest import tool\ntool('a')", limits=Limits(wall_ms=600_000))
     task = asyncio.create_task(sandbox.submit(job, act=act))
-    await asyncio.wait_for(began.wait(), 30)
+    await asyncio.wait_for(began.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -291,7 +305,7 @@ class At:
 
     async def reply(self) -> dict[str, dict[str, str]]:
         """Returns a reply; nothing if it was cut off."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             head = await self._exactly(LENGTH.size)
             found = json.loads(await self._exactly(LENGTH.unpack(head)[0])) if head else {}
         assert isinstance(found, dict)
@@ -400,7 +414,7 @@ async def test_who_does_not_take_replies_is_cut_off() -> None:
     async with peer(act, Bounds(frame_ms=300, requests=100_000)) as at:
         at.link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         at.link.setblocking(False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not at.supervisor.cut_off:
                 try:
                     at.send(request(at.token) * 10)
