@@ -29,6 +29,8 @@ from activities.tools.python_host import CONTENT_LENGTH_MAX, FRAME_BYTES_MAX
 from holdfast.tools.definition import OwnTool, PythonBinding, ToolForm
 
 _GUARD: Final = Path(__file__).with_name("python_guard.py")
+_GUARD_TIMEOUT_S: Final = 10.0
+"""How long a guard may take to end what the tool has left behind; who has cut itself loose outlives a guard that is killed before."""
 _END_TIMEOUT_S: Final = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +65,7 @@ class _Host:
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), _END_TIMEOUT_S)
+            await asyncio.wait_for(self.process.wait(), _GUARD_TIMEOUT_S)
         except TimeoutError:
             # something cannot be killed, or the guard was stopped: no tool keeps an executor's slot
             with contextlib.suppress(ProcessLookupError):
