@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ipaddress
 import json
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from holdfast.errors import LeaseLost, RequestInvalid
 from holdfast_verdict.canonical import JsonValue
 
 from .conftest import Invoke
+from .cut_off import cut_off
 from .live_lease import LiveLease
 from .raw_server import RawServer, raw_server
 
@@ -223,8 +225,6 @@ async def test_compressed_bombs_are_not_unpacked(invoke: Invoke) -> None:
 
 
 async def test_the_answer_is_bounded_in_time(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_request, "_EXCHANGE_TIMEOUT_MS", 300)
-
     async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while True:
@@ -233,8 +233,16 @@ async def test_the_answer_is_bounded_in_time(invoke: Invoke, monkeypatch: pytest
             await asyncio.sleep(0.02)
 
     async with raw_server(answer=drip) as server:
-        reading = await ask(invoke, server)
-        writing = await ask(invoke, server, method="POST", body="x")
+
+        async def reads(bound_ms: int) -> ToolResult:
+            monkeypatch.setattr(http_request, "_EXCHANGE_TIMEOUT_MS", bound_ms)
+            return await ask(invoke, server)
+
+        async def writes(bound_ms: int) -> ToolResult:
+            monkeypatch.setattr(http_request, "_EXCHANGE_TIMEOUT_MS", bound_ms)
+            return await ask(invoke, server, method="POST", body="x")
+
+        reading, writing = await cut_off(reads), await cut_off(writes)
     assert (reading.cost, reading.error_code, reading.retryable) == ("unknown", "http.answer_lost", True)
     assert (writing.cost, writing.error_code, writing.retryable) == ("unknown", "http.answer_lost", False)
 
@@ -255,8 +263,14 @@ async def test_an_answer_that_breaks_off_leaves_the_outcome_unknown(invoke: Invo
 
 
 async def test_a_closed_port_cost_nothing_and_the_next_address_is_tried(invoke: Invoke) -> None:
-    async with raw_server("127.0.0.2") as server:
-        arguments: dict[str, JsonValue] = {"method": "POST", "url": f"http://{NAME}:{server.port}/"}
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound but not listening: nobody else answers there meanwhile
+        await _tries_the_next(invoke, held.getsockname()[1])
+
+
+async def _tries_the_next(invoke: Invoke, port: int) -> None:
+    async with raw_server("127.0.0.2", port) as server:
+        arguments: dict[str, JsonValue] = {"method": "POST", "url": f"http://{NAME}:{port}/"}
         call = invoke("http.request", arguments, vault(f"{NAME}:{server.port}"))
         closed = await http_request.run(call, resolve=Names([["127.0.0.1"]]))
         assert (closed.cost, closed.error_code, closed.retryable) == ("nothing", "http.unreachable", True)

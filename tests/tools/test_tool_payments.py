@@ -16,6 +16,7 @@ from holdfast.errors import LeaseLost
 from holdfast_verdict.canonical import JsonValue
 
 from .conftest import Invoke
+from .cut_off import cut_off
 from .live_lease import LiveLease
 from .raw_server import raw_server
 
@@ -80,9 +81,13 @@ async def test_a_slow_answer_is_waited_for_and_a_held_one_comes_when_released(in
 async def test_a_timeout_leaves_the_outcome_unknown(
     invoke: Invoke, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("activities.tools.service._TIMEOUT_MS", 200)
     world.faults.add("refunds", Fault("gate"))
-    result = await refund(invoke, world)
+
+    async def attempt(bound_ms: int) -> ToolResult:
+        monkeypatch.setattr("activities.tools.service._TIMEOUT_MS", bound_ms)
+        return await refund(invoke, world)
+
+    result = await cut_off(attempt)
     assert (result.cost, result.error_code, result.retryable) == ("unknown", "payments.answer_lost", True)
 
 
