@@ -40,7 +40,7 @@ async def asked(liar: Simulated, one: Cell, kind: str) -> tuple[ModelOutcome, Us
     request = ground.request(lies.CHEAP_MODEL, MAX_TOKENS)
     request = replace(request, entries=[{"kind": "user", "text": f"{marker}\n{MARK}{length}"}])
     credential = liar.credential("anthropic")
-    outcome = await call_model(request, credential, "key", Outward(), ignore, 10_000)
+    outcome = await call_model(request, credential, "key", Outward(), ignore, 60_000)
     [call] = await asyncio.to_thread(liar.calls)
     return outcome, Usage(**call["usage"]), lies.input_tokens(request)
 

@@ -46,7 +46,7 @@ def assert_right(findings: Findings) -> None:
     assert findings.used_nano_usd >= findings.usable_nano_usd * 0.95 > 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_every_pair_of_values_and_nothing_is_overspent_or_falsely_refused() -> None:
     cells = engine.quick()
     findings = await engine.play(cells, tell=lambda _: None)

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from activities.model_call import call_model
 from holdfast.errors import LeaseLost
@@ -36,7 +36,7 @@ class Simulated:
     def _control(self, name: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(
-            urllib.request.Request(f"{self.url}/control/{name}", data=data), timeout=10
+            urllib.request.Request(f"{self.url}/control/{name}", data=data), timeout=60
         ) as reply:
             assert reply.headers["x-holdfast-simulated"] == "true"
             return json.load(reply)
@@ -96,7 +96,7 @@ def running(*arguments: str) -> Iterator[tuple[Simulated, subprocess.Popen[str]]
             yield Simulated(f"http://{event['host']}:{event['port']}"), process
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 class Outward:
@@ -120,6 +120,24 @@ class Outward:
             raise LeaseLost("the lease has run out")
 
 
+DEADLINES_MS: Final = (300, 3_000, 30_000)
+"""For what has to be cut off in its course: the next one where a busy machine had not come so far before the first passed."""
+
+
+async def cut_off(simulated: Simulated, request: ModelRequest, at: str) -> ModelOutcome:
+    """Calls a model that hangs at the start, or in the middle, until the deadline."""
+    for deadline_ms in DEADLINES_MS:
+        simulated.reset()
+        simulated.fault("hang", at=at)
+        outcome = await call(simulated, request, deadline_ms=deadline_ms)
+        if outcome.error_code == "provider.unreachable":
+            continue
+        if at == "start" or outcome.received_output_bytes:
+            break
+        simulated.wait_for_state("disconnected")  # what was ordered next is for the next call
+    return outcome
+
+
 def script(*steps: Mapping[str, object]) -> str:
     return f"#!script {json.dumps(steps)}"
 
@@ -141,7 +159,7 @@ async def call(
     outward: Outward | None = None,
     on_delta: Callable[[Delta], Awaitable[None]] = ignore,
     on_partial: Callable[[ModelOutcome], None] | None = None,
-    deadline_ms: int = 10_000,
+    deadline_ms: int = 60_000,
     **credential: object,
 ) -> ModelOutcome:
     """Calls a model at the simulated provider."""

@@ -12,7 +12,18 @@ from activities.model_call import call_model
 from holdfast.errors import CredentialMissing, LeaseLost, RequestInvalid
 from holdfast.providers.model import Delta, ModelOutcome, Wire
 
-from .simulated import API_KEY, KEY_FINGERPRINT, WIRES, Outward, Simulated, call, ignore, request_for, script
+from .simulated import (
+    API_KEY,
+    KEY_FINGERPRINT,
+    WIRES,
+    Outward,
+    Simulated,
+    call,
+    cut_off,
+    ignore,
+    request_for,
+    script,
+)
 
 LONG = "the answer is long enough to be cut into quite a number of pieces on its way, and then some more"
 pytestmark = pytest.mark.parametrize("wire", WIRES)
@@ -191,12 +202,10 @@ async def test_what_the_sdk_will_not_send_provably_costs_nothing(simulated: Simu
 
 
 async def test_the_deadline_ends_a_call_that_hangs(simulated: Simulated, wire: Wire) -> None:
-    simulated.fault("hang", at="start")
-    outcome = await call(simulated, request_for(wire), deadline_ms=300)
+    outcome = await cut_off(simulated, request_for(wire), "start")
     assert facts(outcome) == ("provider.timeout", True, "unknown")
     simulated.wait_for_state("disconnected")
-    simulated.fault("hang", at="middle")
-    outcome = await call(simulated, request_for(wire, script({"say": LONG})), deadline_ms=500)
+    outcome = await cut_off(simulated, request_for(wire, script({"say": LONG})), "middle")
     assert facts(outcome) == ("provider.timeout", True, "partial")
     assert 0 < len(outcome.text) < len(LONG)
     simulated.wait_for_state("disconnected")
