@@ -25,7 +25,7 @@ from holdfast_verdict.engine.facts import Consent
 from holdfast_verdict.engine.gates import _waiting
 from holdfast_verdict.policy import Escalation, Gate, Need
 from holdfast_verdict.record import record_hash
-from tests.ledger.world import ALLOWED, Database, Tenant, new_tenant
+from tests.ledger.world import ALLOWED, Database, Tenant, new_tenant, until
 
 _VOTE = """SELECT status, state, revision
     FROM vote_on_approval($1, $2, $3, $4, $5, $6, $7, $8::text[], 'api', $9, '', NULL, $10, $11, $12, false)"""
@@ -158,19 +158,22 @@ async def test_approving_and_denying_at_once_is_one_of_them(funded: Tenant) -> N
 
 
 async def test_nothing_is_approved_after_it_has_expired(funded: Tenant) -> None:
-    """Votes come while the approval's time runs out: what PostgreSQL's clock says under the lock is what counts."""
+    """Votes wait while the approval's time runs out: what PostgreSQL's clock says under the lock is what counts."""
     asked = await ask(funded, role("x", 1_000))
-    await funded.database.execute(
-        "UPDATE approvals SET expires_at = clock_timestamp() + interval '300 milliseconds' WHERE approval_id = $1",
-        asked.approval_id,
-    )
-    statuses: list[str] = []
-    while "expired" not in statuses:
-        statuses += await asyncio.gather(*(asked.vote(new_id()) for _ in range(4)))
+    assert await asked.vote(new_id()) == "cast"
+    waiting = """SELECT count(*) = 4 FROM pg_stat_activity
+        WHERE application_name = 'holdfast-test-api' AND wait_event_type = 'Lock'"""
+    async with funded.database.superuser.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", asked.run_id)
+        voting = [asyncio.create_task(asked.vote(new_id())) for _ in range(4)]
+        await until(lambda: funded.database.value(waiting))
+        await connection.execute(
+            "UPDATE approvals SET expires_at = clock_timestamp() WHERE approval_id = $1", asked.approval_id
+        )
+    assert set(await asyncio.gather(*voting)) == {"expired"}, "although they began before"
     assert await asked.vote(new_id()) == "expired"
-    late = """SELECT count(*) FROM approval_votes v JOIN approvals a USING (tenant_id, approval_id)
-              WHERE v.approval_id = $1 AND v.created_at > a.expires_at + interval '50 milliseconds'"""
-    assert await funded.database.value(late, asked.approval_id) == 0
+    votes = "SELECT count(*) FROM approval_votes WHERE approval_id = $1"
+    assert await funded.database.value(votes, asked.approval_id) == 1
     assert (await asked.row())["verdict"] is None
 
 

@@ -20,7 +20,7 @@ from holdfast.database.migrate import Migrated
 from holdfast.database.version import MIGRATIONS, SchemaUnfit, require_schema
 from holdfast.ledger.auditor import audit
 from tests.ledger.books import check_books
-from tests.ledger.world import Database, Record, new_tenant
+from tests.ledger.world import Database, Record, new_tenant, until
 
 from .old_books import Hold, OldBooks
 from .schemas import empty_database, killed_in, migrate_schema
@@ -233,8 +233,11 @@ async def test_who_still_works_holds_it_up_and_it_says_so(old: Database) -> None
     await running.execute("BEGIN; SELECT count(*) FROM caps")
     said: list[str] = []
     migrating = asyncio.create_task(migrate_schema(old, said=said))
-    while not said:
-        await asyncio.sleep(0.01)
-    assert f"PostgreSQL's process {running.get_server_pid()}" in said[0]
+    who = f"PostgreSQL's process {running.get_server_pid()}"
+
+    async def named() -> bool:  # before it, some cleaner of tables may have been in the way
+        return any(who in line for line in said)
+
+    await until(named, timeout_s=60)
     await running.close()
     assert (await migrating).after == version.newest_known()

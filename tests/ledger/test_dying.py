@@ -100,8 +100,10 @@ async def test_what_was_answered_outlives_the_death_of_the_database(mortal: Mort
             except Unavailable:
                 await asyncio.sleep(0.02)
                 continue
-            except FactsChanged:  # it was done by the batch whose answer was lost
-                assert (await tenant.hold(decision.hold_id)).state == "voided"
+            except (
+                FactsChanged
+            ):  # it was done by the batch whose answer was lost; what it is now, is looked at in the end
+                pass
             voided.append(decision.hold_id)
             return
 
@@ -140,11 +142,14 @@ async def test_an_answer_is_on_the_disk_when_it_comes(mortal: Mortal) -> None:
     asked = await tenant.reservation(run)
 
     async def dies() -> None:
+        began = "SELECT pg_postmaster_start_time()"
+        before = await database.value(began)
         await mortal.stack.kill("postgres", signal.SIGKILL)
 
         async def lives() -> bool:
             try:
-                return bool(await database.value("SELECT true"))
+                # a process of the dead one may answer once more before it notices
+                return bool(await database.value(began) > before)
             except (*LOST, asyncpg.PostgresError):
                 return False
 

@@ -157,7 +157,7 @@ async def test_a_foreign_key_that_points_at_a_run_does_not_wait_for_the_ledger(t
             run,
             tenant.user_id,
         )
-        assert (await asyncio.wait_for(tenant.reserve(run), 5)).verdict == "allow"
+        assert (await asyncio.wait_for(tenant.reserve(run), 60)).verdict == "allow"
         await raw.execute("UPDATE runs SET timeline_seq = timeline_seq + 1 WHERE run_id = $1", run)
         await transaction.commit()
     finally:
