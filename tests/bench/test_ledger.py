@@ -136,13 +136,16 @@ async def test_plain_inserts_write_what_a_hold_left_behind(server: Server) -> No
     plain = await PlainInserts.of(server, customer.tenant_id)
     try:
         assert len(await plain.round_ms(2)) == 2
-        before, _ = await server.written()
-        assert len(await plain.round_ms(1, commits=2)) == 1
-        assert (await server.written())[0] - before == 2
+        written = []
+        for _ in range(5):
+            before, _ = await server.written()
+            assert len(await plain.round_ms(1, commits=2)) == 1
+            written.append((await server.written())[0] - before)
+        assert min(written) == 2, "what the server does by itself, as analysing a table, comes on top"
     finally:
         await plain.close()
     counts = {table: await server.superuser.fetchval(f"SELECT count(*) FROM bench_plain.{table}") for table in TABLES}
-    assert counts == {table: 3 * len(of_one) for table, of_one in rows.items()}
+    assert counts == {table: 7 * len(of_one) for table, of_one in rows.items()}
 
 
 async def test_the_hot_row_is_updated_as_often_as_was_asked(server: Server) -> None:
