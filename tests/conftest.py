@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -58,6 +58,15 @@ def postgres_urls(base_stack: Stack) -> Mapping[str, str]:
 def redis_url(base_stack: Stack) -> str:
     """Valkey's URL."""
     return base_stack.urls.redis
+
+
+@pytest.fixture(scope="module")
+def patient_solver() -> Iterator[None]:
+    """Lets what a check of a policy leaves undecided depend on the policy alone: its bounds are of time, which a busy machine takes."""
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("holdfast_verdict.check.search.SOLVER_MS", 120_000)
+        patching.setattr("holdfast_verdict.check.texts.PROOF_MS", 120_000)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from holdfast_verdict import compile_policy
 
 from .world import Json, Tenant, problem
 
+pytestmark = pytest.mark.usefixtures("patient_solver")
+
 POLICY = """role helper {
   permit llm.call
   permit mail.list

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from holdfast_verdict.check.checking import check_policy
@@ -10,6 +11,8 @@ from holdfast_verdict.check.finding import Report
 from holdfast_verdict.policy import Policy
 
 from .policies import CACHED, CATALOGUE, policies, requests
+
+pytestmark = pytest.mark.usefixtures("patient_solver")
 
 _EXAMPLES = settings(
     max_examples=15,

@@ -16,6 +16,8 @@ from holdfast_verdict.engine.unknown import Truth
 from holdfast_verdict.engine.verdict import Verdict
 from holdfast_verdict.policy import Policy
 
+pytestmark = pytest.mark.usefixtures("patient_solver")
+
 _MAIL = {"type": "array", "items": {"type": "string", "format": "email"}}
 CATALOGUE = Catalogue.of(
     {

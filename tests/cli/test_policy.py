@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 
+pytestmark = pytest.mark.usefixtures("patient_solver")
+
 BILLING = """\
 role billing-agent {
   permit notify.customer
