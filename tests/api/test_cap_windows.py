@@ -16,6 +16,8 @@ from holdfast.ledger.scopes import ScopeKind
 
 from .world import Json, Tenant, World, problem
 
+pytestmark = pytest.mark.usefixtures("hour")
+
 NAMES = {
     "tenant": "",
     "project": "default",

@@ -33,6 +33,7 @@ async def test_caps_show_what_is_used_held_and_free(desk: Desk) -> None:
     assert caps["calls"]["committed"] == 1
 
 
+@pytest.mark.usefixtures("hour")
 async def test_caps_of_a_day_show_when_they_reset_and_who_has_set_them(desk: Desk) -> None:
     await asyncio.to_thread(desk.owner.create_user, "frida")
     on = ("user_role:frida/helper", "calls")
