@@ -17,7 +17,7 @@ from tests.forging import write_past_triggers
 
 from . import ocsf
 from .test_log_routes import sequence, write
-from .world import Tenant, World, problem
+from .world import Tenant, World, problem, until
 
 # JSON answers carry no types
 Json = Any
@@ -201,7 +201,7 @@ async def follow(client: httpx.AsyncClient, count: int, *, last_id: str | None =
     got: list[Json] = []
     headers = {"last-event-id": last_id} if last_id else {}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         client.stream("GET", "/v1/decisions/events", headers=headers, params=params) as answer,
     ):
         assert answer.status_code == 200, await answer.aread()
@@ -247,9 +247,16 @@ async def test_a_follower_without_a_place_gets_what_comes_from_now_on_and_filter
     await write(world, tenant, 5)
     await sequence(world)
     before = await world.value("SELECT size FROM logs WHERE tenant_id = $1", tenant.tenant_id)
+
+    async def streams(count: int) -> None:
+        async def are_open() -> bool:
+            return world.api.parts.streams == count
+
+        await until(are_open)
+
+    await streams(0)  # what other tests have left has ended
     following = asyncio.create_task(follow(tenant.owner, 1, agent="desk", kind="tool.call"))
-    while not world.api.parts.streams:
-        await asyncio.sleep(0.01)
+    await streams(1)
     await write(world, tenant, 5)
     await tenant.reserve(await tenant.run(), tool="mail.list", args={})
     await sequence(world)
