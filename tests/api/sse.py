@@ -18,7 +18,7 @@ async def events(
 ) -> AsyncIterator[Event]:
     """Yields envelopes until the stream ends."""
     headers = {"last-event-id": last_id} if last_id else {}
-    timeout = httpx.Timeout(30, read=30)
+    timeout = httpx.Timeout(60, read=120)
     async with client.stream(
         "GET", f"/v1/runs/{run_id}/events", headers=headers, params=params, timeout=timeout
     ) as answer:
@@ -38,14 +38,14 @@ async def events(
 
 async def collect(client: httpx.AsyncClient, run_id: str, *, last_id: str | None = None, **params: str) -> list[Event]:
     """Returns all events of a run that ends."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         return [event async for event in events(client, run_id, last_id=last_id, **params)]
 
 
 async def take(client: httpx.AsyncClient, run_id: str, count: int, *, last_id: str | None = None) -> list[Event]:
     """Returns the first events and hangs up."""
     got: list[Event] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         stream = events(client, run_id, last_id=last_id)
         async for event in stream:
             got.append(event)

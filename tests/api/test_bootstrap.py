@@ -61,7 +61,7 @@ async def run_bootstrap(fresh: Fresh, key_file: Path, vault_key: Path, **more: s
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "holdfast.tenancy.bootstrap", env=environment, stdout=asyncio.subprocess.PIPE
     )
-    stdout, _ = await asyncio.wait_for(process.communicate(), 60)
+    stdout, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0
     return stdout.decode()
 

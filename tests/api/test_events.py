@@ -20,6 +20,12 @@ from .sse import check_order, collect, events, key, take
 from .world import Tenant, World, problem, running_api, settings_for, start_api, until
 
 
+@pytest.fixture(autouse=True)
+def _redis_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not durable is dropped where Redis takes a second for it: here nothing is, however busy the machine."""
+    monkeypatch.setattr("holdfast.timeline.stream._WRITE_TIMEOUT_S", 60.0)
+
+
 async def delta(tenant: Tenant, run_id: str, text: str, channel: str = "answer") -> None:
     await tenant.world.api.parts.publisher.delta(tenant.tenant_id, UUID(run_id), channel, "text", {"text": text})
 
@@ -126,8 +132,12 @@ async def test_with_redis_away_durable_events_still_come_and_writes_never_fail(t
         await tenant.end(run_id, poke=False)
         got = await reading
         assert [event["id"] for event in got] == ["1", "2", "3"]
-        ready = (await client.get("/readyz")).json()
-        assert (ready["ready"], ready["redis"]) == (True, "unavailable")
+
+        async def ready_without_redis() -> bool:
+            states = (await client.get("/readyz")).json()
+            return (states["ready"], states["redis"]) == (True, "unavailable")
+
+        await until(ready_without_redis)
 
 
 async def test_streams_survive_a_restart_of_redis(tenant: Tenant, world: World) -> None:
@@ -153,7 +163,9 @@ async def test_streams_survive_a_restart_of_redis(tenant: Tenant, world: World) 
 
 
 async def test_a_restarted_api_ends_streams_and_clients_resume(tenant: Tenant, world: World) -> None:
-    api = await start_api(settings_for(world.stack))
+    api = await start_api(
+        settings_for(world.stack), grace_ms=300_000
+    )  # if it waited for streams, it would wait for long
     run_id = await tenant.run()
     got = []
     async with api.client(tenant.keys["owner"]) as client:
@@ -170,7 +182,7 @@ async def test_a_restarted_api_ends_streams_and_clients_resume(tenant: Tenant, w
             return len(got) == 3
 
         await until(three)
-        await asyncio.wait_for(api.stop(), 10)
+        await asyncio.wait_for(api.stop(), 60)
         with contextlib.suppress(Exception):
             await reading
     await delta(tenant, run_id, "b")

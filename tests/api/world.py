@@ -64,7 +64,7 @@ REFUND: dict[str, JsonValue] = {"order_id": "A-1003", "amount_usd_cents": 1250, 
 Json = Any
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 45) -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, timeout_s: float = 60) -> None:
     """Waits until something is so, looking again and again."""
     deadline = time.monotonic() + timeout_s
     while not await condition():
@@ -92,15 +92,15 @@ class RunningApi:
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
     async def stop(self) -> None:
         self.server.should_exit = True
         await self.serving
 
 
-async def start_api(settings: ApiSettings) -> RunningApi:
-    server = ApiServer(create_app(settings), "127.0.0.1", 0, handle_signals=False)
+async def start_api(settings: ApiSettings, *, grace_ms: int = 10_000) -> RunningApi:
+    server = ApiServer(create_app(settings), "127.0.0.1", 0, shutdown_grace_ms=grace_ms, handle_signals=False)
     running = RunningApi(settings, server, asyncio.create_task(server.serve()))
 
     async def started() -> bool:
