@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cli.stack.ports import Ports
 from sdk import AnswerUnreadable, CodeMeaning, Holdfast, HoldfastApiError, NoAnswer
 from sdk import events as sdk_events
 from tests.stack.places import ROOT
@@ -110,8 +110,7 @@ def test_an_unavailable_server_is_asked_again_and_a_refusal_is_not() -> None:
 
 
 def test_a_server_that_is_restarted_is_waited_for_under_the_same_key() -> None:
-    with scripted() as server:
-        port = int(server.url.rpartition(":")[2])
+    port = Ports.free().api  # not one that the system may give to somebody else meanwhile
     back = threading.Event()
 
     def restart() -> None:
@@ -119,7 +118,7 @@ def test_a_server_that_is_restarted_is_waited_for_under_the_same_key() -> None:
         with scripted(
             problem(503, "service.unavailable", retry_after="1"), LOST, answer(MADE, 201), port=port
         ) as later:
-            back.wait(20)
+            back.wait(60)
             keys.extend(request.headers["idempotency-key"] for request in later.requests)
 
     keys: list[str] = []
@@ -150,8 +149,7 @@ def test_what_is_not_holdfast_is_said_to_be_something_else() -> None:
 
 
 def test_a_server_that_is_not_there_is_said_to_be_away() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = Ports.free().api
     with Holdfast(f"http://127.0.0.1:{port}", "hf_k", patience_s=0.5) as client, pytest.raises(NoAnswer) as away:
         client.me()
     assert not away.value.sent

@@ -20,7 +20,7 @@ def stand_in(behaviour: str) -> list[str]:
     return [sys.executable, "-I", "-S", STAND_IN, behaviour]
 
 
-async def until(true: Callable[[], bool], *, within_s: float = 45.0, what: str = "it") -> None:
+async def until(true: Callable[[], bool], *, within_s: float = 90.0, what: str = "it") -> None:
     """Polls until something is so."""
     deadline = time.monotonic() + within_s
     while not true():
@@ -59,7 +59,7 @@ async def run_module(module: str, env: Mapping[str, str]) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
+        output, _ = await asyncio.wait_for(process.communicate(), 120)
     finally:
         if process.returncode is None:
             process.kill()

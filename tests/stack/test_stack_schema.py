@@ -53,6 +53,7 @@ async def test_up_on_a_newer_folder_refuses_and_says_what_to_do(open_folder: Pat
     assert "start a newer version of Holdfast" in caught.value.message
 
 
+@pytest.mark.timeout(600)  # it starts eighteen processes
 async def test_every_process_refuses_a_schema_that_does_not_fit(open_folder: Path) -> None:
     parts: frozenset[Part] = frozenset({"postgres", "valkey", "temporal", "migrations"})
     async with Stack(open_folder, ports="free", parts=parts, headless=True) as stack:
