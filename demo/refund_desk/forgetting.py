@@ -29,7 +29,7 @@ from sdk import Erasure
 
 _REASON: Final = "a customer has asked to be forgotten"
 _LOOK_S: Final = 0.1
-_DONE_S: Final = 30.0
+_DONE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,9 @@ BRAIN: Final = "demo.refund_desk.brain:respond"
 EXECUTORS: Final = 2
 _CAP_USD: Final = "5"
 _MODELS: Final = {"anthropic": "claude-haiku-4-5", "openai": "gpt-4.1-mini"}
-# How long an executor may be silent before it counts as dead: short, so that nobody has to wait for it here.
-HEARTBEAT_TIMEOUT_MS: Final = "3000"
+# How long an executor may be silent before it counts as dead: short, for here it is waited for, and longer than a busy machine keeps a
+# living one from being heard.
+HEARTBEAT_TIMEOUT_MS: Final = "6000"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sdk import Approval, Event, Holdfast, HoldfastApiError
 from sdk.types import Verdict
 
 _POLL_S: Final = 0.02
-_GATE_S: Final = 20.0
+_GATE_S: Final = 60.0
 _CALLS_OF_TINY_RUN: Final = 3
 _CSV: Final = Path(__file__).with_name("refunds.csv")
 _FILES: Final = {_CSV.name: _CSV.read_bytes()}

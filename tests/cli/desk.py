@@ -51,7 +51,7 @@ def please(*script: dict[str, Any]) -> str:
     return f"please\n#!script {json.dumps(list(script))}"
 
 
-async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 60.0, what: str = "it") -> None:
+async def until(condition: Callable[[], Awaitable[object]], *, within_s: float = 90.0, what: str = "it") -> None:
     """Polls until something is so."""
     deadline = time.monotonic() + within_s
     while not await condition():
@@ -135,7 +135,7 @@ class Desk:
 
     async def ended(self, run_id: str) -> str:
         """Waits until a run has ended and returns its status."""
-        run = await asyncio.to_thread(self.owner.wait_for_run, run_id, timeout_s=60)
+        run = await asyncio.to_thread(self.owner.wait_for_run, run_id, timeout_s=90)
         assert run.ended_at is not None, run
         return run.status
 

@@ -59,7 +59,7 @@ class PseudoTerminal:
     def press(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
-    async def sees(self, text: str, *, within_s: float = 45.0) -> None:
+    async def sees(self, text: str, *, within_s: float = 90.0) -> None:
         """Waits until a text is shown."""
         deadline = time.monotonic() + within_s
         while text not in self.plain:
@@ -67,10 +67,10 @@ class PseudoTerminal:
             assert not self._closed.is_set() or text in self.plain, f"it ended without {text!r}:\n{self.plain}"
             await asyncio.sleep(0.02)
 
-    async def ends(self, *, within_s: float = 45.0) -> int:
+    async def ends(self, *, within_s: float = 90.0) -> int:
         """Waits until the command has ended and returns its exit code."""
         await asyncio.wait_for(self._closed.wait(), within_s)
-        return await asyncio.to_thread(self.process.wait, 10)
+        return await asyncio.to_thread(self.process.wait, 60)
 
 
 @asynccontextmanager

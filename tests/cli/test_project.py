@@ -359,7 +359,7 @@ async def test_a_watched_folder_is_applied_whenever_it_changes(desk: Desk, tmp_p
         text = agent.read_text(encoding="utf-8")
         agent.write_text("role = ", encoding="utf-8")  # half a file, as an editor may leave it for a moment
         assert watching.stderr is not None
-        assert b"wrong in" in await asyncio.wait_for(watching.stderr.readline(), 20)
+        assert b"wrong in" in await asyncio.wait_for(watching.stderr.readline(), 60)
         agent.write_text(text.replace("max_steps = 30", "max_steps = 31"), encoding="utf-8")
         await until(version(2), what="the second version")
     finally:
