@@ -14,7 +14,7 @@ FRACTION_KEY: Final = "$number"
 
 
 def decimal_text(value: object) -> str | None:
-    """Returns the one text of a number, such as `12.5`, or None if the value is none."""
+    """Returns the one text of a number, such as `12.5`, or None if the value is none, or its text too long to be read again."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     text = value.strip() if isinstance(value, str) else str(value) if isinstance(value, Decimal) else repr(value)
@@ -26,7 +26,8 @@ def decimal_text(value: object) -> str | None:
         return None
     if not number.is_finite() or abs(number.adjusted()) > DIGITS_MAX:
         return None
-    return plain_text(number)
+    plain = plain_text(number)
+    return plain if len(plain) <= DIGITS_MAX else None
 
 
 def plain_text(number: Decimal) -> str:

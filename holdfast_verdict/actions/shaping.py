@@ -183,9 +183,9 @@ def _kind_of(value: Plain) -> str:
 def _scalar(schema: Mapping[str, Any], value: Plain, place: Place) -> Plain:
     form = schema.get(FORM)
     if form == "decimal" and isinstance(value, int | Decimal) and not isinstance(value, bool):
-        if "number" not in types_of(schema):
-            return plain_text(Decimal(value))
-        return value
+        if "number" in types_of(schema):
+            return value
+        value = plain_text(Decimal(value))
     if isinstance(value, Decimal) and "number" not in types_of(schema) and "integer" in types_of(schema):
         raise ActionRefused(
             "number.fraction",

@@ -37,10 +37,10 @@ def number_of(value: object) -> Number | Unknown:
 
 def number_json(number: Number) -> int | dict[str, str]:
     """Writes a number as canonical actions do; fractions here are sums of decimals, and so end."""
-    if isinstance(number, int):
-        return number
+    scaled = whole(number)  # fractions add up to whole numbers as well
+    if isinstance(scaled, int):
+        return scaled
     places = 0
-    scaled = number
     while scaled.denominator != 1:
         scaled *= 10
         places += 1

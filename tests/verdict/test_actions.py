@@ -140,6 +140,29 @@ def test_formats_beside_those_of_the_corpus(form: str, written: str, becomes: st
         assert catalogue.action("x", action.arguments()) == action
 
 
+@pytest.mark.parametrize(
+    ("number", "becomes"),
+    [
+        (12.5, "12.5"),
+        (2**53 - 1, "9007199254740991"),
+        (1.5e-37, "0.00000000000000000000000000000000000015"),
+        (1.5e-38, "decimal.form"),
+        (-4.426291153485151e-32, "decimal.form"),
+    ],
+)
+def test_a_number_for_a_decimal_text_is_one_that_its_text_is_as_well(number: float, becomes: str) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "format": "decimal"}}}
+    catalogue = Catalogue.of({"x": {"parameters": schema}})
+    if becomes in CODES:
+        with pytest.raises(ActionRefused) as refusal:
+            catalogue.action("x", {"x": number})
+        assert refusal.value.code == becomes
+    else:
+        action = catalogue.action("x", {"x": number})
+        assert action.args["x"] == becomes
+        assert catalogue.action("x", action.arguments()) == action
+
+
 def test_real_schemas_are_taken_as_they_are_written() -> None:
     """What pydantic and makers of tools write: unions with null, references, merged objects, text patterns of decimals."""
     animal = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}

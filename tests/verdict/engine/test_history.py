@@ -222,6 +222,25 @@ def test_sums_are_exact_and_negative_amounts_make_no_room() -> None:
     assert not allowed(sums(10), amount="much")
 
 
+@pytest.mark.parametrize(
+    ("told", "total"),
+    [
+        ((("requested", "0.5"), ("requested", "1.5")), 2),
+        ((("requested", "0.5"), ("failed", "0.5")), 0),
+        ((("requested", "0.5"), ("requested", "0.75")), {"$number": "1.25"}),
+    ],
+)
+def test_a_sum_of_fractions_is_read_from_its_record_also_when_it_is_whole(
+    told: tuple[tuple[EventKind, str], ...], total: JsonValue
+) -> None:
+    compiled = sums(100, event="succeeded")
+    past = [event("pay", kind, n, amount={"$number": amount}) for n, (kind, amount) in enumerate(told)]
+    facts = clerk(history=History.of(compiled, past, clerk().principal), now_ms=1)
+    verdict = decide(compiled, call("pay", amount=1), facts)
+    assert verdict.facts_read["history"] == {"w": total}
+    assert decide(compiled, call("pay", amount=1), Facts.from_json(verdict.facts_read)) == verdict
+
+
 def test_sums_of_what_is_open_count_until_it_failed() -> None:
     compiled = sums(10, event="succeeded")
     open_ = event("pay", "requested", 0, amount=8)

@@ -30,6 +30,9 @@ from .test_gates import BOB, FINANCE, NOW, PAY, approval
         (Fraction(1, 400), "0.0025"),
         (Fraction(-2501, 100), "-25.01"),
         (Fraction(12345, 1000), "12.345"),
+        (Fraction(1, 2) + Fraction(3, 2), 2),
+        (Fraction(1, 2) - Fraction(1, 2), 0),
+        (Fraction(-25, 10) - Fraction(75, 10), -10),
     ],
 )
 def test_a_number_is_written_as_it_is_read(number: int | Fraction, written: object) -> None:
