@@ -54,7 +54,7 @@ class JobInvalid(HoldfastError):
 
 
 class RuntimeMissing(HoldfastError):
-    """A job asks for a language, a runtime or packages that this host does not have."""
+    """A job asks for a language, a runtime or packages that this host does not have, or could not make ready in time."""
 
     code = "isolation.runtime_missing"
     status = 503

@@ -22,7 +22,9 @@ Submit = Callable[[Job, Act | None], Awaitable[Result]]
 """Runs a job of the canary's in this lane."""
 Lack = Callable[[Layer, int, str], None]
 """Called with a layer that is missing, the kernel's error number and what was achieved; raises if it may not be."""
-_ATTACK_S: Final = 15.0
+_ATTACK_S: Final = 60.0
+_WALL_MS: Final = 80_000
+"""Longer than an attack may take: one that was slow did not get through, and is not to be told as a layer that is missing."""
 
 
 class Lane:
@@ -55,6 +57,9 @@ class Lane:
             skipped: Layers that are known to be missing, and may be.
             limited: Whether jobs have cgroups.
             slot: The canary's uid.
+
+        Raises:
+            TimeoutError: If the zygote, or an attack, took too long.
         """
         await self.zygote.start()
         await self._attack(lack, skipped, limited=limited, slot=slot)
@@ -79,8 +84,8 @@ class Lane:
         """
         keyctl = canary.FORBIDDEN.format(number=kernel.NUMBERS["keyctl"])
         for layer, code, limits, because in (
-            (Layer.SECCOMP, keyctl, Limits(wall_ms=20_000), Because.FORBIDDEN_CALL),
-            (Layer.OUTPUT, canary.FLOOD, Limits(wall_ms=20_000, output_bytes=4_096, cpu_s=2), Because.OUTPUT),
+            (Layer.SECCOMP, keyctl, Limits(wall_ms=_WALL_MS), Because.FORBIDDEN_CALL),
+            (Layer.OUTPUT, canary.FLOOD, Limits(wall_ms=_WALL_MS, output_bytes=4_096, cpu_s=2), Because.OUTPUT),
             (Layer.WALL_CLOCK, canary.SLEEP, Limits(wall_ms=50), Because.TIME),
         ):
             if layer in skipped:
@@ -96,7 +101,7 @@ class Lane:
 
     async def _attack_cgroup(self, submit: Submit, lack: Lack) -> None:
         """Has jobs use more than they may, where no process of the canary's could try that and tell of it."""
-        limits = replace(canary.LIMITS, wall_ms=5_000, memory_bytes=48 * 2**20, pids=8)
+        limits = replace(canary.LIMITS, wall_ms=20_000, memory_bytes=48 * 2**20, pids=8)
         async with asyncio.timeout(_ATTACK_S):
             bomb = await submit(Job(canary.BOMB.format(memory_bytes=limits.memory_bytes), limits=limits), None)
         if bomb.killed is None or bomb.killed.because != Because.MEMORY:
@@ -114,7 +119,7 @@ class Lane:
             asked.append(request)
 
         async with asyncio.timeout(_ATTACK_S):
-            result = await submit(Job(canary.FORGED, limits=Limits(wall_ms=10_000)), act)
+            result = await submit(Job(canary.FORGED, limits=Limits(wall_ms=_WALL_MS)), act)
         if asked or not result.cut_off:
             lack(Layer.SUPERVISOR, 0, "a request in the name of another run was taken")
 

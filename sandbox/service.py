@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from holdfast.errors import HoldfastError
 from sandbox.backends import KINDS, Chosen, choose
 from sandbox.environments import DATA, Environments, own_python
-from sandbox.errors import JobInvalid, LayerMissing, SandboxLost
+from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing, SandboxLost
 from sandbox.job import Job, Limits, Result
 from sandbox.lane import Lane
 from sandbox.layers import WEAKER, Layer, Receipt
@@ -157,7 +158,7 @@ class Sandbox:
         Raises:
             LayerMissing: If a layer does not hold that the settings do not allow to be missing (LAW 7).
             BackendMissing: If the backend that the settings name is not here, or too old.
-            SandboxLost: If the zygote cannot run.
+            SandboxLost: If the zygote cannot run, or was not ready in time.
         """
         try:
             await self._start()
@@ -196,7 +197,7 @@ class Sandbox:
         """Returns where a job runs; the first of its kind has it set up, and its layers attacked.
 
         Raises:
-            RuntimeMissing: If what it asks for is not there.
+            RuntimeMissing: If what it asks for is not there, or not ready in time.
             LayerMissing: If a layer does not hold there (LAW 7).
             SandboxLost: If the sandbox is not started, or its zygote ended.
         """
@@ -252,11 +253,21 @@ class Sandbox:
             self._canaries += 1
             limited = self._cgroups is not None
             await lane.start(attack, self._lack, self._missing & self._allowed, limited=limited, slot=slot)
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(lane.close())
+            if isinstance(error, TimeoutError):
+                raise self._late(runtime) from None
             raise
         self._lanes[runtime.name] = lane
         return lane
+
+    def _late(self, runtime: Runtime) -> HoldfastError:
+        """Returns what is wrong where a lane was not ready in time; jobs of the others go on."""
+        message, remedy = (
+            f"the runtime {runtime.name} was not ready in time",
+            "Try again when the machine is less busy.",
+        )
+        return (SandboxLost if self._first is None else RuntimeMissing)(message, remedy=remedy)
 
     def _lack(self, layer: Layer, errno: int, what: str) -> None:
         if layer not in self._allowed:

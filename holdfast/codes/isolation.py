@@ -49,7 +49,8 @@ CODES: Final = (
     Code(
         "isolation.runtime_missing",
         (Place.RESULT,),
-        "Code asks for a language, a runtime or packages that the host which runs code does not have; nothing was run.",
+        "Code asks for a language, a runtime or packages that the host which runs code does not have, or could not make ready "
+        "in time; nothing was run.",
         "The sentence says which. `holdfast sandbox build` makes the runtime `data` with numpy, pandas and matplotlib, or an "
         "environment by a lock; `holdfast doctor` shows what is there.",
         status=503,

@@ -27,7 +27,8 @@ _SOURCE: Final = str(Path(__file__).resolve().parents[2])
 _BOOT: Final = "import sys; sys.path.insert(0, sys.argv[3]); from {} import main; main(int(sys.argv[1]), sys.argv[2])"
 _MESSAGE_MAX: Final = 65_536
 _READ: Final = 65_536
-_GRACE_S: Final = 30.0
+_UP_S: Final = 120.0
+"""How long a zygote may take until it is up: that of the runtime `data` imports its packages, on a busy machine for half a minute."""
 _WORDS_MAX: Final = 1_000
 
 
@@ -85,6 +86,7 @@ class ZygoteProcess:
         Raises:
             LayerMissing: If it could not put itself into its place.
             SandboxLost: If it ended otherwise.
+            TimeoutError: If it is not up in time.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         loop = asyncio.get_running_loop()
@@ -115,7 +117,7 @@ class ZygoteProcess:
             self._orders = ours
             loop.add_reader(ours.fileno(), self._read)
             try:
-                async with asyncio.timeout(_GRACE_S):
+                async with asyncio.timeout(_UP_S):
                     await self._up
             except BaseException:
                 await self.close()

@@ -11,9 +11,10 @@ import pytest
 
 from bench.escape import SUITE, attempts, measure, try_attempt
 from sandbox.environments import Environments, data_lock
-from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing
+from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing, SandboxLost
 from sandbox.job import Because, Job, Limits
 from sandbox.layers import Layer
+from sandbox.native import host
 from sandbox.service import Sandbox, Settings
 
 LIMITS = Limits(wall_ms=120_000, cpu_s=30, memory_bytes=512 << 20)
@@ -129,6 +130,21 @@ async def test_what_is_not_built_is_refused_with_what_to_do(tmp_path: Path) -> N
             await empty.submit(Job("pass", packages="0" * 64))
         with pytest.raises(RuntimeMissing):
             await empty.submit(Job("pass", packages="../../etc"))
+
+
+async def test_a_runtime_that_is_not_ready_in_time_is_refused_and_other_jobs_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Job("echo fine", language="shell", limits=LIMITS)
+    async with Sandbox(Settings(limits=LIMITS, idle_min=0)) as busy:
+        with monkeypatch.context() as slow:
+            slow.setattr(host, "_UP_S", 0.0)
+            with pytest.raises(RuntimeMissing, match="not ready in time"):
+                await busy.submit(job)
+            assert (await busy.submit(Job("print(1)", limits=LIMITS))).stdout == b"1\n"
+            with pytest.raises(SandboxLost, match="not ready in time"):
+                await Sandbox(Settings(idle_min=0)).start()
+        assert (await busy.submit(job)).stdout == b"fine\n"
 
 
 async def test_shell_runs_the_usual_tools(runtimes: Sandbox) -> None:
