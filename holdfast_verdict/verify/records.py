@@ -349,6 +349,9 @@ def _read_b(line: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:  # Any: as
         raise DoesNotHold("audit.record", "part B has other members than a record has")
     if b["decision_id"] != line["decision_id"]:
         raise DoesNotHold("audit.record", f"the line calls it so, and its record is that of {b['decision_id']}")
+    kinds = (type(b["time_ms"]), type(b["reason_codes"][0]), type(b["verdict"]), type(b["hold_id"]))
+    if kinds not in ((int, str, str, str), (int, str, str, type(None))):
+        raise DoesNotHold("audit.record", "the members of part B are not of their form")
     _check_b(b)
     return b_raw, b
 
@@ -426,10 +429,16 @@ def _legs(legs: Any) -> tuple[Leg, ...]:  # Any: as in read_part
     try:
         return tuple(
             Leg(
-                leg["cap_id"], leg["unit"], int(leg["amount"]), None if leg["limit"] is None else int(leg["limit"]),
+                _text(leg["cap_id"]), leg["unit"], int(leg["amount"]), None if leg["limit"] is None else int(leg["limit"]),
                 int(leg["reserved"]), int(leg["committed"]), int(leg["debt"]), int(leg.get("carried", 0)),
             )
             for leg in legs
         )  # fmt: skip
     except (TypeError, KeyError, ValueError, AttributeError):
         raise DoesNotHold("audit.record", "the caps of part B are not of their form") from None
+
+
+def _text(value: Any) -> str:  # Any: as in read_part
+    if type(value) is not str:
+        raise TypeError
+    return value

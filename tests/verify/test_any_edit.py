@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast_verdict.verify.lines import MEMBERS, parse, write
 from holdfast_verdict.verify.report import Report
-from tests.verify.checking import Check
+from tests.verify.checking import Check, wrong
 from tests.verify.sealing import TestLog, content_of
 
 PARTS = ("part_a", "part_b")
@@ -87,6 +87,30 @@ def test_content_that_is_edited_and_sealed_anew_never_breaks_the_verifier(
         report = check(log.bundle([*content[:place], edited, *content[place + 1 :]]), keys=[log.key])
         assert told(report)
         assert report.holds or report.findings
+
+
+@pytest.mark.parametrize("member", ["time_ms", "verdict", "hold_id", "reason_codes", "cap_id"])
+def test_what_a_record_says_in_another_form_is_found_and_never_breaks_the_verifier(
+    golden: bytes, check: Check, log: TestLog, member: str
+) -> None:
+    """What is compared across records has its form: of every kind of record, each member as a list, an object, a number or a flag."""
+    content = content_of(golden)
+    kinds: dict[str, int] = {}
+    for place, line in enumerate(content):
+        if line["type"] == "record" and (member != "cap_id" or orjson.loads(str(line["part_b"]))["legs"]):
+            kinds.setdefault(str(line["kind"]), place)
+    assert kinds
+    for kind, place in kinds.items():
+        for other in (["a"], {"a": 1}, True, [[0]]):
+            part: dict[str, Any] = orjson.loads(str(content[place]["part_b"]))  # Any: JSON
+            if member == "cap_id":
+                part["legs"][0][member] = other
+            else:
+                part[member] = [other] if member == "reason_codes" else other
+            edited = {**content[place], "part_b": orjson.dumps(part, option=orjson.OPT_SORT_KEYS).decode()}
+            report = check(log.bundle([*content[:place], edited, *content[place + 1 :]]), keys=[log.key])
+            assert ("audit.record", f"decision {edited['decision_id']}") in wrong(report), (kind, other)
+            assert told(report)
 
 
 @QUICK
