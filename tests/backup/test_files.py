@@ -23,8 +23,6 @@ from holdfast.artefacts.storage import key_of
 from holdfast.database.engine import transaction
 from tests.run.harness import PERMIT_ALL, Rig, Run, call, running_rig, say, task
 
-pytestmark = pytest.mark.timeout(600)  # servers are started, and the first time one is built
-
 RULES = (*PERMIT_ALL, 'permit code.exec as "compute"')
 MADE, GIVEN, LATE = b"made by code", b"given at the start", b"given while the backup was begun"
 

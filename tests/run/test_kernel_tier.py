@@ -13,8 +13,6 @@ from .harness import Rig, Tenant, running_rig
 from .test_code import MAKE_ORDERS, REPORT, code, outcome, results, start
 from .test_tiers import asking
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 async def both() -> AsyncIterator[Rig]:

@@ -95,7 +95,6 @@ async def stand(rig: Rig, tenant: Tenant, place: str, pid: int) -> list[tuple[Ru
     return found
 
 
-@pytest.mark.timeout(300)
 async def test_a_governor_killed_and_one_frozen_past_its_leases_and_woken_count_nothing_twice(
     rig: Rig, tenant: Tenant, second: tuple[Second, Second, str]
 ) -> None:
@@ -149,7 +148,6 @@ async def _spent(rig: Rig, run: Run) -> int:
     return spent
 
 
-@pytest.mark.timeout(300)
 async def test_an_api_killed_and_one_frozen_in_the_middle_of_admissions_admit_nothing_twice(
     rig: Rig, tenant: Tenant, second: tuple[Second, Second, str]
 ) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
-import pytest
 
 from holdfast_verdict.log.checkpoint import Checkpoint
 from holdfast_verdict.log.note import Note
@@ -68,7 +67,6 @@ def names(flip: Flip, text: str) -> bool:
     return flip.line["type"] in UNNAMED or any(subject in text for subject in own)
 
 
-@pytest.mark.timeout(600)
 def test_there_is_no_byte_that_can_be_another_unseen(golden: bytes, check: Check) -> None:
     assert check(golden).holds
     checker = checker_of(golden)
