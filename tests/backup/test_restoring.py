@@ -29,7 +29,7 @@ from cli.stack.data_folder import DataFolder
 from cli.stack.supervisor import BASE_PARTS, Part, Stack
 from holdfast.database.version import SchemaVersion
 from tests.ledger.world import Database
-from tests.stack.places import ROOT, clean_environment, until
+from tests.stack.places import ROOT, clean_environment, lives, until
 
 SERVERS: frozenset[Part] = frozenset({"postgres", "migrations"})
 HOLDFAST = [sys.executable, "-m", "cli.main"]
@@ -262,7 +262,7 @@ async def test_killed_in_the_middle_it_leaves_no_folder_and_runs_again(
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     await process.wait()
-    await until(lambda: not any(each.is_running() and each.status() != "zombie" for each in family), what="their end")
+    await until(lambda: not any(lives(each.pid) for each in family), what="their end")
     assert not new.exists()
     said: list[str] = []
     await restore(standing.backup, DataFolder(new), say=said.append)

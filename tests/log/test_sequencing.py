@@ -151,12 +151,7 @@ async def test_killed_or_frozen_anywhere_it_loses_and_doubles_nothing(
             process.kill()
             await process.wait()
 
-    async def ended() -> bool:
-        return not await ledger_log.database.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast-sequencer'"
-        )
-
-    await until(ended, timeout_s=60)  # PostgreSQL has seen that it is gone, and rolled back
+    await _until_gone(ledger_log)
     await ledger_log.check()
     await ledger_log.sequencer().round()
     assert await ledger_log.unnumbered() == 0
@@ -178,8 +173,20 @@ async def test_killed_again_and_again_while_records_come(ledger_log: Log, tmp_pa
         await until(some, timeout_s=60)
         process.kill()
         await process.wait()
+    await _until_gone(ledger_log)  # else its lock may be there still, and the log is left to it
     await ledger_log.sequencer().round()
     assert await ledger_log.check() == written
+
+
+async def _until_gone(log: Log) -> None:
+    """Waits until PostgreSQL has seen that a killed process is gone, and has rolled back what it was at."""
+
+    async def gone() -> bool:
+        return not await log.database.value(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast-sequencer'"
+        )
+
+    await until(gone, timeout_s=60)
 
 
 async def _start(log: Log, folder: Path, failpoints: str) -> asyncio.subprocess.Process:

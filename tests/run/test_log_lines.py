@@ -200,7 +200,10 @@ def lines_of(rig: Rig) -> list[dict[str, Any]]:
     for path in sorted(rig.stack.folder.logs.glob("*.log*")):
         if path.name.partition(".")[0] in SERVERS:
             continue
-        for text in path.read_text(encoding="utf-8").splitlines():
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[
+            0
+        ]  # they go on, and the last line may be half written
+        for text in filter(None, whole.split("\n")):
             line = json.loads(text)
             assert {"process", "level", "event", "timestamp", "logger"} <= line.keys(), text
             lines.append(line)

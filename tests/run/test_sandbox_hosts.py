@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from cli.stack.environment import passed_on
-from tests.stack.places import ROOT
+from tests.stack.places import ROOT, lives
 
 from .harness import Rig, Run, running_rig, say, task, until
 from .test_code_calls import RULES, TOOLS, code, told
@@ -23,8 +23,6 @@ from .test_code_calls import RULES, TOOLS, code, told
 IN_CALL: Final = "outcome.before:tool.call"
 
 Hosts = Mapping[int, asyncio.subprocess.Process]
-
-pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +133,7 @@ async def test_a_host_that_is_killed_in_the_middle_of_a_call_repeats_none(rig: R
     rig.points.release(IN_CALL)
 
     async def dead() -> bool:
-        return not any(job.is_running() and job.status() != psutil.STATUS_ZOMBIE for job in jobs)
+        return not any(lives(job.pid) for job in jobs)
 
     await until(dead, what="the death of every job of a killed host")
     await has_run_again(rig, run, "host killed")

@@ -27,7 +27,8 @@ class Running:
 
     def events(self, name: str) -> int:
         """How many times it has logged this event."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
+        whole = self.log.read_text().rpartition("\n")[0]  # the last line may be half written
+        lines = (json.loads(line) for line in whole.split("\n") if line.startswith("{"))
         return sum(line["event"] == name for line in lines)
 
     async def until_event(self, name: str) -> None:

@@ -30,7 +30,7 @@ async def test_a_broker_needs_no_signing_key_and_serves_until_it_is_stopped(serv
     async with running("workers.broker", env, tmp_path / "log") as one:
         await one.until_event("ready")
         assert one.events("setting.unknown") == 1, "a misspelt setting is warned of"
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
             assert (await http.get("/healthz")).json() == {"status": "ok"}
             body = {"permit": "forged", "workflow_id": "w", "activity_type": "execute_tool_call"}
             refused = await http.post("/redeem", json=body)
