@@ -141,12 +141,13 @@ async def test_every_run_that_was_interrupted_finishes_when_somebody_has_looked(
         cancelled = await tenant.start(task(refund("CANCELLED-1"), say("never")), rules=RULES)
         await cancelled.until_status("waiting")
         # asked for, and nobody has told Temporal yet: a sweeper would, a moment later
-        await cancelled.cancel(deliver=False)
-        await rig.rows(
-            "UPDATE runs SET cancel_requested_at = now() + interval '1 h' WHERE run_id = $1", cancelled.run_id
-        )
-        unstarted = await tenant.admit(task(mail("never started"), say("done")))
-        await rig.rows("UPDATE runs SET created_at = now() + interval '1 h' WHERE run_id = $1", unstarted.run_id)
+        async with rig.nothing_swept():
+            await cancelled.cancel(deliver=False)
+            await rig.rows(
+                "UPDATE runs SET cancel_requested_at = now() + interval '1 h' WHERE run_id = $1", cancelled.run_id
+            )
+            unstarted = await tenant.admit(task(mail("never started"), say("done")))
+            await rig.rows("UPDATE runs SET created_at = now() + interval '1 h' WHERE run_id = $1", unstarted.run_id)
         rig.points.park("execute.before_outward:tool.call")
         redeemed = await tenant.start(task(mail("redeemed"), say("done")))
         await rig.points.until_parked("execute.before_outward:tool.call")

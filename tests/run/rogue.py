@@ -12,17 +12,16 @@ from temporalio.common import RawValue, RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from holdfast.contracts.execution import ExecuteReply, ExecuteRequest
 
-SECONDS = timedelta(seconds=3)
-
 
 @dataclass(frozen=True)
 class Wish:
-    """What the rogue is to schedule, with this permit or, if it is `none`, without any argument."""
+    """What the rogue is to schedule, with this permit or, if it is `none`, without any argument, and how long it waits for it."""
 
     how: str
     what: str
     queue: str
     permit: str
+    bound_s: int = 60
 
 
 @workflow.defn(name="Rogue")
@@ -33,22 +32,23 @@ class Rogue:
         # Any: whatever it likes
         argument: list[Any] = [] if wish.permit == "none" else [ExecuteRequest(permit=wish.permit)]
         once = RetryPolicy(maximum_attempts=1)
+        bound = timedelta(seconds=wish.bound_s)
         if wish.how == "activity":
             await workflow.execute_activity(
                 wish.what,
                 args=argument,
                 task_queue=wish.queue,
-                schedule_to_close_timeout=SECONDS,
+                schedule_to_close_timeout=bound,
                 retry_policy=once,
                 result_type=ExecuteReply,
             )
         elif wish.how == "activity with retries":
             await workflow.execute_activity(
-                wish.what, args=argument, task_queue=wish.queue, schedule_to_close_timeout=SECONDS
+                wish.what, args=argument, task_queue=wish.queue, schedule_to_close_timeout=bound
             )
         elif wish.how == "local activity":
             await workflow.execute_local_activity(
-                wish.what, args=argument, schedule_to_close_timeout=SECONDS, retry_policy=once
+                wish.what, args=argument, schedule_to_close_timeout=bound, retry_policy=once
             )
         else:
             await workflow.execute_child_workflow(wish.what)

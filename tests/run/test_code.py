@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Final, cast
 from uuid import UUID
@@ -281,7 +282,9 @@ async def test_a_killed_executor_takes_its_jobs_along_and_the_run_goes_on(
     rig: Rig, tenant: Tenant, tmp_path: Path
 ) -> None:
     rig.points.clear()
-    run = await start(tenant, code("import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('through')"))
+    # it stays while its executor is killed, and not as long again when it is run anew
+    stay = f"time.sleep(max(4, {time.time() + 12} - time.time()))"
+    run = await start(tenant, code(f"import time\nprint('begun', flush=True)\n{stay}\nprint('through')"))
     hold_id = await _until_running(rig, run)
     pid = rig.pid("executor-1")
     jobs = _descendants(pid)

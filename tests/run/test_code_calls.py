@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,15 @@ def send(subject, to="jo@customer.example"):
 def code(text: str, **arguments: Any) -> Step:
     """The model proposes code that may call tools, with much time on a busy machine."""
     return call("code.exec", code=SEND + text, **{"timeout_ms": 60_000, **arguments})
+
+
+def staying() -> str:
+    """Defines `stay()`: the code stands there while a test kills who runs it, and not as long again when it is run anew."""
+    return f"""
+import time
+def stay():
+    time.sleep(max(3, {time.time() + 12} - time.time()))
+"""
 
 
 async def start(tenant: Tenant, *script: Step, rules: Any = RULES, **admission: Any) -> Run:
@@ -229,11 +239,11 @@ import os, time
 print(send("killed 1"))
 print(send("killed 2"))
 emit("progress", {"sent": 2})
-time.sleep(3)
+stay()
 send("killed 3")
 print("through")
 """
-    run = await start(tenant, code(text))
+    run = await start(tenant, code(staying() + text))
 
     async def said() -> bool:
         return bool(await run.events("code.emitted"))
@@ -276,9 +286,9 @@ try:
 except Refused as refused:
     print("refused:", refused.code)
 emit("sent", now)
-time.sleep(3)
+stay()
 """
-    run = await start(tenant, code(text))
+    run = await start(tenant, code(staying() + text))
 
     async def said() -> bool:
         return bool(await run.events("code.emitted"))
@@ -438,13 +448,12 @@ async def test_a_killed_governor_repeats_no_call(rig: Rig, tenant: Tenant, place
 
 
 async def test_a_paused_run_makes_no_call_until_it_goes_on(rig: Rig, tenant: Tenant) -> None:
-    run = await start(tenant, code("emit('ready', 1)\nimport time\ntime.sleep(1)\nsend('paused code')"))
-
-    async def ready() -> bool:
-        return bool(await run.events("code.emitted"))
-
-    await until(ready, what="the beginning of the code")
+    rig.fault("refunds", "gate")
+    first = 'tool("payments.refund", order_id="PAUSED-CODE", amount_usd_cents=5, reason="it arrived broken")'
+    run = await start(tenant, code(f"{first}\nsend('paused code')"))
+    await rig.until_held()
     await run.tell("pause")
+    rig.world.faults.release()
     await run.until_status("paused")
     assert rig.mails("paused code") == []
     await run.tell("resume")

@@ -147,8 +147,9 @@ async def test_what_is_outside_comes_back_and_nothing_follows(rig: Rig, tenant: 
 
 
 async def test_a_stop_outlives_every_process_until_it_is_lifted(rig: Rig, tenant: Tenant, owner: Holdfast) -> None:
-    before = await tenant.admit(task(mail("outlived"), say("done")))
-    made = await stop(owner)
+    async with rig.nothing_swept():
+        before = await tenant.admit(task(mail("outlived"), say("done")))
+        made = await stop(owner)
     for processes in (("postgres",), ("governor", "executor-1", "executor-2", "api")):
         await asyncio.gather(*map(rig.kill, processes))
         await rig.all_up()

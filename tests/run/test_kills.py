@@ -94,7 +94,7 @@ async def look_outside(rig: Rig, cell: Cell) -> None:
                 await cell.run.resolve(hold["hold_id"], happened=cell.effects(rig) > 0)
         return (await cell.run.row())["ended_at"] is not None
 
-    await until(answered_or_over, within_s=60.0, what=f"the end of {cell}")
+    await until(answered_or_over, within_s=120.0, what=f"the end of {cell}")
 
 
 async def committed(cell: Cell) -> set[str]:

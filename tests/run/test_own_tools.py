@@ -117,7 +117,7 @@ async def test_a_new_version_changes_nothing_for_a_run_that_is_paused(
     crm.answer = wait
     script = task(call("crm.note", text="one"), call("crm.note", text="two"), say("done"))
     run = await tenant.start(script, tools=("crm.note",))
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(asked.wait(), 60)
     await run.tell("pause")
     release.set()
     await run.until_status("paused")

@@ -109,6 +109,7 @@ async def test_what_other_runs_of_the_tenant_did_counts(tenant: Tenant) -> None:
         await check_records(run)
 
 
+@pytest.mark.usefixtures("hour")  # all of it is of one day
 @pytest.mark.parametrize("per", ["per run", "per day per user"])
 async def test_a_limit_holds(tenant: Tenant, per: str) -> None:
     policy = (
@@ -135,11 +136,12 @@ async def looked_at(run: Run, text: str) -> UUID:
 async def test_a_candidate_is_asked_beside_the_policy_and_changes_nothing(tenant: Tenant) -> None:
     """With its own history: it counts what was done, not what it would have let pass."""
     script = task(mail("one"), mail("two"), refund("A-1003"), mail("three"), say("done"))
-    run = await tenant.admit(script, policy=ALL)
-    candidate = await looked_at(
-        run, ALL + "invariant one-mail: at most 1 mail.send per run\nforbid payments.refund as never\n"
-    )
-    await run.start()
+    async with tenant.rig.nothing_swept():  # it starts when there is a candidate
+        run = await tenant.admit(script, policy=ALL)
+        candidate = await looked_at(
+            run, ALL + "invariant one-mail: at most 1 mail.send per run\nforbid payments.refund as never\n"
+        )
+        await run.start()
     assert await tool_codes(run) == ["policy.permitted"] * 4
     await check_records(run)
     async with transaction(run.rig.engine("governor"), tenant.tenant_id) as connection:

@@ -113,7 +113,7 @@ class Load:
         async def more() -> bool:
             return len(self.done) >= before + CLIENTS + 1
 
-        await until(more, within_s=60.0, what="more runs")
+        await until(more, within_s=120.0, what="more runs")
 
 
 async def load_of(rig: Rig, tenant: Tenant, *urls: str) -> Load:

@@ -124,23 +124,25 @@ async def test_rule_5_a_workflow_started_by_hand_is_refused_and_recorded(rig: Ri
 
 async def test_rule_5_what_a_forged_input_says_about_an_admitted_run_is_not_believed(rig: Rig, tenant: Tenant) -> None:
     """Whoever reaches Temporal can start an admitted run before the sweeper does; what it is stays what its row says."""
-    run = await tenant.admit(task(mail("forged"), say("done")))
-    await rig.client.start_workflow(
-        names.AGENT_RUN,
-        {"tenant": "other", "progress": {"step": -5}, "role": "admin"},
-        id=str(run.run_id),
-        task_queue=names.GOVERNOR_QUEUE,
-    )
+    async with rig.nothing_swept():
+        run = await tenant.admit(task(mail("forged"), say("done")))
+        await rig.client.start_workflow(
+            names.AGENT_RUN,
+            {"tenant": "other", "progress": {"step": -5}, "role": "admin"},
+            id=str(run.run_id),
+            task_queue=names.GOVERNOR_QUEUE,
+        )
     assert await run.ended() == "succeeded"
     assert {hold["tenant_id"] for hold in await run.holds()} == {tenant.tenant_id}
     for adopted in (0, 1):
-        lost = await tenant.admit(task(mail("forged progress"), say("done")))
-        await rig.client.start_workflow(
-            names.AGENT_RUN,
-            StartRun(progress=RunProgress(step=3, head="ab" * 32, inputs_adopted=adopted, inputs_seen=1)),
-            id=str(lost.run_id),
-            task_queue=names.GOVERNOR_QUEUE,
-        )
+        async with rig.nothing_swept():
+            lost = await tenant.admit(task(mail("forged progress"), say("done")))
+            await rig.client.start_workflow(
+                names.AGENT_RUN,
+                StartRun(progress=RunProgress(step=3, head="ab" * 32, inputs_adopted=adopted, inputs_seen=1)),
+                id=str(lost.run_id),
+                task_queue=names.GOVERNOR_QUEUE,
+            )
         assert await lost.ended() == ("failed transcript.broken", "failed action.malformed")[adopted]
         assert not rig.mails("forged progress")
         assert not await lost.holds()

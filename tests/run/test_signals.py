@@ -70,9 +70,10 @@ async def test_cancelled_in_any_phase_a_run_starts_nothing_more_and_holds_nothin
     await rig.until_thinking()
     every = [sending, asking, consenting, settling, redeeming, reserving, backing_off, thinking]
     # Temporal hears of this one later: from now on the broker gives it nothing
-    await redeeming.cancel(deliver=False)
-    rig.points.release("redeem.before:tool.call")
-    await until(lambda: refused(redeeming), what="the broker's refusal")
+    async with rig.nothing_swept():
+        await redeeming.cancel(deliver=False)
+        rig.points.release("redeem.before:tool.call")
+        await until(lambda: refused(redeeming), what="the broker's refusal")
     await asyncio.gather(*(run.cancel() for run in every))
     cancelled_at = datetime.now(UTC)
     # the executor hears of it with its next heartbeat
@@ -198,10 +199,10 @@ async def test_a_run_goes_on_in_new_executions_and_forgets_nothing(rig: Rig, ten
 
 
 async def test_a_deadline_ends_a_run_wherever_it_is(rig: Rig, tenant: Tenant) -> None:
-    waiting = await tenant.start(task(refund("LATE-1")), rules=(*PERMIT_ALL, GATE), deadline_s=5)
+    waiting = await tenant.start(task(refund("LATE-1")), rules=(*PERMIT_ALL, GATE), deadline_s=12)
     await waiting.until_status("waiting")
     await rig.think_badly({"kind": "status", "status": 429, "retry_after": "600"})
-    backing_off = await tenant.start(task(say("never")), deadline_s=5)
+    backing_off = await tenant.start(task(say("never")), deadline_s=12)
     await backing_off.until_hold("voided")
     for run in (waiting, backing_off):
         assert await run.ended() == "timed_out run.deadline"

@@ -19,7 +19,7 @@ from sdk import Event, Holdfast
 from .harness import Rig, Run, Tenant, mail, refund, running_rig, say, task, until
 from .test_log_lines import api_key
 
-GRACE_MS: Final = 4_000
+GRACE_MS: Final = 6_000
 EXECUTORS: Final = ("executor-1", "executor-2")
 
 
