@@ -15,7 +15,7 @@ from pathlib import Path
 from cli.stack.supervisor import Stack
 from tests.stack.places import ROOT, until
 
-_DEATH_S = 40
+_DEATH_S = 120
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Running:
             assert self.process.returncode is None, self.log.read_text()
             return self.events(name) > 0
 
-        await until(said, within_s=60.0, what=f"the event {name}")
+        await until(said, within_s=180.0, what=f"the event {name}")
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Sends it a signal and returns its exit code."""

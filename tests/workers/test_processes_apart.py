@@ -43,7 +43,7 @@ async def test_a_broker_whose_port_is_taken_says_so(servers: Stack, tmp_path: Pa
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with running("workers.broker", broker(servers, port), tmp_path / "log") as one:
-            assert await asyncio.wait_for(one.process.wait(), 60) == 2
+            assert await asyncio.wait_for(one.process.wait(), 180) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in one.log.read_text()
     assert "Traceback" not in one.log.read_text()
 
@@ -59,7 +59,7 @@ async def test_a_process_asks_for_nothing_that_belongs_to_another(
     module: str, foreign: tuple[str, ...], tmp_path: Path
 ) -> None:
     async with running(module, {}, tmp_path / "log") as one:
-        assert await asyncio.wait_for(one.process.wait(), 60) == 2
+        assert await asyncio.wait_for(one.process.wait(), 180) == 2
     said = one.log.read_text()
     assert "DATABASE_URL" in said
     assert not [name for name in foreign if name in said]
