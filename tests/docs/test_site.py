@@ -28,7 +28,7 @@ def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=170,
     )
 
 

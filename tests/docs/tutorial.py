@@ -38,7 +38,7 @@ from tests.stack.places import clean_environment
 from .pages import ROOT, Fence, fences_of
 
 MARK: Final = "<!-- tried from start to end by tests/docs/test_tutorials.py -->"
-_BLOCK_S: Final = 240
+_BLOCK_S: Final = 400
 _UUID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _EXPORT: Final = re.compile(r"^\s*(export [A-Z_]+=.+)$", re.MULTILINE)
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -149,7 +149,7 @@ class Reader:
             with suppress(ProcessLookupError):
                 os.killpg(running.process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                running.process.wait(60)
+                running.process.wait(120)
             with suppress(ProcessLookupError):
                 os.killpg(running.process.pid, signal.SIGKILL)
 
