@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from activities import model_call
 from holdfast.pricing.actual import actual_llm_cost
 from holdfast.pricing.estimate import estimate_llm
 from holdfast.pricing.prices import price_of
@@ -71,9 +72,12 @@ async def test_the_settled_cost_covers_the_bill(simulated: Simulated, wire: Wire
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("end", ["deadline", "cancellation", "error"])
 async def test_an_answer_that_came_and_was_not_read_in_time_is_paid_for(
-    simulated: Simulated, wire: Wire, end: str
+    simulated: Simulated, wire: Wire, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads slowly has not received less: the provider has sent all of it, and billed it."""
+    monkeypatch.setattr(
+        model_call, "_TAKE_IN_S", 60.0
+    )  # the answer is over, and a busy machine may take long to read it
     request = request_for(wire, script({"say": "much to read, word for word, " * 40}), max_tokens=4_000)
     partial: list[ModelOutcome] = []
     came = asyncio.Event()
