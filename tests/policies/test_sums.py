@@ -183,6 +183,7 @@ async def _rows_read(tenant: Tenant, run_id: UUID, action: Action, step: int) ->
         return int(await connection.scalar(text(_ROWS)) or 0) - before
 
 
+@pytest.mark.timeout(900)  # a thousand decisions, one after the other
 async def test_a_runs_thousandth_decision_reads_no_more_rows_than_its_tenth(tenant: Tenant) -> None:
     source = (
         PERMIT

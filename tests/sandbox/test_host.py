@@ -26,10 +26,12 @@ from tests.sandbox.leaving import OWN, ROOT, left_by
 NOTHING = dict.fromkeys(("processes", "descriptors", "mounts", "cgroups"), 0)
 
 
+@pytest.mark.timeout(600)
 async def test_jobs_leave_nothing_behind() -> None:
     assert await left_by("jobs") == {"more": NOTHING, "groups": []}
 
 
+@pytest.mark.timeout(600)
 async def test_jobs_of_every_kind_leave_nothing_behind_that_the_bench_counts() -> None:
     found = await left_by("every_kind")
     assert found["wrong"] == []

@@ -151,7 +151,7 @@ async def test_an_unknown_mail_and_an_unknown_inbox_are_results(invoke: Invoke, 
     assert (nowhere.error_code, "/nowhere" in nowhere.content) == ("mail.inbox_unavailable", False)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_only_regular_files_of_the_folder_are_read(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -203,7 +203,7 @@ RUBBISH = {
 }
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", sorted(RUBBISH))
 def test_no_mail_breaks_or_blocks_the_reader(tmp_path: Path, name: str) -> None:
     (tmp_path / "m.eml").write_bytes(RUBBISH[name])

@@ -463,6 +463,7 @@ async def test_a_cancelled_call_leaves_nothing_running(package: Path) -> None:
     assert hosts() == []
 
 
+@pytest.mark.timeout(600)  # a lease may have to be given three times, each longer
 @pytest.mark.parametrize("early", ["", "early+"])
 @pytest.mark.parametrize(
     ("blow", "leases_ms"), [(signal.SIGKILL, (170_000,)), (signal.SIGSTOP, (5_000, 20_000, 60_000))]
