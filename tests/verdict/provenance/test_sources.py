@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import quopri
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from holdfast_verdict.provenance import Origin, OriginInvalid, Sources, join
@@ -84,8 +85,10 @@ def test_what_the_user_wrote_as_whole_words_is_the_users(
     sources = Sources()
     first = data.draw(st.integers(0, len(words) - 1))
     last = data.draw(st.integers(first, len(words) - 1))
-    value = " ".join(words[first : last + 1])
-    sources.user(" ".join(words))
+    value, said = " ".join(words[first : last + 1]), " ".join(words)
+    # of what may be one number, as 1 000, a part is nobody's
+    assume(any(map(str.isalpha, value)) or re.search("[0-9] [0-9]", said) is None)
+    sources.user(said)
     for output in [*outputs, value]:
         sources.tool("web.fetch", output, UNTRUSTED)
     assert sources.origin(value).is_from("user") is True
