@@ -14,6 +14,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from holdfast.connections import KEEP_ALIVE_S
+
 _log = structlog.get_logger("api")
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -44,6 +46,7 @@ class ApiServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=ceil(shutdown_grace_ms / 1000),
                 lifespan="on",
             )

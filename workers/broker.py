@@ -34,6 +34,7 @@ from holdfast.actions.run_facts import RunReader
 from holdfast.artefacts.bucket import Bucket
 from holdfast.artefacts.signed import Asked, Signed
 from holdfast.artefacts.storage import StorageRefused
+from holdfast.connections import KEEP_ALIVE_S
 from holdfast.contracts import names
 from holdfast.database.engine import create_engine, transaction
 from holdfast.database.version import require_schema
@@ -420,6 +421,7 @@ class BrokerServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=ceil(shutdown_grace_ms / 1000),
             )
         )

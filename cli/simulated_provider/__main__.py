@@ -17,6 +17,7 @@ import uvicorn
 from cli.simulated_provider.brain import default_brain, load_brain
 from cli.simulated_provider.server import Pacing, SimulatedProvider, registering_protocol
 from holdfast import logs
+from holdfast.connections import KEEP_ALIVE_S
 from holdfast.errors import ConfigurationInvalid
 
 _log = structlog.get_logger("provider")
@@ -64,6 +65,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         proxy_headers=False,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
     )
     host, port = listener.getsockname()[:2]

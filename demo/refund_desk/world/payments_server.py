@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from demo.refund_desk.world.faults import Fault, Faults, Kind, Target
 from demo.refund_desk.world.payments_store import PaymentsStore, StoredAnswer
+from holdfast.connections import KEEP_ALIVE_S
 
 LOOPBACK = "127.0.0.1"
 
@@ -76,6 +77,7 @@ class PaymentsServer:
             ws="none",
             lifespan="off",
             log_level="warning",
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,
         )
         self._server = _Server(config)
