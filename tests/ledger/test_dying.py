@@ -100,10 +100,8 @@ async def test_what_was_answered_outlives_the_death_of_the_database(mortal: Mort
             except Unavailable:
                 await asyncio.sleep(0.02)
                 continue
-            except (
-                FactsChanged
-            ):  # it was done by the batch whose answer was lost; what it is now, is looked at in the end
-                pass
+            except FactsChanged:
+                pass  # it was done by the batch whose answer was lost; what it is now, is looked at in the end
             voided.append(decision.hold_id)
             return
 
