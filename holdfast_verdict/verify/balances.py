@@ -8,6 +8,7 @@ from typing import Any, Final
 from holdfast_verdict.verify.across import Bundle, Rows, at
 from holdfast_verdict.verify.findings import Finding
 from holdfast_verdict.verify.records import Decided, Leg
+from holdfast_verdict.verify.written import Named
 
 _CODE: Final = "audit.balance"
 _SETTLED: Final = {"commit": "committed", "void": "voided", "expire": "expired"}
@@ -16,8 +17,11 @@ _NAMES: Final = ("reserved", "committed", "debt")
 
 def check_balances(bundle: Bundle) -> Iterator[Finding]:
     """Checks each decision's arithmetic, each hold against the journal, and each cap whose journal is whole."""
+    namings = Namings()
     for one in bundle.decided:
         yield from check_limits(one)
+        namings.take(one)
+    yield from namings.check(bundle.caps)
     yield from check_holds(bundle)
     yield from _check_caps(bundle)
 
@@ -28,10 +32,42 @@ def check_limits(one: Decided) -> Iterator[Finding]:
         for leg in one.legs:
             if not leg.fits:
                 yield at(
-                    one, _CODE, f"it took {leg.amount} {leg.unit} of cap {leg.cap_id}, which had less left (LAW 3)"
+                    one,
+                    _CODE,
+                    f"it took {leg.amount} {leg.named.unit} of cap {leg.cap_id}, which had less left (LAW 3)",
                 )
     elif one.code == "budget.cap_exceeded" and one.legs and all(leg.fits for leg in one.legs):
         yield at(one, _CODE, "it was refused for want of room, and every cap had enough")
+
+
+class Namings:
+    """What decisions say that the caps which they read are of, each way of saying it once."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, Named], str] = {}
+
+    def take(self, one: Decided) -> None:
+        """Takes in what a decision says."""
+        for leg in one.legs:
+            self._first.setdefault((leg.cap_id, leg.named), one.decision_id)
+
+    def check(self, caps: Rows) -> Iterator[Finding]:
+        """Compares it with what the caps say themselves: a cap of another unit would be charged by another measure."""
+        lines = {line["cap_id"]: (number, named_of(line)) for number, line in caps}
+        for (cap_id, said), decision_id in self._first.items():
+            number, named = lines.get(cap_id, (0, said))
+            if said != named:
+                wrong = f"it is of {_words(named)}; decision {decision_id} says of {_words(said)}"
+                yield Finding(_CODE, f"cap {cap_id}", wrong, number)
+
+
+def named_of(cap: Mapping[str, Any]) -> Named:  # Any: as in `across.Rows`
+    """Returns what the line of a cap says that it is of."""
+    return Named(cap["scope_kind"], cap["scope_id"], cap["unit"], cap["window"])
+
+
+def _words(named: Named) -> str:
+    return f"{named.scope_kind} {named.scope_id} in {named.unit} ({named.window})"
 
 
 def check_holds(bundle: Bundle) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ MEANINGS: Final = {
     "audit.approval": "the action was not covered by a consent that was given for exactly it",
     "audit.release": "the action relied on a release of a label that nobody is known to have given",
     "audit.outcome": "what was allowed and what was executed are not the same",
-    "audit.balance": "the amounts that were held and paid do not add up, or exceed a limit",
+    "audit.balance": "the amounts that were held and paid do not add up, exceed a limit, or are of another cap than they say",
 }
 """Codes of findings, with what each means."""
 

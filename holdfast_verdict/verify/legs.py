@@ -14,8 +14,9 @@ from operator import add, itemgetter, mul
 from typing import Any, Final, NamedTuple, TypeVar
 
 from holdfast_verdict.verify.findings import Unsure
+from holdfast_verdict.verify.records import named_in
 from holdfast_verdict.verify.sums import MODULUS
-from holdfast_verdict.verify.written import Columns, entry_legs, hold_legs
+from holdfast_verdict.verify.written import Columns, Named, entry_legs, hold_legs
 
 _AMOUNTS: Final = re.compile(r"(?:0|-?[1-9][0-9]{0,18})(?: (?:0|-?[1-9][0-9]{0,18}))*+").fullmatch
 
@@ -24,6 +25,7 @@ _READ_MAX: Final = 2_000
 _DECIDED: Final = itemgetter("cap_id", "amount", "limit", "reserved", "committed", "debt", "unit")
 _MOVED: Final = itemgetter("cap_id", "reserved", "committed", "debt", "limit")
 _NO_LIMIT: Final = "null"
+_MONEY: Final = "nano_usd"
 
 _Name = TypeVar("_Name")
 _Value = TypeVar("_Value")
@@ -33,10 +35,10 @@ Weights = tuple[int, int, int]
 
 
 class Cap(NamedTuple):
-    """What has to be known of a cap before the journal is read: whether its journal is whole, and whether it is of money."""
+    """What has to be known of a cap before the journal is read: whether its journal is whole, and what it is of."""
 
     is_whole: bool
-    is_money: bool
+    named: Named
 
 
 class _Known(NamedTuple):
@@ -169,7 +171,9 @@ class Legs:
         if known is None:
             if len(set(caps)) != len(caps) or not all(cap_id in self._caps for cap_id in caps):
                 raise Unsure
-            known = tuple(_Known(cap_id, self.weights.get(cap_id), self._caps[cap_id].is_money) for cap_id in caps)
+            known = tuple(
+                _Known(cap_id, self.weights.get(cap_id), self._caps[cap_id].named.unit == _MONEY) for cap_id in caps
+            )
             _keep(self._known, caps, known, _KNOWN_MAX)
         return known
 
@@ -186,14 +190,18 @@ class Legs:
         limits = [_NO_LIMIT if each[2] is None else str(int(each[2])) for each in columns]
         carried = [int(leg.get("carried", 0)) for leg in legs]
         reserved, committed, debt = ([each[place] for each in columns] for place in (3, 4, 5))
-        return Columns(caps, amounts, limits, reserved, committed, debt, carried)
+        return Columns(caps, amounts, limits, reserved, committed, debt, carried, list(map(named_in, legs)))
 
     def read(self, told: Columns, *, granted: bool) -> Told:
         """Reads the legs of a decision; only of one that was granted is said what goes into sums.
 
         Raises:
-            Unsure: They are of other caps than the bundle's.
+            Unsure: They are of other caps than the bundle's, or one is of something else than it says itself.
         """
+        for cap_id, named in zip(told.caps, told.named, strict=True):
+            cap = self._caps.get(cap_id)
+            if cap is not None and cap.named != named:
+                raise Unsure
         limits = " ".join(told.limits)
         reserved, committed = list(map(int, told.reserved)), list(map(int, told.committed))
         debt = None if told.debt.count("0") == len(told.debt) else list(map(int, told.debt))

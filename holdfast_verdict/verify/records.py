@@ -13,7 +13,7 @@ from holdfast_verdict.record import RECORD_VERSION, record_hash, record_hash_of
 from holdfast_verdict.verify.engine import EnginePolicy, Evaluated
 from holdfast_verdict.verify.engines import ENGINES
 from holdfast_verdict.verify.findings import DoesNotHold
-from holdfast_verdict.verify.written import PartB
+from holdfast_verdict.verify.written import ENDLESS, Named, PartB
 
 _PART_B: Final = frozenset({"v", "decision_id", "time_ms", "verdict", "reason_codes", "hold_id", "legs"})
 _EVENT: Final = frozenset({"v", "kind", "facts"})
@@ -29,10 +29,10 @@ _DENIES_ANYTHING: Final = frozenset({"run.ended", "hold.key_conflict"})
 
 
 class Leg(NamedTuple):
-    """What a decision says of a cap: how it stood before, and what was asked of it."""
+    """What a decision says of a cap: which it is, how it stood before, and what was asked of it."""
 
     cap_id: str
-    unit: str
+    named: Named
     amount: int
     limit: int | None
     reserved: int
@@ -429,13 +429,24 @@ def _legs(legs: Any) -> tuple[Leg, ...]:  # Any: as in read_part
     try:
         return tuple(
             Leg(
-                _text(leg["cap_id"]), leg["unit"], int(leg["amount"]), None if leg["limit"] is None else int(leg["limit"]),
+                _text(leg["cap_id"]), named_in(leg), int(leg["amount"]), None if leg["limit"] is None else int(leg["limit"]),
                 int(leg["reserved"]), int(leg["committed"]), int(leg["debt"]), int(leg.get("carried", 0)),
             )
             for leg in legs
         )  # fmt: skip
-    except (TypeError, KeyError, ValueError, AttributeError):
+    except (TypeError, LookupError, ValueError, AttributeError):
         raise DoesNotHold("audit.record", "the caps of part B are not of their form") from None
+
+
+def named_in(leg: Mapping[str, Any]) -> Named:  # Any: as in read_part
+    """Returns what a leg of a decision says that its cap is of.
+
+    Raises:
+        LookupError, TypeError, ValueError: It does not say so.
+    """
+    scope_kind, scope_id = leg["scope"]
+    window = leg["window"][0] if "window" in leg else ENDLESS
+    return Named(_text(scope_kind), _text(scope_id), _text(leg["unit"]), _text(window))
 
 
 def _text(value: Any) -> str:  # Any: as in read_part

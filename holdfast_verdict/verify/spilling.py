@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 from holdfast_verdict.verify.across import Bundle, Rows
 from holdfast_verdict.verify.approvals import check_approvals
-from holdfast_verdict.verify.balances import Running, check_entry, check_holds, check_limits
+from holdfast_verdict.verify.balances import Namings, Running, check_entry, check_holds, check_limits
 from holdfast_verdict.verify.chunks import Chunk, Proved
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.findings import DoesNotHold, Finding
@@ -119,6 +119,7 @@ class Spilled:
         self._used: set[str] = set()
         self._holds: Rows = []
         self._running: Running | None = None
+        self._namings = Namings()
         self._failed: set[str] = set()
         self._last_leaf = -1
         self.digests = Digests(self._parts)
@@ -168,6 +169,7 @@ class Spilled:
         if one.withheld:
             self.withheld.append(Withheld(one.decision_id, one.withheld))
         self.findings += check_limits(one)
+        self._namings.take(one)
         self._by_decision.put(one.decision_id, (one.decision_id, one.hash, one.line))
         if one.hold_id:
             self._by_hold.put(one.hold_id, one._replace(arguments="", message=""))
@@ -209,6 +211,7 @@ class Spilled:
         kept = self._bundle(self._kept, self._holds, [])
         yield from check_approvals(kept)
         yield from check_releases(kept)
+        yield from self._namings.check(self.rows["cap"])
         for things in self._by_hold.read():
             decided = [each for each in things if isinstance(each, Decided)]
             holds = [each for each in things if not isinstance(each, Decided) and len(each) == _PAIR]

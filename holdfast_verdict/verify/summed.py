@@ -16,6 +16,7 @@ from typing import Any, Final
 from holdfast_verdict.verify import lines
 from holdfast_verdict.verify.across import Bundle
 from holdfast_verdict.verify.approvals import check_approvals
+from holdfast_verdict.verify.balances import named_of
 from holdfast_verdict.verify.chunks import Context
 from holdfast_verdict.verify.engine import EnginePolicy
 from holdfast_verdict.verify.findings import DoesNotHold, Unsure
@@ -197,7 +198,7 @@ def _caps(source: Source, end: int) -> Iterator[tuple[str, Line]]:
 
 
 def _cap(row: Mapping[str, Any]) -> Cap:  # Any: of the form that `lines.MEMBERS` says
-    return Cap(row["opening"] is not None, row["unit"] == "nano_usd")
+    return Cap(row["opening"] is not None, named_of(row))
 
 
 def _unsaid(_: int) -> None:

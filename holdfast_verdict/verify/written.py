@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import repeat
 from typing import Final, NamedTuple
 
 from holdfast_verdict.record import RECORD_VERSION
@@ -17,13 +18,28 @@ from holdfast_verdict.verify.lines import ENTRY_LEG, HOLD_LEG, MEMBERS
 Match = Callable[[str], "re.Match[str] | None"]
 
 _NULL: Final = "(?:null|"
+ENDLESS: Final = "total"
+"""The window of a cap of which a decision names none."""
+
 _LEGS: Final = r"(\[[^\]]*+\])"
 """Legs as one piece; whoever takes it sees that it is of its form."""
 _NO_LEGS: Final = "[]"
 
 
+class Named(NamedTuple):
+    """What a cap is of; its id stands for these, for good."""
+
+    scope_kind: str
+    scope_id: str
+    unit: str
+    window: str
+
+
 class Columns(NamedTuple):
-    """Legs by column, each amount as text; `null` in the place of a limit is none, and no `carried` is nothing carried."""
+    """Legs by column, each amount as text; `null` in the place of a limit is none, and no `carried` is nothing carried.
+
+    Only a decision says what its caps are of.
+    """
 
     caps: Sequence[str]
     amounts: Sequence[str]
@@ -32,6 +48,7 @@ class Columns(NamedTuple):
     committed: Sequence[str]
     debt: Sequence[str]
     carried: Sequence[int] | None = None
+    named: Sequence[tuple[str, ...]] = ()
 
 
 class PartB(NamedTuple):
@@ -116,7 +133,9 @@ def decided_legs(legs: str) -> Columns:
         return _NOTHING
     words = legs.replace(_NO_LIMIT, _NO_LIMIT_AS_TEXT).split('"')
     caps, amounts, limits = words[7::_B_STRIDE], words[3::_B_STRIDE], words[19::_B_STRIDE]
-    return Columns(caps, amounts, limits, words[23::_B_STRIDE], words[11::_B_STRIDE], words[15::_B_STRIDE])
+    balances = words[23::_B_STRIDE], words[11::_B_STRIDE], words[15::_B_STRIDE]
+    named = zip(words[27::_B_STRIDE], words[29::_B_STRIDE], words[33::_B_STRIDE], repeat(ENDLESS))
+    return Columns(caps, amounts, limits, *balances, named=list(named))
 
 
 def entry_legs(legs: str) -> Columns | None:

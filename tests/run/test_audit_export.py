@@ -13,10 +13,15 @@ import pytest
 
 from holdfast.audit.content import Wanted, _cap
 from holdfast.audit.export import export, log_of
+from holdfast.database.engine import transaction
 from holdfast.errors import NotFound, RequestInvalid
+from holdfast.ledger.service import set_limit
+from holdfast.ledger.types import NANO_USD, Scope
 from holdfast_verdict.log.note import VerifierKey
 from holdfast_verdict.verify.report import Report
 from holdfast_verdict.verify.verifying import Request, verify
+from tests.verify.checking import Check, wrong
+from tests.verify.sealing import TestLog, content_of
 
 from .harness import Rig, Run, Tenant, mail, refund, say, task, until
 from .test_gate import RULES, consent, pending
@@ -75,6 +80,36 @@ async def test_a_run_and_its_tenant_hold_and_go_on_from_what_was_seen(rig: Rig, 
     assert len({one.run_id for one in report.bundle.decided if one.run_id}) == 2
     forged = await checked(tmp_path, whole.replace(b"AUDIT-1", b"AUDIT-2", 1))
     assert not forged.holds
+
+
+async def test_caps_of_windows_are_those_that_decisions_have_read(rig: Rig, tenant: Tenant, tmp_path: Path) -> None:
+    """A bundle with caps that begin anew, by the clock or rolling, holds; one that names another window does not."""
+    caps = ("project", tenant.ada.project_id, "calls", "month"), ("user", tenant.ada.user_id, NANO_USD, "24h")
+    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
+        for kind, scope_id, unit, window in caps:
+            scope = Scope(kind, str(scope_id))
+            await set_limit(
+                connection, tenant.tenant_id, scope, unit, limit_amount=10**11, unlimited=False, actor="test", reason="test",
+                window=window,
+            )  # fmt: skip
+    for _ in range(2):
+        run = await tenant.start(task(mail("windows"), say("done")))
+        await run.ended()
+        await run.settled()
+    await logged(rig, tenant)
+    whole = await exported(tenant)
+    check = Check(tmp_path / "bundle.jsonl")
+    report = check(whole)
+    assert report.holds, report.findings
+    assert check.by_sums(whole)
+    assert report.bundle is not None
+    read = {tuple(leg.named)[2:] for one in report.bundle.decided for leg in one.legs}
+    assert read >= {(NANO_USD, "total"), ("calls", "month"), (NANO_USD, "24h")}
+    content = content_of(whole)
+    cap = next(line for line in content if line["type"] == "cap" and line["window"] == "24h")
+    cap["window"] = "48h"
+    forged = check(TestLog(str(content[0]["origin"])).bundle(content))
+    assert wrong(forged) == [("audit.balance", f"cap {cap['cap_id']}")]
 
 
 async def test_an_export_under_way_says_what_is_still_open(rig: Rig, tenant: Tenant, tmp_path: Path) -> None:

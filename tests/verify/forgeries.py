@@ -272,10 +272,43 @@ def _over_limit(content: Content) -> tuple[str, str]:
     return "audit.balance", _decision(line)
 
 
+def _other_unit(content: Content) -> tuple[str, str]:
+    """A cap of money that calls itself one of calls, which nobody would have charged with what an action costs."""
+    return _renamed(content, unit="calls")
+
+
+def _other_scope(content: Content) -> tuple[str, str]:
+    """A cap that calls itself somebody else's."""
+    return _renamed(content, scope_kind="project", scope_id="another")
+
+
+def _other_window(content: Content) -> tuple[str, str]:
+    """A cap that calls itself one that begins anew each day."""
+    return _renamed(content, window="day")
+
+
+def _renamed(content: Content, **members: str) -> tuple[str, str]:
+    read = {
+        leg["cap_id"] for line in _records(content, "allow", "llm.call") for leg in orjson.loads(line["part_b"])["legs"]
+    }
+    line = next(
+        each for each in content if each["type"] == "cap" and each["unit"] == "nano_usd" and each["cap_id"] in read
+    )
+    line |= members
+    return "audit.balance", f"cap {line['cap_id']}"
+
+
+def _denied_of_another(content: Content) -> tuple[str, str]:
+    """A refusal that says it had read a cap in another unit."""
+    line = next(line for line in _records(content, "deny") if orjson.loads(line["part_b"])["legs"])
+    _edit(line, "part_b", lambda part: part["legs"][0].update(unit="slots"))
+    return "audit.balance", f"cap {orjson.loads(line['part_b'])['legs'][0]['cap_id']}"
+
+
 FORGERIES: Final[tuple[Forgery, ...]] = (
     _arguments, _deny_to_allow, _allow_to_deny, _evaluated, _trace, _policy, _other_policy, _engine, _fact, _tenant, _moved_approval,
     _no_vote, _own_vote, _late_vote, _refused_vote, _used_twice, _no_hold, _no_allow, _no_outcome, _other_action, _cheaper,
-    _dropped_entry, _closing, _over_limit,
+    _dropped_entry, _closing, _over_limit, _other_unit, _other_scope, _other_window, _denied_of_another,
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def columns_of(legs: list[Line], amount: str) -> list[list[str]]:
 
 
 def said(columns: Columns) -> list[list[str]]:
-    caps, amounts, limits, reserved, committed, debt, carried = columns
+    caps, amounts, limits, reserved, committed, debt, carried, _ = columns
     assert carried is None
     return [list(each) for each in (caps, amounts, reserved, committed, debt, limits)]
 
@@ -124,7 +124,9 @@ def test_part_b_gives_what_its_json_gives() -> None:
             said_b = (b["decision_id"], b["hold_id"], b["reason_codes"], str(b["time_ms"]), b["verdict"])
             assert said_b == (found.decision_id, found.hold_id, [found.code], found.time_ms, found.verdict)
             assert orjson.loads(found.legs) == b["legs"]
-            assert said(decided_legs(found.legs)) == columns_of(b["legs"], "amount")
+            columns = decided_legs(found.legs)
+            assert said(columns) == columns_of(b["legs"], "amount")
+            assert list(columns.named) == [(*leg["scope"], leg["unit"], "total") for leg in b["legs"]]
     assert min(matched, refused) > EDITS
 
 
