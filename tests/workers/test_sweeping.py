@@ -145,6 +145,19 @@ async def test_looking_for_what_is_due_reads_no_settled_hold(sweeper: HoldSweepe
     assert "Seq Scan on holds" not in plan, plan
 
 
+async def test_looking_for_what_was_not_told_reads_no_run_that_only_goes_on(database: Database) -> None:
+    """A cancellation that is due is found by an index of those, however many runs are open."""
+    tenant = await new_tenant(database)
+    await tenant.runs(500)
+    await database.execute("VACUUM (ANALYZE) runs")
+    body = await database.value("SELECT prosrc FROM pg_proc WHERE proname = 'due_signals'")
+    plan = "\n".join(
+        row[0] for row in await database.fetch(f"EXPLAIN (ANALYZE, COSTS OFF) {body.replace('p_limit', '100')}")
+    )
+    assert "runs_cancelled" in plan, plan
+    assert "Seq Scan on runs" not in plan, plan
+
+
 async def test_the_journals_months_are_made_ahead_and_entries_that_had_none_are_told_and_moved(
     database: Database,
 ) -> None:
