@@ -41,13 +41,14 @@ def create_engine(url: SecretStr | str, *, process: str, pool_size: int = 10) ->
     Args:
         url: `postgresql://user:password@host:port/database`.
         process: Shown in PostgreSQL as `application_name`.
-        pool_size: Connections kept; as many again may be opened under load, more callers wait.
+        pool_size: Connections for the usual load; up to twice as many are opened when they are needed, and kept. More callers wait.
     """
     plain = url.get_secret_value() if isinstance(url, SecretStr) else url
     return create_async_engine(
         make_url(plain).set(drivername="postgresql+asyncpg"),
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        # all are kept: one that is opened for a peak and closed after it costs the server more than the peak's work
+        pool_size=2 * pool_size,
+        max_overflow=0,
         pool_timeout=30,
         pool_use_lifo=True,  # few connections stay warm, with their prepared statements, rather than many lukewarm
         hide_parameters=True,  # errors end up in logs, and parameters are prompts and arguments
