@@ -9,6 +9,8 @@ UV := $(shell command -v uv 2>/dev/null || printf .uv/bin/uv)
 RUN := $(UV) run --no-sync
 # what runs finds uv, too: environments by a lock are built by it
 export PATH := $(PATH):$(CURDIR)/.uv/bin
+# the tests start thousands of processes: each would compile all of the code again
+unexport PYTHONDONTWRITEBYTECODE
 # How many processes run the tests. Each starts servers of its own; tests/spread.py says which tests stay together.
 PROCESSES ?= 2
 

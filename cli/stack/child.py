@@ -59,7 +59,7 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_ms: int = 10_000
     death_signal: signal.Signals = signal.SIGKILL
-    ready_timeout_ms: int = 60_000
+    ready_timeout_ms: int = 120_000
 
 
 def describe_exit(code: int) -> str:

@@ -227,7 +227,7 @@ class Stack:
         """Starts a child that is down, and returns when it is ready."""
         await self.child(name).start()
 
-    async def wait_ready(self, name: str, *, timeout_ms: int = 60_000) -> None:
+    async def wait_ready(self, name: str, *, timeout_ms: int = 120_000) -> None:
         """Waits until a child is ready.
 
         Raises:
