@@ -21,7 +21,8 @@ from holdfast.artefacts import reading
 from holdfast.artefacts.objects import ObjectFolder
 from holdfast.artefacts.storage import key_of
 from holdfast.database.engine import transaction
-from tests.run.harness import PERMIT_ALL, Rig, Run, call, running_rig, say, task
+from tests.run.harness import PERMIT_ALL, Rig, Run, call, say, task
+from tests.run.rigs import running_rig
 
 RULES = (*PERMIT_ALL, 'permit code.exec as "compute"')
 MADE, GIVEN, LATE = b"made by code", b"given at the start", b"given while the backup was begun"

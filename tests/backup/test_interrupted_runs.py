@@ -26,8 +26,9 @@ from demo.refund_desk.world.servers import World
 from holdfast.approvals.service import decide
 from holdfast.runs import signals
 from holdfast_verdict.record import record_hash
-from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, mail, refund, say, standing_in, task, until
+from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, mail, refund, say, task, until
 from tests.run.points import Points
+from tests.run.rigs import standing_in
 
 RULES = (*PERMIT_ALL, 'gate "consent": payments.refund needs 1 of role("approver"), expires 1d')
 

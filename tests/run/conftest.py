@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .harness import Rig, Tenant, running_rig
+from .harness import Rig, Tenant
+from .rigs import running_rig
 
 
 @pytest.fixture(scope="session")

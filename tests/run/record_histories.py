@@ -12,7 +12,8 @@ from typing import Final
 
 from workers import replay
 
-from .harness import PERMIT_ALL, Rig, Run, call, calls, mail, refund, running_rig, say, task
+from .harness import PERMIT_ALL, Rig, Run, call, calls, mail, refund, say, task
+from .rigs import running_rig
 from .test_gate import consent, pending
 
 FOLDER: Final = Path(__file__).with_name("histories")

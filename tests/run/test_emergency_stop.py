@@ -16,7 +16,8 @@ from sdk import Holdfast, StandingStop
 from sdk.types import StopKind
 
 from .captured import permit_of
-from .harness import Rig, Run, Tenant, mail, refund, running_rig, say, task, until
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .rigs import running_rig
 
 REASON = "it mails nonsense"
 STOPPED = "failed stop.active"

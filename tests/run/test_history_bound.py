@@ -8,7 +8,8 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 
-from .harness import Rig, Run, call, running_rig, say, task
+from .harness import Rig, Run, call, say, task
+from .rigs import running_rig
 from .test_code_calls import RULES, SEND, TOOLS
 
 EVENTS_MAX = 150

@@ -9,7 +9,8 @@ import pytest
 
 from tests.sandbox.installed import require
 
-from .harness import Rig, Tenant, running_rig
+from .harness import Rig, Tenant
+from .rigs import running_rig
 from .test_code import MAKE_ORDERS, REPORT, code, outcome, results, start
 from .test_tiers import asking
 

@@ -18,7 +18,8 @@ from holdfast.ledger.types import OutcomeView
 from holdfast.tools.registry import find_tool
 
 from .captured import permit_of
-from .harness import LEASE_TOOL_MS, Rig, Run, Tenant, mail, say, task
+from .harness import Rig, Run, Tenant, mail, say, task
+from .rigs import LEASE_TOOL_MS
 
 PLACE = "redeem.before:tool.call"
 DONE = OutcomeView(True, "", False, None, "known", "", False, b'{"content":"sent"}')

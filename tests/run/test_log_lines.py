@@ -30,7 +30,8 @@ from holdfast_verdict.canonical import JsonValue
 from tests.tools.raw_server import raw_server
 
 from .captured import permit_of
-from .harness import Rig, Run, Tenant, call, mail, refund, running_rig, say, task, until
+from .harness import Rig, Run, Tenant, call, mail, refund, say, task, until
+from .rigs import running_rig
 from .test_lease import stolen_lease
 
 PROCESSES = ("api", "governor", "executor", "provider")

@@ -17,7 +17,8 @@ from cli.stack.ports import Ports
 from sdk import Event, Holdfast
 from tests.workers.processes import Running, running
 
-from .harness import Rig, Run, Tenant, mail, refund, running_rig, say, task, until
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .rigs import running_rig
 from .test_log_lines import api_key
 
 CLIENTS: Final = 3

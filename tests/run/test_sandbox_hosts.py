@@ -16,7 +16,8 @@ import pytest
 from cli.stack.environment import passed_on
 from tests.stack.places import ROOT, lives
 
-from .harness import Rig, Run, running_rig, say, task, until
+from .harness import Rig, Run, say, task, until
+from .rigs import running_rig
 from .test_code_calls import RULES, TOOLS, code, told
 
 # The mail is out, and the executor of the tool has not stored what came of it.

@@ -16,7 +16,8 @@ import pytest
 
 from sdk import Event, Holdfast
 
-from .harness import Rig, Run, Tenant, mail, refund, running_rig, say, task, until
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .rigs import running_rig
 from .test_log_lines import api_key
 
 GRACE_MS: Final = 6_000

@@ -16,7 +16,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from .harness import LEASE_TOOL_MS, Rig, Run, Tenant, mail, refund, running_rig, say, task, until
+from .harness import Rig, Run, Tenant, mail, refund, say, task, until
+from .rigs import LEASE_TOOL_MS, running_rig
 from .test_log_lines import api_key
 from .test_rolling_restart import Second, seconds
 

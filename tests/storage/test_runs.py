@@ -26,7 +26,8 @@ from holdfast.settings import read_key_file
 from holdfast.tenancy import keys
 from tests.api.world import problem, running_api, settings_for
 from tests.run.captured import permit_of
-from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, running_rig, say, task
+from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, say, task
+from tests.run.rigs import running_rig
 
 from .s3_server import SECRET, S3Server
 

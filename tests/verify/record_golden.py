@@ -23,7 +23,8 @@ from holdfast.retention.erasing import Scope
 from holdfast.tools.definition import ToolForm
 from holdfast_verdict.engine.deciding import ENGINE_VERSION
 from holdfast_verdict.verify.lines import Line
-from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, mail, refund, running_rig, say, task, until
+from tests.run.harness import PERMIT_ALL, Rig, Run, Tenant, call, mail, refund, say, task, until
+from tests.run.rigs import running_rig
 from tests.run.test_gate import consent, pending
 from tests.run.test_own_tools import note_form, put, store
 from tests.tools.raw_server import raw_server
