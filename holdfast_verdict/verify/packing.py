@@ -10,6 +10,7 @@ import orjson
 
 from holdfast_verdict.verify.chunks import Chunk, Context, LineChecker, Proved
 from holdfast_verdict.verify.records import Approved, Decided, Leg
+from holdfast_verdict.verify.written import Named
 
 
 class Packed(NamedTuple):
@@ -34,7 +35,7 @@ class Packed(NamedTuple):
             (
                 *one[:_APPROVALS],
                 [tuple(each) for each in one.approvals],
-                [tuple(leg) for leg in one.legs],
+                [(cap_id, tuple(named), *amounts) for cap_id, named, *amounts in one.legs],
                 *one[_FACTS:],
             )
             for one in chunk.decided
@@ -45,13 +46,13 @@ class Packed(NamedTuple):
 
     def chunk(self) -> Chunk:
         """Unpacks it."""
-        make, leg = Decided._make, Leg._make
+        make = Decided._make
         decided = [
             make(
                 (
                     *one[:_APPROVALS],
                     tuple(map(Approved._make, one[_APPROVALS])),
-                    tuple(map(leg, one[_LEGS])),
+                    tuple(Leg(cap_id, Named._make(named), *amounts) for cap_id, named, *amounts in one[_LEGS]),
                     *one[_FACTS:],
                 )
             )

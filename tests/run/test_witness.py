@@ -28,7 +28,7 @@ from .test_permits import opened, signed
 
 MAIL = "step-2-try-1"
 FORGED = "history, digest and record are forged together"
-STACKS = {"tests/run/harness.py"}
+STACKS = {"tests/run/rigs.py"}
 """Files of tests of runs that build a stack: there, every run is held when the stack ends."""
 
 Events = list[HistoryEvent]
