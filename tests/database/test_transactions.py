@@ -174,3 +174,26 @@ async def test_a_killed_connection_is_replaced(engine: AsyncEngine, tenant: Tena
     async with transaction(engine, tenant.tenant_id) as connection:
         await _insert(connection, tenant.tenant_id, "after")
     assert await _keys(database, tenant) == {"kept 0", "kept 1", "kept 2", "after"}
+
+
+async def test_connections_that_a_peak_has_opened_are_kept_and_there_are_no_more_than_twice_as_many(
+    tenant: Tenant, database: Database
+) -> None:
+    """A peak that came again opens none: each costs the server more than many transactions."""
+    engine = create_engine(database.urls["holdfast_api"], process="test-peak", pool_size=2)
+    pid = text("SELECT pg_backend_pid()")
+
+    async def peak() -> set[int]:
+        async def one() -> int:
+            async with transaction(engine, tenant.tenant_id) as connection:
+                await connection.execute(text("SELECT pg_sleep(0.05)"))
+                return int((await connection.execute(pid)).scalar_one())
+
+        return set(await asyncio.gather(*(one() for _ in range(12))))
+
+    try:
+        first = await peak()
+        assert len(first) == 4
+        assert [await peak() for _ in range(3)] == [first] * 3
+    finally:
+        await engine.dispose()
