@@ -22,7 +22,7 @@ _AMOUNTS: Final = re.compile(r"(?:0|-?[1-9][0-9]{0,18})(?: (?:0|-?[1-9][0-9]{0,1
 
 _KNOWN_MAX: Final = 10_000
 _READ_MAX: Final = 2_000
-_DECIDED: Final = itemgetter("cap_id", "amount", "limit", "reserved", "committed", "debt", "unit")
+_DECIDED: Final = itemgetter("cap_id", "amount", "limit", "reserved", "committed", "debt")
 _MOVED: Final = itemgetter("cap_id", "reserved", "committed", "debt", "limit")
 _NO_LIMIT: Final = "null"
 _MONEY: Final = "nano_usd"

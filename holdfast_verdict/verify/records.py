@@ -20,6 +20,7 @@ _EVENT: Final = frozenset({"v", "kind", "facts"})
 _SUBJECT: Final = frozenset({"tenant_id", "project_id", "user_id", "run_id", "step", "try", "agent", "role"})
 _EVALUATED: Final = frozenset({"verdict", "code", "rule_id"})
 _SEALED: Final = frozenset({"paths", "box"})
+_ENDLESS: Final = (ENDLESS, None, None)
 
 # INVARIANT: the ledger may refuse what the policy allows, by these codes, and can never allow what the policy does not
 _LEDGER_DENIES: Final = frozenset(
@@ -434,7 +435,7 @@ def _legs(legs: Any) -> tuple[Leg, ...]:  # Any: as in read_part
             )
             for leg in legs
         )  # fmt: skip
-    except (TypeError, LookupError, ValueError, AttributeError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise DoesNotHold("audit.record", "the caps of part B are not of their form") from None
 
 
@@ -442,10 +443,10 @@ def named_in(leg: Mapping[str, Any]) -> Named:  # Any: as in read_part
     """Returns what a leg of a decision says that its cap is of.
 
     Raises:
-        LookupError, TypeError, ValueError: It does not say so.
+        KeyError, TypeError, ValueError: It does not say so.
     """
     scope_kind, scope_id = leg["scope"]
-    window = leg["window"][0] if "window" in leg else ENDLESS
+    window, _, _ = leg.get("window", _ENDLESS)
     return Named(_text(scope_kind), _text(scope_id), _text(leg["unit"]), _text(window))
 
 

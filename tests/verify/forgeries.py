@@ -305,10 +305,18 @@ def _denied_of_another(content: Content) -> tuple[str, str]:
     return "audit.balance", f"cap {orjson.loads(line['part_b'])['legs'][0]['cap_id']}"
 
 
+def _no_window(content: Content) -> tuple[str, str]:
+    """A decision with a window that is none."""
+    line = _records(content, "allow", "llm.call")[0]
+    _edit(line, "part_b", lambda part: part["legs"][0].update(window=[]))
+    return "audit.record", _decision(line)
+
+
 FORGERIES: Final[tuple[Forgery, ...]] = (
     _arguments, _deny_to_allow, _allow_to_deny, _evaluated, _trace, _policy, _other_policy, _engine, _fact, _tenant, _moved_approval,
     _no_vote, _own_vote, _late_vote, _refused_vote, _used_twice, _no_hold, _no_allow, _no_outcome, _other_action, _cheaper,
     _dropped_entry, _closing, _over_limit, _other_unit, _other_scope, _other_window, _denied_of_another,
+    _no_window,
 )  # fmt: skip
 
 
