@@ -120,7 +120,8 @@ class EmbeddedPostgres:
             "listen_addresses": LOOPBACK,
             "port": str(self._port),
             "unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""')),
-            "max_connections": "200",
+            # each process keeps what its busiest moment had: about 150 with one of each, and 20 for each further executor
+            "max_connections": "400",
             "password_encryption": "scram-sha-256",
             "timezone": "UTC",
             "log_timezone": "UTC",
