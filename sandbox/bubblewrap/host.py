@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Final
+from pathlib import Path
 
-from sandbox.errors import LayerMissing
 from sandbox.layers import Layer
 from sandbox.native.host import ZygoteProcess
-from sandbox.native.worker import Worker, readable
-
-_INFO_MAX: Final = 4_096
+from sandbox.native.worker import Worker
+from sandbox.supervisor import Peer, peer_of
 
 
 class BubblewrapProcess(ZygoteProcess):
@@ -22,40 +17,25 @@ class BubblewrapProcess(ZygoteProcess):
     LAUNCHER = "sandbox.bubblewrap.launcher"
     FAILING = Layer.USER
 
-    _ending: set[asyncio.Task[None]]
-
-    async def start(self) -> None:
-        """Starts it, as `ZygoteProcess` does."""
-        self._ending = set()
-        await super().start()
-
-    def _made(self, worker: Worker, fds: Sequence[int]) -> None:
-        (worker.info,) = fds
+    def _is_job(self, worker: Worker, peer: Peer) -> bool:
+        """Says whether who connected is the job's first process: the one that bubblewrap has started, with the job's uid."""
+        owner = self._owner(worker)
+        return peer.uid == (os.geteuid() if owner is None else owner) and _parent_of(peer.pid) == worker.pid
 
     def _let_in(self, worker: Worker) -> None:
-        """Learns from bubblewrap which process the job's first one is, and takes only that one's connection."""
-        try:
-            worker.pid = int(json.loads(os.read(worker.info, _INFO_MAX))["child-pid"])
-            worker.inner = os.pidfd_open(worker.pid)
-        except (OSError, ValueError) as error:
-            number = error.errno or 0 if isinstance(error, OSError) else 0
-            raise LayerMissing(Layer.PID, number, "a new process ended before it was in its layers") from error
+        """Takes the connection of the job's first process, by which it is known to the host, too."""
         super()._let_in(worker)
+        if worker.link is not None:
+            try:
+                worker.inner = os.pidfd_open(peer_of(worker.link).pid)
+            except ProcessLookupError:  # all of it has ended, which is told elsewhere
+                return
 
-    def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
-        """Says that a job has ended once all of it has: bubblewrap may have been ended before what it started."""
-        if worker.inner < 0:
-            super()._end(worker, ended)
-            return
-        task = asyncio.create_task(self._end_with_all(worker, ended))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
 
-    async def _end_with_all(self, worker: Worker, ended: Mapping[str, object]) -> None:
-        await readable(worker.inner)
-        super()._end(worker, ended)
-
-    def _fail(self, error: Exception) -> None:
-        for task in self._ending:
-            task.cancel()
-        super()._fail(error)
+def _parent_of(pid: int) -> int:
+    """Returns the parent of a process; 0 if there is no such process."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return 0
+    return int(said.rpartition(")")[2].split()[1])  # behind its name, which may be anything: its state, then its parent

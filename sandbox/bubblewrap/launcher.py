@@ -26,7 +26,7 @@ _PROGRAM: Final = f"{root.PROGRAMS}/bwrap"
 _FIRST_LINE: Final = (
     f"import sys; sys.path.insert(0, {BOOT!r}); from sandbox.bubblewrap.boot import main; main(sys.argv[1])"
 )
-_PROC, _REPORT, _INFO = 4, 5, 6
+_PROC, _REPORT = 4, 5
 _SIGNALLED: Final = 128
 _SIGNALS: Final = 64
 
@@ -73,21 +73,23 @@ class Launcher(zygote.Zygote):
     def warm_up(self) -> None:
         """Imports nothing: no job forks from here."""
 
-    def _bear(self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int) -> list[int]:
-        """Starts bubblewrap in a mount namespace of its own, in which the job's tmpfs stays mounted."""
-        info, told = os.pipe2(os.O_CLOEXEC)
-        try:
-            pid, pidfd = kernel.clone(kernel.NEW_NAMESPACE["mount"])
-            if pid == 0:
-                self._become(ends, told, {**order, "uid": uid, "limits": dict(limits)}, uid)
-        finally:
-            os.close(told)
-        return [pid, pidfd, info]
+    def _bear(
+        self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int
+    ) -> tuple[int, int]:
+        """Starts bubblewrap in a mount namespace of its own, with the job's tmpfs, and as the first of a pid namespace.
 
-    def _become(self, ends: inside.Ends, told: int, order: Mapping[str, object], uid: int) -> NoReturn:
+        INVARIANT: nothing of a job outlives what was started here. bubblewrap alone does not see to that: what it has just forked asks
+        to die with it some steps later, and where bubblewrap is ended before that, waits for it for ever.
+        """
+        pid, pidfd = kernel.clone(kernel.NEW_NAMESPACE["mount"] | kernel.NEW_NAMESPACE["pid"])
+        if pid == 0:
+            self._become(ends, {**order, "uid": uid, "limits": dict(limits)}, uid)
+        return pid, pidfd
+
+    def _become(self, ends: inside.Ends, order: Mapping[str, object], uid: int) -> NoReturn:
         """Becomes bubblewrap, as soon as the sandbox has put this process into its cgroups. Never returns."""
         try:
-            self._take_descriptors(ends, told)
+            self._take_descriptors(ends)
             for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
@@ -103,19 +105,18 @@ class Launcher(zygote.Zygote):
             os._exit(70)
 
     @staticmethod
-    def _take_descriptors(ends: inside.Ends, told: int) -> None:
+    def _take_descriptors(ends: inside.Ends) -> None:
         kept = [
             (ends.stdout, 1),
             (ends.stderr, 2),
             (ends.control, inside.CONTROL),
             (ends.proc, _PROC),
             (ends.report, _REPORT),
-            (told, _INFO),
         ]
         moved = [(os.dup(source), target) for source, target in kept]  # out of each other's way first
         for source, target in moved:
             os.dup2(source, target)
-        kernel.call("close_range", _INFO + 1, 0x7FFFFFFF, 0)
+        kernel.call("close_range", _REPORT + 1, 0x7FFFFFFF, 0)
 
     def _command(self, order: Mapping[str, object]) -> list[str]:
         without = sorted(self.without | BY_BUBBLEWRAP)
@@ -131,7 +132,7 @@ class Launcher(zygote.Zygote):
                 "--as-pid-1",
             ),
             *("--uid", str(inside.INNER_ID), "--gid", str(inside.INNER_ID), "--hostname", "sandbox"),
-            *("--cap-drop", "ALL", "--info-fd", str(_INFO)),
+            *("--cap-drop", "ALL"),
             *("--dev-bind", _STAGE, "/", "--bind", root.JOB, root.JOB, "--chdir", f"{root.JOB}/work"),
             *("--", self._python, "-I", "-S", "-B", "-c", _FIRST_LINE, json.dumps(told)),
         ]

@@ -158,8 +158,7 @@ class ZygoteProcess:
             return
         if "made" in message:
             worker = self._workers[str(message["made"])]
-            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd, *more = fds
-            self._made(worker, more)
+            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd = fds
             worker.control = socket.socket(fileno=control)
             worker.control.setblocking(False)
             worker.pid, worker.base_bytes = int(str(message["pid"])), int(str(message["base_bytes"]))
@@ -178,10 +177,6 @@ class ZygoteProcess:
         ended = self._workers.get(str(message["ended"]))
         if ended is not None:
             self._end(ended, message)
-
-    def _made(self, worker: Worker, fds: Sequence[int]) -> None:
-        """Takes what else came with a new process."""
-        assert not fds
 
     def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
         """Says that a process has ended, and how."""

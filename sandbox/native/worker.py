@@ -46,7 +46,6 @@ class Worker:
     folder: int = -1
     pidfd: int = -1
     listener: int = -1
-    info: int = -1
     inner: int = -1
     door: Door | None = None
     link: socket.socket | None = None
@@ -58,7 +57,7 @@ class Worker:
 
     def kill(self) -> None:
         """Ends it, and all that it started, which is in its pid namespace."""
-        # where another program started it, that one ends once all of the job has
+        # where another program started it, that one tells how it ended, and what it used
         pidfd = self.inner if self.inner >= 0 else self.pidfd
         if pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
@@ -72,7 +71,7 @@ class Worker:
             self.door.close()
         if self.link is not None:
             self.link.close()
-        for name in ("stdout", "stderr", "report", "folder", "pidfd", "listener", "info", "inner"):
+        for name in ("stdout", "stderr", "report", "folder", "pidfd", "listener", "inner"):
             fd = getattr(self, name)
             if fd >= 0:
                 os.close(fd)

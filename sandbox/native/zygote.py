@@ -184,14 +184,13 @@ class Zygote:
         os.ftruncate(report, runner.REPORT_BYTES)
         ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
         try:
-            pid, pidfd, *more = self._bear(ends, order, limits, uid)
+            pid, pidfd = self._bear(ends, order, limits, uid)
             self.jobs[pid] = name
             kernel.unmount(root.JOB)  # the job has it in its own namespace, the sandbox by a descriptor
             mounted = False
-            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd, *more)
+            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd)
             self._say({"made": name, "pid": pid, "base_bytes": self.base_bytes}, kept)
-            for fd in (pidfd, *more):
-                os.close(fd)
+            os.close(pidfd)
         except OSError as error:
             raise inside.LayerFailed(Layer.USER, error) from error
         finally:
@@ -206,8 +205,10 @@ class Zygote:
         """Opens what a job's process leaves its exception in."""
         return os.memfd_create("report")
 
-    def _bear(self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int) -> list[int]:
-        """Makes a job's process in its namespaces; returns its pid, its pidfd, and what else the sandbox gets of it."""
+    def _bear(
+        self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int
+    ) -> tuple[int, int]:
+        """Makes a job's process in its namespaces; returns its pid and its pidfd."""
         flags = sum(
             flag for layer, flag in kernel.NEW_NAMESPACE.items() if layer not in {*self.without, Layer.CGROUP_NAMESPACE}
         )
@@ -216,7 +217,7 @@ class Zygote:
             inside.run(ends, {**order, "uid": uid, "without": sorted(self.without), "runtime": self.runtime}, limits)
         if Layer.USER not in self.without:
             self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
-        return [pid, pidfd]
+        return pid, pidfd
 
 
 def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> None:

@@ -84,7 +84,9 @@ class RunscLauncher(Launcher):
         """Opens a file of the job's tmpfs, which the job's process finds in a place of its own: gVisor takes no descriptor for it."""
         return os.open(f"{root.JOB}/report", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def _bear(self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int) -> list[int]:
+    def _bear(
+        self, ends: inside.Ends, order: Mapping[str, object], limits: Mapping[str, int], uid: int
+    ) -> tuple[int, int]:
         """Makes the namespaces that gVisor runs in, whose first process becomes `runsc`."""
         os.fchown(ends.report, uid, uid)
         pid, pidfd = kernel.clone(
@@ -94,7 +96,7 @@ class RunscLauncher(Launcher):
             self._become_runsc(ends, {**order, "uid": uid, "limits": dict(limits)})
         ids = [(0, uid + UIDS_APART), (inside.INNER_ID, uid), (_NOBODY, uid + 2 * UIDS_APART)]
         self._map(str(pid), ids, ids)
-        return [pid, pidfd]
+        return pid, pidfd
 
     def _become_runsc(self, ends: inside.Ends, order: Mapping[str, object]) -> NoReturn:
         """Becomes runsc, as soon as the sandbox has put this process into its cgroups. Never returns."""

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 
 from bench.leaks import burden
 from sandbox.job import Job, Limits
+from sandbox.native import kernel
 from sandbox.native.cgroups import bases
 from sandbox.service import Sandbox, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+_MOMENTS = 60
+_CHILD_SUBREAPER = 36  # linux/prctl.h
 OWN = f"holdfast-{os.getpid()}-*"
 
 Found = Mapping[str, Any]  # JSON
@@ -86,14 +90,16 @@ async def jobs() -> Found:
 
 
 async def cancelled() -> Found:
-    """Jobs that are cancelled while they are made."""
+    """Jobs of a backend that are cancelled while they are made, each at another moment of that."""
     errors = _heard()
-    async with Sandbox(Settings(idle_min=0, idle_max=0)) as sandbox:
+    async with Sandbox(Settings(backend=sys.argv[2], allow_old=True, idle_min=0, idle_max=0)) as sandbox:
+        began = time.monotonic()
         await sandbox.submit(Job("pass"))
+        step_s = (time.monotonic() - began) / _MOMENTS
         before = _on_host()
-        for number in range(30):
+        for number in range(_MOMENTS):
             task = asyncio.create_task(sandbox.submit(Job("import time; time.sleep(60)")))
-            await asyncio.sleep(number / 1000)
+            await asyncio.sleep(number * step_s)
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
@@ -138,6 +144,7 @@ _DONE: Mapping[str, Callable[[], Awaitable[Found]]] = {
 if __name__ == "__main__":
 
     async def main() -> None:
+        kernel.prctl(_CHILD_SUBREAPER, 1)  # what is left without its parent is counted, too
         print(json.dumps(await _DONE[sys.argv[1]]()))
 
     asyncio.run(main())

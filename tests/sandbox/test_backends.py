@@ -232,6 +232,13 @@ async def test_nothing_stays_of_a_job_that_forked_and_was_ended(other: Sandbox) 
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("backend", KINDS)
+async def test_jobs_that_are_cancelled_while_they_are_made_leave_nothing_behind(backend: str) -> None:
+    require(backend)
+    more = dict.fromkeys(("processes", "descriptors", "mounts", "cgroups"), 0)
+    assert await left_by("cancelled", backend) == {"more": more, "errors": []}
+
+
 @pytest.mark.parametrize("backend", OTHERS)
 async def test_a_closed_sandbox_leaves_nothing_on_the_host(backend: str) -> None:
     require(backend)

@@ -95,10 +95,6 @@ async def test_a_session_that_has_stepped_back_computes_on_in_its_next_cell() ->
     assert await left_by("session") == {"statuses": [0, 0], "errors": []}
 
 
-async def test_jobs_that_are_cancelled_while_they_are_made_leave_nothing_behind() -> None:
-    assert await left_by("cancelled") == {"more": NOTHING, "errors": []}
-
-
 async def test_a_job_after_many_is_as_the_first() -> None:
     async with Sandbox(Settings(idle_min=1)) as sandbox:
         code = "import os, sys; print(os.listdir('/job/work'), os.listdir('/job/tmp'), sorted(sys.modules) == 0, os.getpid())"
