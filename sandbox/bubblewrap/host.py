@@ -25,11 +25,16 @@ class BubblewrapProcess(ZygoteProcess):
     def _let_in(self, worker: Worker) -> None:
         """Takes the connection of the job's first process, by which it is known to the host, too."""
         super()._let_in(worker)
-        if worker.link is not None:
-            try:
-                worker.inner = os.pidfd_open(peer_of(worker.link).pid)
-            except ProcessLookupError:  # all of it has ended, which is told elsewhere
-                return
+        assert worker.link is not None
+        peer = peer_of(worker.link)
+        try:
+            inner = os.pidfd_open(peer.pid)
+        except ProcessLookupError:
+            return  # it has ended, which is told elsewhere
+        if self._is_job(worker, peer):  # asked of what can no longer become another's: it is what the sandbox will kill
+            worker.inner = inner
+        else:
+            os.close(inner)
 
 
 def _parent_of(pid: int) -> int:

@@ -265,7 +265,7 @@ async def test_jobs_die_with_what_started_them(backend: str) -> None:
         await sandbox.close()
 
 
-@pytest.mark.parametrize("layer", [Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS])
+@pytest.mark.parametrize("layer", [Layer.LANDLOCK, Layer.SECCOMP, Layer.RLIMITS, Layer.SUPERVISOR])
 async def test_without_a_layer_bubblewrap_is_not_used(layer: Layer) -> None:
     """Those that bubblewrap itself does not give: the canary finds out, as it does natively."""
     require("bubblewrap")
