@@ -13,6 +13,9 @@ from uuid import UUID
 import pytest
 
 from holdfast.ledger.auditor import Audit, audit
+from tests.forging import write_past_triggers
+from tests.log.world import new_log
+from workers.eraser import Eraser
 
 from .world import Database, Tenant
 
@@ -135,6 +138,45 @@ async def test_each_thing_that_can_be_wrong_is_named(
     assert check in {one.check for one in found.discrepancies}
     slug = await database.value("SELECT slug FROM tenants WHERE tenant_id = $1", tenant.tenant_id)
     assert {one.tenant for one in found.discrepancies} == {slug}
+    assert (await _look(database)).discrepancies == ()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["record_hash = sha256('x')", "part_a_sha256 = sha256('x')", "part_b = part_b || ' '"],
+)
+async def test_a_record_that_retention_took_part_a_from_still_has_to_hash_to_its_record_hash(
+    database: Database, forged: str
+) -> None:
+    """What is left of it, the hash of part A and part B, is what the log proves, and so what nobody may have changed."""
+    log = await new_log(database)
+    kept, deleted = await log.record("kept"), await log.record("deleted")
+    await log.sequencer().round()
+    pool = database.superuser
+    await write_past_triggers(
+        pool, "UPDATE decisions SET created_at = created_at - interval '2 days' WHERE decision_id = $1", deleted
+    )
+    await database.execute(
+        "INSERT INTO retention_settings (tenant_id, days, set_by) VALUES ($1, 1, 'a test')", log.tenant_id
+    )
+    await Eraser(database.engine("sweeper")).sweep()
+    rows = await database.fetch(
+        "SELECT * FROM decisions WHERE tenant_id = $1 AND decision_id = ANY($2) ORDER BY decision_id = $3",
+        log.tenant_id, [kept, deleted], deleted,
+    )  # fmt: skip
+    assert [row["part_a"] is None for row in rows] == [False, True]
+    assert (await _look(database)).discrepancies == ()
+    try:
+        await write_past_triggers(pool, f"UPDATE decisions SET {forged} WHERE decision_id = $1", deleted)
+        found = {(one.check, one.subject_id) for one in (await _look(database)).discrepancies}
+        code, out, _ = await _run(database.urls["holdfast_auditor"])
+    finally:
+        await write_past_triggers(
+            pool, "UPDATE decisions SET record_hash = $2, part_a_sha256 = $3, part_b = $4 WHERE decision_id = $1",
+            deleted, rows[1]["record_hash"], rows[1]["part_a_sha256"], rows[1]["part_b"],
+        )  # fmt: skip
+    assert found == {("decision.hash", str(deleted))}
+    assert (code, f"decision.hash: {deleted}" in out) == (1, True)
     assert (await _look(database)).discrepancies == ()
 
 
