@@ -69,7 +69,11 @@ class Lane:
     async def _attack(self, lack: Lack, skipped: frozenset[Layer], *, limited: bool, slot: int) -> None:
         """Has a process attack every layer from inside, at the moment when only that layer stands in its way."""
         names = frozenset(layer.value for layer in skipped)
-        with canary.laid_out(limited=limited, without_attack=names, environment=self.runtime.environment) as facts:
+        # not this process: in a container it may be the first, and that number is the canary's own where it looks
+        pid = self.zygote.pid
+        with canary.laid_out(
+            pid=pid, limited=limited, without_attack=names, environment=self.runtime.environment
+        ) as facts:
             worker = await self.zygote.make(slot, canary.LIMITS, facts, canary.seed)
             achieved = worker.achieved
             await self.zygote.end(worker)

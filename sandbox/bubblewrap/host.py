@@ -41,6 +41,6 @@ def _parent_of(pid: int) -> int:
     """Returns the parent of a process; 0 if there is no such process."""
     try:
         said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it ends while it is read
         return 0
     return int(said.rpartition(")")[2].split()[1])  # behind its name, which may be anything: its state, then its parent

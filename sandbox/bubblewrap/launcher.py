@@ -27,6 +27,8 @@ _FIRST_LINE: Final = (
     f"import sys; sys.path.insert(0, {BOOT!r}); from sandbox.bubblewrap.boot import main; main(sys.argv[1])"
 )
 _PROC, _REPORT = 4, 5
+_CHILD: Final = "/proc/2"
+"""Where bubblewrap, which is the first of its pid namespace, looks for what it has forked."""
 _SIGNALLED: Final = 128
 _SIGNALS: Final = 64
 
@@ -94,6 +96,7 @@ class Launcher(zygote.Zygote):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
             select.select([inside.CONTROL], [], [])  # the message stays for `boot`, whose it is
+            self._show_processes()
             if uid:
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
@@ -101,8 +104,27 @@ class Launcher(zygote.Zygote):
                     os._exit(70)
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             os.execve(_PROGRAM, self._command(order), {})  # noqa: S606 (this is what it is for)
+        except OSError as error:
+            os.write(2, f"{error.strerror}: {error.filename}".encode())
         finally:
             os._exit(70)
+
+    @staticmethod
+    def _show_processes() -> None:
+        """Mounts the /proc of this pid namespace, in which bubblewrap looks for its child by the number that it has here.
+
+        Where the kernel refuses an ordinary account that, because parts of the host's /proc are hidden, the host's stays. bubblewrap
+        looks there for the namespaces of its child, which it only tells who asks for them, and ends if there is no such number.
+        """
+        try:
+            kernel.mount("proc", "/proc", "proc", root.PLAIN | kernel.MS_NOEXEC)
+        except OSError as error:
+            if not Path(_CHILD).exists():
+                raise OSError(
+                    error.errno,
+                    f"bubblewrap needs a /proc of its own, which the kernel refuses ({error.strerror})",
+                    "/proc",
+                ) from error
 
     @staticmethod
     def _take_descriptors(ends: inside.Ends) -> None:

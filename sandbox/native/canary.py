@@ -74,9 +74,9 @@ def _cgroup_path(limited: bool) -> str:
 
 @contextmanager
 def laid_out(
-    *, limited: bool, without_attack: frozenset[str], environment: Iterable[str]
+    *, pid: int, limited: bool, without_attack: frozenset[str], environment: Iterable[str]
 ) -> Iterator[Mapping[str, object]]:
-    """Lays out what the canary tries to reach, and tells what it needs to know of it."""
+    """Lays out what the canary tries to reach, and tells what it needs to know of it. `pid` is of a process that it must not see."""
     with ExitStack() as stack:
         port = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         abstract = f"holdfast-canary-{secrets.token_hex(8)}"
@@ -93,7 +93,7 @@ def laid_out(
             "abstract": abstract,
             "file": str(secret),
             "shm_key": stack.enter_context(_shared_memory()),
-            "pid": os.getpid(),
+            "pid": pid,
             "nodename": os.uname().nodename,
             "cgroup": _cgroup_path(limited),
             "environment": sorted(environment),

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil  # type: ignore[import-untyped]  # ships no types
 
 from bench.leaks import burden
 from sandbox.job import Job, Limits
+from sandbox.layers import Layer
 from sandbox.native import kernel
 from sandbox.native.cgroups import bases
 from sandbox.service import Sandbox, Settings
@@ -30,10 +31,12 @@ OWN = f"holdfast-{os.getpid()}-*"
 Found = Mapping[str, Any]  # JSON
 
 
-async def left_by(what: str, *words: str) -> Found:
-    """Has it done in a process that does nothing else; returns what it said."""
+async def left_by(what: str, *words: str, within: Sequence[str] = ()) -> Found:
+    """Has it done in a process that does nothing else, started by a command if one is given; returns what it said."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.sandbox.leaving", what, *words, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        *(*within, sys.executable, "-m", "tests.sandbox.leaving", what, *words),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
     )
     said, _ = await process.communicate()
     assert process.returncode == 0
@@ -130,6 +133,15 @@ async def closed() -> Found:
     return {"more": _more(before), "groups": _groups(), "alive": len(alive)}
 
 
+async def contained() -> Found:
+    """A job of a backend, and where it ran: as in a container this process is the first, and there is no second."""
+    # no cgroups: the others of this host are those of processes that are not to be seen here, and would be taken for left
+    settings = Settings(backend=sys.argv[2], allow_old=True, idle_min=0, allow_missing=frozenset({Layer.CGROUP}))
+    async with Sandbox(settings, off=frozenset({Layer.CGROUP})) as sandbox:
+        result = await sandbox.submit(Job("print(20 + 1)"))
+    return {"pid": os.getpid(), "second": Path("/proc/2").exists(), "said": result.stdout.decode()}
+
+
 async def every_kind() -> Found:
     """What the bench counts."""
     found = await burden(60, 80)  # so many at once that not all orders fit into the zygote's socket
@@ -137,7 +149,7 @@ async def every_kind() -> Found:
 
 
 _DONE: Mapping[str, Callable[[], Awaitable[Found]]] = {
-    each.__name__: each for each in (jobs, cancelled, session, closed, every_kind)
+    each.__name__: each for each in (jobs, cancelled, session, closed, contained, every_kind)
 }
 
 

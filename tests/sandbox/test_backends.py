@@ -246,6 +246,16 @@ async def test_a_closed_sandbox_leaves_nothing_on_the_host(backend: str) -> None
     assert await left_by("closed", backend) == {"more": more, "groups": [], "alive": 0}
 
 
+# what is run first takes the second number, and the third
+CONTAINER = ("unshare", "-m", "-p", "-f", "--mount-proc", "sh", "-c", '/bin/true; /bin/true; exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("backend", KINDS)
+async def test_jobs_run_where_a_container_has_few_processes(backend: str) -> None:
+    require(backend)
+    assert await left_by("contained", backend, within=CONTAINER) == {"pid": 1, "second": False, "said": "21\n"}
+
+
 @pytest.mark.parametrize("backend", OTHERS)
 async def test_jobs_die_with_what_started_them(backend: str) -> None:
     require(backend)
