@@ -45,8 +45,25 @@ class Watched:
 class Watch:
     """Reads what a job prints, counts it, hears of forbidden calls, and keeps the time."""
 
-    def __init__(self, worker: Worker, limits: Limits, on_output: OnOutput | None, without: frozenset[Layer]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        limits: Limits,
+        on_output: OnOutput | None,
+        without: frozenset[Layer],
+        has_ended: Callable[[], bool] | None = None,
+    ) -> None:
+        """Watches nothing yet.
+
+        Args:
+            worker: The job's process.
+            limits: What the job may use.
+            on_output: Called with what it prints.
+            without: Layers that are missing.
+            has_ended: Says whether what is watched has ended, where it is less than the whole process.
+        """
         self._worker = worker
+        self._has_ended = has_ended or worker.has_ended
         self._limits = limits
         self._on_output = on_output
         self._without = without
@@ -75,7 +92,7 @@ class Watch:
         if self._worker.listener >= 0:
             loop.add_reader(self._worker.listener, self._forbidden)
         if Layer.WALL_CLOCK not in self._without:
-            self._timer = loop.call_later(self._limits.wall_ms / 1000, self._kill, Because.TIME, "")
+            self._timer = loop.call_later(self._limits.wall_ms / 1000, self._run_out)
         if self._worker.group is not None:
             # what it took to make the process is not the job's: gVisor's kernel alone takes more than most jobs
             self._used_before = self._used_last = self._worker.group.cpu_ns()
@@ -98,6 +115,11 @@ class Watch:
             busy = used - self._used_last > _BUSY_NS
             self._used_last = used
             self._look = asyncio.get_running_loop().call_later(_LOOK_S if busy else _LOOK_IDLE_S, self._look_again)
+
+    def _run_out(self) -> None:
+        """Ends it for its time, if it still runs: where the loop was busy until now, its end may be known to nobody yet."""
+        if not self._has_ended():
+            self._kill(Because.TIME, "")
 
     def _kill(self, because: Because, detail: str) -> None:
         if self._killed is None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -62,6 +63,14 @@ class Worker:
         if pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def has_ended(self) -> bool:
+        """Says whether it has ended, though nobody may have been told so yet."""
+        looking = select.poll()
+        for pidfd in (self.pidfd, self.inner):
+            if pidfd >= 0:
+                looking.register(pidfd, select.POLLIN)
+        return bool(looking.poll(0))
 
     def close(self) -> None:
         """Closes every descriptor; the job's folder goes with the last of them."""
