@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import fcntl
 import json
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from sandbox.native.worker import Ended, Worker
 OnOutput = Callable[[str, bytes], None]
 """Called with `stdout` or `stderr` and what was printed."""
 _READ: Final = 65_536
+_SIZE: Final = struct.Struct("i")
 _LOOK_S: Final = 0.02
 _LOOK_IDLE_S: Final = 0.1
 _BUSY_NS: Final = 5_000_000
@@ -69,6 +72,7 @@ class Watch:
         self._without = without
         self._parts: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         self._left = limits.output_bytes
+        self._cut = False
         self._killed: tuple[Because, str] | None = None
         self._began = 0.0
         self._took_ms = 0.0
@@ -153,6 +157,7 @@ class Watch:
     def _take(self, stream: str, part: bytes) -> None:
         if Layer.OUTPUT not in self._without and len(part) > self._left:
             part = part[: self._left]
+            self._cut = True
             self._kill(Because.OUTPUT, "")
         self._left -= len(part)
         if part:
@@ -161,7 +166,7 @@ class Watch:
                 self._on_output(stream, part)
 
     def finish(self) -> None:
-        """Stops watching; takes what is still in the pipes, whose writers are all gone."""
+        """Stops watching; takes what is still in the pipes. If that is more than may be printed, the result says so."""
         loop = asyncio.get_running_loop()
         self._took_ms = (time.monotonic() - self._began) * 1000
         if self._timer is not None:
@@ -172,15 +177,27 @@ class Watch:
             self._look.cancel()
         if self._worker.listener >= 0:
             loop.remove_reader(self._worker.listener)
-        for stream, fd in (("stdout", self._worker.stdout), ("stderr", self._worker.stderr)):
+        pipes = (("stdout", self._worker.stdout), ("stderr", self._worker.stderr))
+        for _, fd in pipes:
             loop.remove_reader(fd)
-            with contextlib.suppress(BlockingIOError):
-                while self._left > 0 and (part := os.read(fd, _READ)):
-                    self._take(stream, part)
+        for stream, fd in pipes:
+            self._take_rest(stream, fd)
+
+    def _take_rest(self, stream: str, fd: int) -> None:
+        """Takes what lies in a pipe now, and no more: of a cell somebody may write on. What is beyond the limit is nobody's."""
+        lies = _lies_in(fd)
+        while lies and not self._cut and (part := os.read(fd, min(lies, _READ))):
+            lies -= len(part)
+            self._take(stream, part)
 
     def watched(self, ended: Ended) -> Watched:
         """Returns what was seen."""
         return Watched(bytes(self._parts["stdout"]), bytes(self._parts["stderr"]), self._killed, ended, self._took_ms)
+
+
+def _lies_in(pipe: int) -> int:
+    """Returns how many bytes can be read of a pipe now."""
+    return int(_SIZE.unpack(fcntl.ioctl(pipe, termios.FIONREAD, bytes(_SIZE.size)))[0])
 
 
 def read_report(worker: Worker) -> dict[str, object]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from sandbox.backends import KINDS
 from sandbox.job import Because, Job, Limits
+from sandbox.native.watch import AT_ONCE, Watch
+from sandbox.native.worker import Ended, Worker
 from sandbox.service import Sandbox, Settings
 from sandbox.session import Session
 from tests.sandbox.installed import require
@@ -103,3 +107,95 @@ async def test_a_cell_that_still_runs_at_its_deadline_is_ended_though_it_has_beg
         result = await session.run(code, on_output=busy)
     assert result.killed is not None
     assert result.killed.because == Because.TIME
+
+
+class Pipes:
+    """A process that is none: what it prints is written here."""
+
+    def __init__(self, closing: ExitStack) -> None:
+        self.worker = Worker("1", 0, Limits())
+        self._closing = closing
+        self._writers: dict[str, int] = {}
+        for stream in ("stdout", "stderr"):
+            reads, self._writers[stream] = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            setattr(self.worker, stream, reads)
+            closing.callback(os.close, self._writers[stream])
+        closing.callback(self.worker.close)
+
+    def print(self, stream: str, size: int) -> None:
+        """Prints that much, which has room in a pipe."""
+        assert os.write(self._writers[stream], b"x" * size) == size
+
+    def listen(self) -> None:
+        """Gives it a listener whose other side is gone, and on which nothing lies."""
+        self.worker.listener, writes = os.pipe2(os.O_CLOEXEC)
+        os.close(writes)
+
+
+@pytest.fixture
+async def pipes() -> AsyncIterator[Pipes]:
+    """Such a process."""
+    with ExitStack() as closing:
+        yield Pipes(closing)
+
+
+@pytest.mark.parametrize("before", [1_000, AT_ONCE + 1_000])
+@pytest.mark.parametrize(("stdout", "stderr"), [(3_000, 0), (0, 3_000), (1_000, 1)])
+async def test_what_is_cut_of_the_last_output_is_told(pipes: Pipes, before: int, stdout: int, stderr: int) -> None:
+    """What may be printed was used up to the last byte when the job ended, and more lay in the pipes."""
+    heard: list[bytes] = []
+    limits = Limits(output_bytes=before)
+    watched = Watch(pipes.worker, limits, lambda _, part: heard.append(part), frozenset())
+    watched.begin()
+    left = before
+    async with asyncio.timeout(PATIENCE_S):
+        while left:
+            size = min(left, 50_000)
+            pipes.print("stdout", size)
+            left -= size
+            while sum(map(len, heard)) < before - left:
+                await asyncio.sleep(0.001)
+    for stream, size in (("stdout", stdout), ("stderr", stderr)):
+        pipes.print(stream, size)
+    watched.finish()  # nothing runs between the two
+    found = watched.watched(Ended(0, 0.0, 0))
+    assert (len(found.stdout), len(found.stderr)) == (before, 0)
+    assert found.killed == (Because.OUTPUT, "")
+
+
+@pytest.mark.parametrize(("stdout", "stderr"), [(3_000, 0), (2_000, 1_000), (0, 3_000)])
+async def test_who_prints_all_that_may_be_printed_was_not_cut(pipes: Pipes, stdout: int, stderr: int) -> None:
+    watched = Watch(pipes.worker, Limits(output_bytes=3_000), None, frozenset())
+    watched.begin()
+    for stream, size in (("stdout", stdout), ("stderr", stderr)):
+        pipes.print(stream, size)
+    watched.finish()
+    found = watched.watched(Ended(0, 0.0, 0))
+    assert (len(found.stdout), len(found.stderr), found.killed) == (stdout, stderr, None)
+
+
+MANY = 2 * AT_ONCE
+TO_THE_LAST_BYTE = f"""
+import fcntl, os
+left = {MANY}
+while left:
+    left -= os.write(1, b"x" * left)
+while fcntl.ioctl(1, 0x541B, bytes(4)) != bytes(4): pass
+os.write(1, b"y" * 30_000)
+"""
+
+
+async def test_a_job_that_ended_says_that_its_output_was_cut() -> None:
+    """It prints all that it may, waits until that was read, prints more and ends while this side is busy."""
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own:
+        heard: list[int] = []
+
+        def busy(_: str, part: bytes) -> None:
+            heard.append(len(part))
+            if sum(heard) == MANY:
+                until(lambda: not psutil.Process(own.zygote_pid).children())
+
+        limits = Limits(wall_ms=600_000, cpu_s=60, output_bytes=MANY)
+        result = await own.submit(Job(TO_THE_LAST_BYTE, limits=limits), on_output=busy)
+    assert (result.exit_status, len(result.stdout)) == (0, MANY)
+    assert result.why == "It printed more than it may."
