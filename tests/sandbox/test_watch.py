@@ -15,7 +15,8 @@ import pytest
 
 from sandbox.backends import KINDS
 from sandbox.job import Because, Job, Limits
-from sandbox.native.watch import AT_ONCE, Watch
+from sandbox.native import seccomp
+from sandbox.native.watch import AT_ONCE, OnOutput, Watch
 from sandbox.native.worker import Ended, Worker
 from sandbox.service import Sandbox, Settings
 from sandbox.session import Session
@@ -122,14 +123,16 @@ class Pipes:
             closing.callback(os.close, self._writers[stream])
         closing.callback(self.worker.close)
 
+    def watch(self, limits: Limits | None = None, on_output: OnOutput | None = None) -> Watch:
+        """Begins to watch it."""
+        watch = Watch(self.worker, limits or Limits(), on_output, frozenset())
+        self._closing.callback(watch.finish)
+        watch.begin()
+        return watch
+
     def print(self, stream: str, size: int) -> None:
         """Prints that much, which has room in a pipe."""
         assert os.write(self._writers[stream], b"x" * size) == size
-
-    def listen(self) -> None:
-        """Gives it a listener whose other side is gone, and on which nothing lies."""
-        self.worker.listener, writes = os.pipe2(os.O_CLOEXEC)
-        os.close(writes)
 
 
 @pytest.fixture
@@ -145,8 +148,7 @@ async def test_what_is_cut_of_the_last_output_is_told(pipes: Pipes, before: int,
     """What may be printed was used up to the last byte when the job ended, and more lay in the pipes."""
     heard: list[bytes] = []
     limits = Limits(output_bytes=before)
-    watched = Watch(pipes.worker, limits, lambda _, part: heard.append(part), frozenset())
-    watched.begin()
+    watch = pipes.watch(limits, lambda _, part: heard.append(part))
     left = before
     async with asyncio.timeout(PATIENCE_S):
         while left:
@@ -157,20 +159,19 @@ async def test_what_is_cut_of_the_last_output_is_told(pipes: Pipes, before: int,
                 await asyncio.sleep(0.001)
     for stream, size in (("stdout", stdout), ("stderr", stderr)):
         pipes.print(stream, size)
-    watched.finish()  # nothing runs between the two
-    found = watched.watched(Ended(0, 0.0, 0))
+    watch.finish()  # nothing runs between the two
+    found = watch.watched(Ended(0, 0.0, 0))
     assert (len(found.stdout), len(found.stderr)) == (before, 0)
     assert found.killed == (Because.OUTPUT, "")
 
 
 @pytest.mark.parametrize(("stdout", "stderr"), [(3_000, 0), (2_000, 1_000), (0, 3_000)])
 async def test_who_prints_all_that_may_be_printed_was_not_cut(pipes: Pipes, stdout: int, stderr: int) -> None:
-    watched = Watch(pipes.worker, Limits(output_bytes=3_000), None, frozenset())
-    watched.begin()
+    watch = pipes.watch(Limits(output_bytes=3_000))
     for stream, size in (("stdout", stdout), ("stderr", stderr)):
         pipes.print(stream, size)
-    watched.finish()
-    found = watched.watched(Ended(0, 0.0, 0))
+    watch.finish()
+    found = watch.watched(Ended(0, 0.0, 0))
     assert (len(found.stdout), len(found.stderr), found.killed) == (stdout, stderr, None)
 
 
@@ -199,3 +200,36 @@ async def test_a_job_that_ended_says_that_its_output_was_cut() -> None:
         result = await own.submit(Job(TO_THE_LAST_BYTE, limits=limits), on_output=busy)
     assert (result.exit_status, len(result.stdout)) == (0, MANY)
     assert result.why == "It printed more than it may."
+
+
+async def test_who_is_gone_is_not_asked_for_a_forbidden_call(pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says of a job without processes that its filter is nobody's; before Linux 6.11 a question then waits for ever."""
+    asked: list[int] = []
+    monkeypatch.setattr(seccomp, "forbidden_call", asked.append)
+    pipes.worker.listener, writes = os.pipe2(os.O_CLOEXEC)
+    os.close(writes)
+    pipes.watch()
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_later(0.01, heard.set)  # rounds of the loop, in each of which it would be told
+    await heard.wait()
+    assert asked == []
+    assert not loop.remove_reader(pipes.worker.listener), "it would be told again and again"
+
+
+async def test_a_forbidden_call_that_was_taken_back_does_not_let_the_next_one_pass(
+    pipes: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who made it is gone before it was asked for; who is left may make one."""
+    monkeypatch.setattr(seccomp, "forbidden_call", lambda _: "mount")
+    pipes.worker.listener, writes = os.pipe2(os.O_CLOEXEC)
+    try:
+        watch = pipes.watch()
+        watch._forbidden()
+        assert watch.watched(Ended(0, 0.0, 0)).killed is None
+        os.write(writes, b"x")
+        async with asyncio.timeout(PATIENCE_S):
+            while not watch.killed:
+                await asyncio.sleep(0.001)
+    finally:
+        os.close(writes)
+    assert watch.watched(Ended(0, 0.0, 0)).killed == (Because.FORBIDDEN_CALL, "mount")
