@@ -52,6 +52,10 @@ CODES: Final = (
     _check("archive.file", "The file of an archived month is not the one that was written."),
     _check("archive.sums", "What is kept of archived months is not what their files add up to."),
     _check("archive.hold", "An entry of an archived month is not what its hold says."),
+    _check(
+        "archive.rollup",
+        "What a run spent on an archived day is booked otherwise than its settlements in the files add up to.",
+    ),
     _check("decision.hash", "A decision's record does not hash to its record hash."),
     *(
         Code(code, (Place.AUDIT,), f"{meaning[0].upper()}{meaning[1:]}.", _BUNDLE_REMEDY)

@@ -27,6 +27,8 @@ from holdfast.errors import ConfigurationInvalid, Conflict, Unavailable
 from holdfast_verdict.canonical import canonical_bytes
 
 FORMAT: Final = "holdfast journal archive"
+VERSION: Final = 2
+"""Of a line's form: every column of the journal. Version 1 had no `input_tokens`, `cached_tokens`, `simulated` and `day`."""
 _LOCK_TRIES: Final = 60
 _LOCK_PAUSE_S: Final = 0.5
 _FETCH: Final = 5_000
@@ -34,10 +36,8 @@ _MONTH: Final = re.compile(r"journal_(\d{4})_(\d{2})")
 
 _MONTHS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'journal'::regclass ORDER BY 1"
 _TENANT = "SELECT set_config('holdfast.tenant_id', $1, true)"
-_ROWS = """
-    SELECT tenant_id, entry_id, created_at, kind, hold_id, run_id, cap_ids, reserved_deltas, committed_deltas, debt_deltas,
-        limit_amounts, unlimited, cost_nano_usd, tokens, calls, actor, reason FROM {} WHERE tenant_id = $1 ORDER BY entry_id
-"""
+# every column, also one that is added later: after this the file alone has them
+_ROWS = "SELECT * FROM {} WHERE tenant_id = $1 ORDER BY entry_id"
 _OPEN = """
     SELECT h.hold_id FROM {} j JOIN holds h ON h.tenant_id = j.tenant_id AND h.hold_id = j.hold_id
     WHERE j.tenant_id = $1 AND h.settled_at IS NULL LIMIT 3
@@ -189,7 +189,7 @@ async def _archive_month(
         await _patiently(connection, lambda: connection.execute(f"LOCK TABLE ONLY {name} IN EXCLUSIVE MODE"))
         counts = {}
         with _new_file(part) as file:
-            _write(file, {"format": FORMAT, "v": 1, "month": f"{month:%Y-%m}"})
+            _write(file, {"format": FORMAT, "v": VERSION, "month": f"{month:%Y-%m}"})
             for tenant_id in tenants:
                 await connection.execute(_TENANT, str(tenant_id))
                 if still_open := await connection.fetch(_OPEN.format(name), tenant_id):
@@ -254,7 +254,11 @@ def _write(file: gzip.GzipFile, value: object) -> None:
 
 
 def _as_json(row: asyncpg.Record) -> dict[str, object]:
-    """Returns an entry as JSON; what may not fit a float is text."""
+    """Returns an entry as JSON; what may not fit a float is text.
+
+    Raises:
+        TypeError: A column is of a type of which nobody has said how it is written.
+    """
     return {name: _value(value) for name, value in row.items()}
 
 
@@ -265,4 +269,6 @@ def _value(value: object) -> object:
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     if value is None or isinstance(value, bool | str):
         return value
-    return str(value)
+    if isinstance(value, int | date | UUID):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no form in a file of the journal")

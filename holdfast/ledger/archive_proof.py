@@ -6,6 +6,7 @@ import gzip
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -15,7 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from holdfast.errors import ConfigurationInvalid
-from holdfast.ledger.archive import FORMAT, digest_of
+from holdfast.ledger.archive import FORMAT, VERSION, digest_of, following, parse_month
+from holdfast.ledger.archived_spend import Spend
 from holdfast.ledger.auditor import Discrepancy, snapshot, tenants_of
 from holdfast_verdict.canonical import JsonValue
 
@@ -33,9 +35,19 @@ Entry = dict[str, JsonValue]
 
 @dataclass(slots=True)
 class _File:
-    """One archived month, read once to its end."""
+    """One archived month, read once to its end.
+
+    Attributes:
+        path: Where it lies.
+        month: Its first day.
+        version: Of the form of its lines.
+        sha256: Its digest.
+        sums: Of each tenant's caps: entries, reserved, committed, debt.
+    """
 
     path: Path
+    month: date
+    version: int
     sha256: str
     sums: dict[UUID, dict[UUID, list[int]]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(lambda: [0] * 4))
@@ -55,7 +67,7 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
     """
     tenants = dict(await tenants_of(engine))
     records = {tenant_id: await _records(engine, tenant_id) for tenant_id in tenants}
-    files = {month: _File(path, digest_of(path)) for path in paths for month in (_month_of(path),)}
+    files = {f"{file.month:%Y-%m}": file for file in map(_opened, paths)}
     if missing := {month for kept in records.values() for month in kept} - set(files):
         raise ConfigurationInvalid(
             f"the file of {', '.join(sorted(missing))} is not among those given", remedy="name all archived months"
@@ -71,6 +83,7 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
     ]
     if found:
         return found
+    spend = {tenant_id: Spend() for tenant_id in tenants}
     for month, file in files.items():
         say(f"reading {file.path.name}")
         for tenant_id, chunk in _chunks(file.path):
@@ -78,9 +91,16 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
             if month in records.get(tenant_id, {}):
                 async with snapshot(engine, tenant_id) as connection:
                     found += await _compare_holds(connection, tenant_id, tenants[tenant_id], chunk)
+                    if file.version == VERSION:
+                        await spend[tenant_id].add(connection, tenant_id, chunk)
     for tenant_id, slug in tenants.items():
+        of_tenant = [files[month] for month in records[tenant_id]]
+        for file in of_tenant:
+            if file.version != VERSION:
+                spend[tenant_id].leave_out(following(file.month))
         async with snapshot(engine, tenant_id) as connection:
-            found += await _compare_sums(connection, tenant_id, slug, [files[month] for month in records[tenant_id]])
+            found += await _compare_sums(connection, tenant_id, slug, of_tenant)
+            found += await spend[tenant_id].compare(connection, tenant_id, slug)
     return found
 
 
@@ -100,11 +120,13 @@ def _lines(path: Path) -> Iterator[Entry]:
         raise ConfigurationInvalid(f"{path} cannot be read: {error}", remedy="put back the file as it was") from None
 
 
-def _month_of(path: Path) -> str:
+def _opened(path: Path) -> _File:
+    """Looks at the first line of a file, which says what it is; both forms of lines that ever were are read."""
     header = next(_lines(path), {})
-    if header.get("format") != FORMAT or header.get("v") != 1:
+    version = header.get("v")
+    if header.get("format") != FORMAT or version not in (1, VERSION):
         raise ConfigurationInvalid(f"{path} is no archived month of a journal")
-    return str(header["month"])
+    return _File(path, parse_month(str(header["month"])), version, digest_of(path))
 
 
 def _chunks(path: Path) -> Iterator[tuple[UUID, list[Entry]]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -19,9 +21,11 @@ from holdfast.errors import ConfigurationInvalid, Conflict
 from holdfast.ledger.archive import Archived, archive
 from holdfast.ledger.archive_proof import prove
 from holdfast.ledger.auditor import audit
+from holdfast_verdict.canonical import canonical_bytes
 from tests.database.old_books import OldBooks
 from tests.database.schemas import empty_database, migrate_schema
 from tests.database.test_moving_the_ledger import until_revision
+from tests.forging import write_past_triggers
 from tests.stack.places import ROOT
 
 from .world import Database, new_tenant, until
@@ -126,6 +130,109 @@ async def test_what_is_wrong_with_sums_or_files_is_named(desk: Desk) -> None:
         await desk.wrong()
     file.write_bytes(whole)
     assert await desk.wrong() == set()
+
+
+def _written(value: object) -> object:
+    """A value of a column as the file writes it: numbers, ids and times are text."""
+    if isinstance(value, list):
+        return [_written(one) for one in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return value if value is None or isinstance(value, bool | str) else str(value)
+
+
+def _lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+
+
+async def test_a_line_of_a_file_has_every_column_of_the_journal(desk: Desk) -> None:
+    """Once the month is dropped, only the file has it: also what a column says that somebody adds later."""
+    await desk.settle_all()
+    await desk.database.execute("ALTER TABLE journal ADD COLUMN added text NOT NULL DEFAULT 'later'")
+    rows = await desk.database.fetch(
+        "SELECT * FROM journal WHERE created_at < $1 ORDER BY date_trunc('month', created_at, 'UTC'), tenant_id, entry_id",
+        BEGINS,
+    )
+    done = await desk.archive()
+    lines = [line for one in done for line in _lines(one.file)]
+    assert {line["v"] for line in lines if "format" in line} == {2}
+    entries = [line for line in lines if "format" not in line]
+    assert entries == [{name: _written(value) for name, value in row.items()} for row in rows]
+    assert {"input_tokens", "cached_tokens", "simulated", "day", "added"} <= set(entries[0])
+    assert {entry["added"] for entry in entries} == {"later"}
+    assert {str(row["day"])[:7] for row in rows if row["day"]} >= {f"{one.month:%Y-%m}" for one in done[1:]}
+
+
+_BOOKED = """
+    UPDATE rollups r SET {} FROM (SELECT tenant_id, day, run_id, kind, tool, model, simulated FROM rollups ORDER BY day LIMIT 1) o
+    WHERE (r.tenant_id, r.day, r.run_id, r.kind, r.tool, r.model, r.simulated)
+        = (o.tenant_id, o.day, o.run_id, o.kind, o.tool, o.model, o.simulated)
+"""
+_SUMS = ("holds", "calls", "tokens", "input_tokens", "cached_tokens", "cost_nano_usd")
+_MISBOOKED = (
+    *(_BOOKED.format(f"{column} = r.{column} + 1") for column in _SUMS),
+    _BOOKED.format("simulated = NOT r.simulated"),
+    _BOOKED.format("agent = 'another'"),
+    _BOOKED.format("day = r.day - 1000"),
+    "DELETE FROM rollups WHERE day = (SELECT min(day) FROM rollups)",
+)
+
+
+async def _misbooked(desk: Desk) -> list[tuple[set[str], set[str]]]:
+    """What is found without and with the files of each thing that can be wrong with an archived day's rollups."""
+    pool, found = desk.database.superuser, []
+    await desk.database.execute("CREATE TABLE saved AS SELECT * FROM rollups")
+    for tampering in _MISBOOKED:
+        await write_past_triggers(pool, tampering)
+        found.append((await desk.wrong(files=False), await desk.wrong()))
+        await write_past_triggers(pool, "DELETE FROM rollups")
+        await write_past_triggers(pool, "INSERT INTO rollups SELECT * FROM saved")
+    assert await desk.wrong() == set()
+    return found
+
+
+async def test_what_is_booked_of_archived_days_is_proved_with_the_files_alone(desk: Desk) -> None:
+    await desk.settle_all()
+    await desk.archive()
+    assert await _misbooked(desk) == [(set(), {"archive.rollup"})] * len(_MISBOOKED)
+
+
+async def test_files_of_the_form_before_still_prove_all_that_they_have(desk: Desk) -> None:
+    """They lack what rollups are made of, so nothing is said of their days; balances and holds are proved as ever."""
+    await desk.settle_all()
+    *done, newest = await desk.archive()
+    for one in done:
+        header, *entries = _lines(one.file)
+        lacking = ("input_tokens", "cached_tokens", "simulated", "day")
+        before = [{name: value for name, value in entry.items() if name not in lacking} for entry in entries]
+        await _put(desk, one, {**header, "v": 1}, before)
+    assert await desk.wrong() == set()
+    assert await _misbooked(desk) == [(set(), set())] * len(_MISBOOKED)
+    # the newest month is of the form of now
+    booked = "UPDATE rollups SET tokens = tokens + 1 WHERE day = (SELECT min(day) FROM rollups WHERE day >= $1)"
+    await write_past_triggers(desk.database.superuser, booked, newest.month + timedelta(days=7))
+    assert await desk.wrong() == {"archive.rollup"}
+    hold = "(SELECT hold_id FROM holds WHERE settled_at < $1 AND cardinality(leg_cap_ids) > 0 LIMIT 1)"
+    await write_past_triggers(
+        desk.database.superuser,
+        f"UPDATE holds SET leg_amounts[1] = leg_amounts[1] + 1 WHERE hold_id = {hold}",
+        datetime(newest.month.year, newest.month.month, 1, tzinfo=UTC),
+    )
+    assert await desk.wrong() == {"archive.rollup", "archive.hold"}
+    # a form that is yet to come is refused
+    newest.file.write_bytes(gzip.compress(gzip.decompress(newest.file.read_bytes()).replace(b'"v":2', b'"v":3', 1)))
+    with pytest.raises(ConfigurationInvalid, match="no archived month"):
+        await desk.wrong()
+
+
+async def _put(desk: Desk, one: Archived, header: dict[str, object], entries: list[dict[str, object]]) -> None:
+    """Puts another file in a month's place, and says that it is the one that was archived."""
+    one.file.write_bytes(gzip.compress(b"".join(canonical_bytes(line) + b"\n" for line in (header, *entries))))
+    await desk.database.execute(
+        "UPDATE journal_archives SET sha256 = $2 WHERE month = $1",
+        one.month,
+        hashlib.sha256(one.file.read_bytes()).digest(),
+    )
 
 
 async def test_a_month_with_open_holds_stays(desk: Desk) -> None:
