@@ -99,6 +99,10 @@ class Sandbox:
         self._first: Lane | None = None
         self._lanes: dict[str, Lane] = {}
         self._opening = asyncio.Lock()
+        self._opened: Lane | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
         self._slots = deque(range(_UIDS_EACH - _LANES_MAX))
         self._canaries = 0
         self._cgroups: Cgroups | None = None
@@ -160,8 +164,10 @@ class Sandbox:
             BackendMissing: If the backend that the settings name is not here, or too old.
             SandboxLost: If the zygote cannot run, or was not ready in time.
         """
+        self._closing, self._closed = None, False
         try:
-            await self._start()
+            async with self._opening:
+                await self._start()
         except BaseException:
             await self.close()
             raise
@@ -171,6 +177,7 @@ class Sandbox:
             raise LayerMissing(Layer.SECCOMP, 0, f"the system calls of {kernel.MACHINE} are not known")
         settings = self.settings
         self._chosen = await asyncio.to_thread(choose, settings.backend, allow_old=settings.allow_old)
+        self._assert_open()
         self._allowed = settings.allow_missing | (
             _UNPRIVILEGED_MAY_LACK if settings.profile == "unprivileged" else frozenset()
         )
@@ -208,13 +215,15 @@ class Sandbox:
         if lane is not None and (lane is self._first or not lane.zygote.lost):
             return lane
         async with self._opening:
+            self._assert_open()
             lane = self._lanes.get(runtime.name)
             if lane is not None and not lane.zygote.lost:
                 return lane
             if lane is not None:
                 del self._lanes[runtime.name]
-                await lane.close()
+                await self._end(lane)
             await self._make_room(runtime)
+            self._assert_open()
             return await self._open(runtime)
 
     async def _make_room(self, runtime: Runtime) -> None:
@@ -225,7 +234,18 @@ class Sandbox:
         for lane in opened[: max(0, len(opened) + 1 - _PACKAGE_LANES_MAX)]:
             if lane.running == 0:
                 del self._lanes[lane.runtime.name]
-                await lane.close()
+                await self._end(lane)
+
+    async def _end(self, lane: Lane) -> None:
+        """Closes a lane, to its end also where who waits for that is cancelled."""
+        task = asyncio.create_task(lane.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        await asyncio.shield(task)
+
+    def _assert_open(self) -> None:
+        if self._closed:
+            raise SandboxLost("the sandbox was closed", remedy="Start it again.")
 
     async def _open(self, runtime: Runtime) -> Lane:
         settings, usual = self.settings, runtime.name in (PLAIN.name, DATA) or bool(self._within)
@@ -241,7 +261,7 @@ class Sandbox:
         idle = (
             (settings.idle_min, settings.idle_max) if usual else (min(1, settings.idle_min), min(4, settings.idle_max))
         )
-        lane = Lane(runtime, zygote, self._slots, settings.limits, *idle)
+        self._opened = lane = Lane(runtime, zygote, self._slots, settings.limits, *idle)
         try:
             if runtime.lock:
                 lane.kept.enter_context(self._environments.used(runtime.lock))
@@ -253,11 +273,16 @@ class Sandbox:
             self._canaries += 1
             limited = self._cgroups is not None
             await lane.start(attack, self._lack, self._missing & self._allowed, limited=limited, slot=slot)
+            self._assert_open()
         except BaseException as error:
-            await asyncio.shield(lane.close())
+            await self._end(lane)
+            if isinstance(error, Exception):
+                self._assert_open()  # what failed by that says nothing of a layer
             if isinstance(error, TimeoutError):
                 raise self._late(runtime) from None
             raise
+        finally:
+            self._opened = None
         self._lanes[runtime.name] = lane
         return lane
 
@@ -427,16 +452,39 @@ class Sandbox:
         return watched
 
     async def close(self) -> None:
-        """Ends every job and removes all that was made on the host."""
-        lanes, self._lanes, self._first = list(self._lanes.values()), {}, None
-        for lane in lanes:
-            await lane.close()
-        if self._cgroups is not None:
-            self._cgroups.close()
-            self._cgroups = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        """Ends every job and removes all that was made on the host, also where who waits for that is cancelled.
+
+        A runtime that is being opened is opened no more.
+
+        Raises:
+            Exception: What failed first. All else is removed nevertheless.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._closed = True
+        try:
+            if self._opened is not None:
+                await self._opened.zygote.close()  # whoever opens it is told, and closes the rest
+            async with self._opening:
+                lanes, self._lanes, self._first = list(self._lanes.values()), {}, None
+                ends = [*self._ending, *(asyncio.create_task(lane.close()) for lane in lanes)]
+                done = await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            # INVARIANT: the uids are free for another sandbox only when no process of this one has them any more
+            cgroups, self._cgroups = self._cgroups, None
+            try:
+                if cgroups is not None:
+                    await asyncio.to_thread(cgroups.close)
+            finally:
+                if self._lock >= 0:
+                    os.close(self._lock)
+                    self._lock = -1
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
 
 
 def _check(job: Job) -> None:

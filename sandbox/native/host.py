@@ -74,6 +74,7 @@ class ZygoteProcess:
         self._count = 0
         self.privileged = privileged
         self.lost = False
+        self._was_up = False
 
     @property
     def pid(self) -> int:
@@ -154,7 +155,9 @@ class ZygoteProcess:
     def _take(self, message: Mapping[str, object], fds: Sequence[int]) -> None:
         if "up" in message:
             assert self._up is not None
-            self._up.set_result(None)
+            self._was_up = True
+            if not self._up.done():
+                self._up.set_result(None)
             return
         if "made" in message:
             worker = self._workers[str(message["made"])]
@@ -378,13 +381,16 @@ class ZygoteProcess:
                 self._fail(SandboxLost("the sandbox was closed"))
             self._orders.close()
             self._orders = None
-        if self._process is not None:
-            process, self._process = self._process, None
+        process = self._process
+        if process is not None:
+            if not self._was_up:  # it reads no socket yet by which it could know
+                process.kill()
             try:
                 await asyncio.to_thread(process.wait, 5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+            self._process = None
 
 
 def _last_words(worker: Worker) -> str:

@@ -221,7 +221,8 @@ class Zygote:
 
 
 def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> None:
-    orders.send(json.dumps({"failed": "", "layer": layer, "errno": errno, "what": what}).encode())
+    with contextlib.suppress(BrokenPipeError):  # whoever started it has no more use for it
+        orders.send(json.dumps({"failed": "", "layer": layer, "errno": errno, "what": what}).encode())
 
 
 def import_guest(source: str) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,7 @@ from sandbox.service import Sandbox, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 _MOMENTS = 60
+_CLOSINGS = 10
 _CHILD_SUBREAPER = 36  # linux/prctl.h
 OWN = f"holdfast-{os.getpid()}-*"
 
@@ -58,6 +60,13 @@ def _on_host() -> Mapping[str, int]:
 def _more(before: Mapping[str, int]) -> Mapping[str, int]:
     after = _on_host()
     return {name: after[name] - before[name] for name in before}
+
+
+def _reap() -> None:
+    """Takes the statuses of what ended after its parent, which came to this process; what still runs is left."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _groups() -> list[str]:
@@ -133,6 +142,29 @@ async def closed() -> Found:
     return {"more": _more(before), "groups": _groups(), "alive": len(alive)}
 
 
+async def closing() -> Found:
+    """Sandboxes that are closed while a runtime is being opened for a job, each at another moment of that."""
+    errors, words = _heard(), set[str]()
+    async with Sandbox(Settings(idle_min=0)) as first:
+        began = time.monotonic()
+        await first.submit(Job("true", language="shell"))
+        step_s = (time.monotonic() - began) / _CLOSINGS
+    before = _on_host()
+    for number in range(_CLOSINGS):
+        sandbox = Sandbox(Settings(idle_min=0))
+        await sandbox.start()
+        task = asyncio.create_task(sandbox.submit(Job("true", language="shell")))
+        while not sandbox._opening.locked():
+            await asyncio.sleep(0)
+        await asyncio.sleep(number * step_s)
+        await sandbox.close()
+        await asyncio.wait([task])
+        words.add(type(task.exception()).__name__)
+        assert not sandbox._lanes
+    _reap()
+    return {"more": _more(before), "groups": _groups(), "errors": errors, "words": sorted(words - {"NoneType"})}
+
+
 async def contained() -> Found:
     """A job of a backend, and where it ran: as in a container this process is the first, and there is no second."""
     # no cgroups: the others of this host are those of processes that are not to be seen here, and would be taken for left
@@ -149,7 +181,7 @@ async def every_kind() -> Found:
 
 
 _DONE: Mapping[str, Callable[[], Awaitable[Found]]] = {
-    each.__name__: each for each in (jobs, cancelled, session, closed, contained, every_kind)
+    each.__name__: each for each in (jobs, cancelled, session, closed, closing, contained, every_kind)
 }
 
 

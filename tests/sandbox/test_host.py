@@ -45,6 +45,10 @@ async def test_what_is_left_behind_is_a_wrong_result() -> None:
     ]
 
 
+async def test_a_runtime_that_is_being_opened_does_not_outlive_the_sandbox() -> None:
+    assert await left_by("closing") == {"more": NOTHING, "groups": [], "errors": [], "words": ["SandboxLost"]}
+
+
 def _cpu_groups() -> list[Path]:
     paths = [base for name, base in bases().items() if name in ("cpu", "unified")]
     return [group for base in paths for group in base.glob(f"{OWN}/job-*")]
