@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import structlog
 
 from holdfast.contracts.tiers import PROCESS, Tier, unavailable
-from sandbox.errors import BackendMissing, LayerMissing
+from sandbox.errors import BackendMissing, LayerMissing, raise_first
 from sandbox.service import Sandbox, Settings
 
 _log = structlog.get_logger("sandbox")
@@ -80,5 +80,6 @@ class CodeHost:
     async def close(self) -> None:
         """Ends every sandbox, and every job with it."""
         async with self._starting:
-            while self._sandboxes:
-                await self._sandboxes.popitem()[1].close()
+            sandboxes = list(self._sandboxes.values())
+            self._sandboxes.clear()
+            raise_first(await asyncio.gather(*(sandbox.close() for sandbox in sandboxes), return_exceptions=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as numbers
+from collections.abc import Iterable
 
 from holdfast.errors import HoldfastError
 from sandbox.layers import REMEDY, Layer
@@ -72,3 +73,10 @@ class EnvironmentFailed(HoldfastError):
 
     code = "environment.failed"
     status = 502
+
+
+def raise_first(done: Iterable[object]) -> None:
+    """Raises the first error among what was gathered, after all of it came to its end."""
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each

@@ -76,7 +76,7 @@ class Lane:
         ) as facts:
             worker = await self.zygote.make(slot, canary.LIMITS, facts, canary.seed)
             achieved = worker.achieved
-            await self.zygote.end(worker)
+            await asyncio.shield(self.zygote.end(worker))
         for layer in Layer:
             if layer in achieved:
                 lack(layer, 0, achieved[layer])
@@ -141,5 +141,7 @@ class Lane:
         try:
             await self.pool.close()
         finally:
-            await self.zygote.close()
-            self.kept.close()
+            try:
+                await self.zygote.close()
+            finally:
+                self.kept.close()

@@ -16,7 +16,7 @@ from typing import Final, Literal, Self
 from holdfast.errors import HoldfastError
 from sandbox.backends import KINDS, Chosen, choose
 from sandbox.environments import DATA, Environments, own_python
-from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing, SandboxLost
+from sandbox.errors import JobInvalid, LayerMissing, RuntimeMissing, SandboxLost, raise_first
 from sandbox.job import Job, Limits, Result
 from sandbox.lane import Lane
 from sandbox.layers import WEAKER, Layer, Receipt
@@ -482,9 +482,7 @@ class Sandbox:
                 if self._lock >= 0:
                     os.close(self._lock)
                     self._lock = -1
-        for error in done:
-            if isinstance(error, BaseException):
-                raise error
+        raise_first(done)
 
 
 def _check(job: Job) -> None:

@@ -7,7 +7,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -101,6 +101,23 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
+@contextlib.contextmanager
+def _whole(folders: Set[Path]) -> Iterator[None]:
+    """Makes cgroups, for what is done in the context; they do not stay if that fails.
+
+    INVARIANT: their parents are not made, for these were removed with the sandbox, and nobody would remove them again.
+    """
+    try:
+        for folder in folders:
+            folder.mkdir()
+        yield
+    except BaseException:
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def _step_back(folder: Path, parts: int, name: str, whole: int) -> None:
     """Gives a cgroup one of so many parts of its weight, or what all others leave over: whoever wakes need not wait for it."""
     idle = folder / "cpu.idle"
@@ -184,8 +201,12 @@ class OldCgroups:
         """Makes one with limits."""
         name = f"job-{next(self._count)}"
         folders = {controller: folder / name for controller, folder in self._folders.items()}
-        for folder in set(folders.values()):
-            folder.mkdir(parents=True)
+        with _whole(set(folders.values())):
+            self._limit(folders, limits)
+        return _OldGroup(folders)
+
+    @staticmethod
+    def _limit(folders: Mapping[str, Path], limits: Limits) -> None:
         memory = folders["memory"]
         _write(memory / "memory.limit_in_bytes", limits.memory_bytes)
         if (memory / "memory.memsw.limit_in_bytes").exists():
@@ -194,7 +215,6 @@ class OldCgroups:
         if "cpu" in folders:
             _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
             _write(folders["cpu"] / "cpu.cfs_quota_us", limits.cpu_percent * _PERIOD_US // 100)
-        return _OldGroup(folders)
 
     def close(self) -> None:
         """Removes what is left."""
@@ -265,20 +285,21 @@ class UnifiedCgroups:
     def make(self, limits: Limits) -> Group:
         """Makes one with limits."""
         folder = self._folder / f"job-{next(self._count)}"
-        folder.mkdir(parents=True)
-        _write(folder / "memory.max", limits.memory_bytes)
-        if (folder / "memory.swap.max").exists():
-            _write(folder / "memory.swap.max", 0)
-        _write(folder / "memory.oom.group", 1)
-        _write(folder / "pids.max", limits.pids)
-        _write(folder / "cpu.max", f"{limits.cpu_percent * _PERIOD_US // 100} {_PERIOD_US}")
+        with _whole({folder}):
+            _write(folder / "memory.max", limits.memory_bytes)
+            if (folder / "memory.swap.max").exists():
+                _write(folder / "memory.swap.max", 0)
+            _write(folder / "memory.oom.group", 1)
+            _write(folder / "pids.max", limits.pids)
+            _write(folder / "cpu.max", f"{limits.cpu_percent * _PERIOD_US // 100} {_PERIOD_US}")
         return _UnifiedGroup(folder)
 
     def close(self) -> None:
         """Removes what is left."""
-        for job in [child for child in self._folder.iterdir() if child.is_dir()]:
-            _remove(job)
-        _remove(self._folder)
+        with contextlib.suppress(FileNotFoundError):
+            for job in [child for child in self._folder.iterdir() if child.is_dir()]:
+                _remove(job)
+            _remove(self._folder)
 
 
 def _mounts() -> dict[str, tuple[Path, str]]:

@@ -372,7 +372,12 @@ class ZygoteProcess:
             with contextlib.suppress(SandboxLost):
                 await asyncio.shield(worker.ended)
         self._workers.pop(worker.name, None)
-        return await asyncio.to_thread(_clean, worker)  # the kernel takes its time for mounts and cgroups
+        try:
+            return await asyncio.to_thread(_clean, worker)  # the kernel takes its time for mounts and cgroups
+        except FileNotFoundError:
+            if not self.lost:
+                raise
+            return None  # the sandbox was closed meanwhile, and removed all that its jobs had
 
     async def close(self) -> None:
         """Ends the zygote, and every process with it."""
@@ -406,8 +411,9 @@ def _clean(worker: Worker) -> Use | None:
         if worker.group is None:
             return None
         group, worker.group = worker.group, None
-        use = group.use()
-        group.remove()
-        return use
+        try:
+            return group.use()
+        finally:
+            group.remove()
     finally:
         worker.close()

@@ -9,6 +9,7 @@ from typing import Final
 
 from holdfast.errors import HoldfastError
 from sandbox.backends import Backend
+from sandbox.errors import raise_first
 from sandbox.job import Limits
 from sandbox.native.cgroups import Use
 from sandbox.native.worker import Worker
@@ -100,8 +101,9 @@ class Pool:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
         await asyncio.gather(*self._ending, return_exceptions=True)
-        while self._idle:
-            await self.give_back(self._idle.popleft())
+        idle = list(self._idle)
+        self._idle.clear()
+        raise_first(await asyncio.gather(*map(self.give_back, idle), return_exceptions=True))
 
 
 def _fits(limits: Limits, made_for: Limits) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 
@@ -21,7 +22,7 @@ from bench.leaks import burden
 from sandbox.job import Job, Limits
 from sandbox.layers import Layer
 from sandbox.native import kernel
-from sandbox.native.cgroups import bases
+from sandbox.native.cgroups import Group, Use, bases
 from sandbox.service import Sandbox, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +166,55 @@ async def closing() -> Found:
     return {"more": _more(before), "groups": _groups(), "errors": errors, "words": sorted(words - {"NoneType"})}
 
 
+async def _two() -> Sandbox:
+    """A sandbox with two runtimes, each with a process that is ready."""
+    sandbox = Sandbox(Settings(idle_min=1, idle_max=1))
+    await sandbox.start()
+    await sandbox.submit(Job("true", language="shell"))
+    async with asyncio.timeout(60):
+        while not all(lane.pool.idle for lane in sandbox._lanes.values()):
+            await asyncio.sleep(0.01)
+    return sandbox
+
+
+async def given_up() -> Found:
+    """A sandbox whose closing nobody waits for any more."""
+    before = _on_host()
+    sandbox = await _two()
+    task = asyncio.create_task(sandbox.close())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await sandbox.close()
+    _reap()
+    return {"more": _more(before), "groups": _groups(), "lock": sandbox._lock}
+
+
+class _Unreadable:
+    """A cgroup that tells nothing, as where a process has no descriptor left."""
+
+    def __init__(self, group: Group) -> None:
+        self.remove = group.remove
+
+    def use(self) -> Use:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def failing() -> Found:
+    """A sandbox that fails in closing the process that is ready first."""
+    before = _on_host()
+    sandbox = await _two()
+    worker = next(iter(sandbox._lanes.values())).pool._idle[0]
+    assert worker.group is not None
+    worker.group = cast("Group", _Unreadable(worker.group))
+    try:
+        await sandbox.close()
+    except OSError as error:
+        said = error.errno
+    _reap()
+    return {"more": _more(before), "groups": _groups(), "lock": sandbox._lock, "said": said}
+
+
 async def contained() -> Found:
     """A job of a backend, and where it ran: as in a container this process is the first, and there is no second."""
     # no cgroups: the others of this host are those of processes that are not to be seen here, and would be taken for left
@@ -181,7 +231,8 @@ async def every_kind() -> Found:
 
 
 _DONE: Mapping[str, Callable[[], Awaitable[Found]]] = {
-    each.__name__: each for each in (jobs, cancelled, session, closed, closing, contained, every_kind)
+    each.__name__: each
+    for each in (jobs, cancelled, session, closed, closing, given_up, failing, contained, every_kind)
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -18,7 +20,7 @@ import pytest
 from bench.leaks import Burden
 from sandbox.errors import SandboxLost
 from sandbox.job import Job, Limits
-from sandbox.native.cgroups import bases
+from sandbox.native.cgroups import bases, open_cgroups
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
 from tests.sandbox.leaving import OWN, ROOT, left_by
@@ -47,6 +49,32 @@ async def test_what_is_left_behind_is_a_wrong_result() -> None:
 
 async def test_a_runtime_that_is_being_opened_does_not_outlive_the_sandbox() -> None:
     assert await left_by("closing") == {"more": NOTHING, "groups": [], "errors": [], "words": ["SandboxLost"]}
+
+
+async def test_a_sandbox_is_closed_to_its_end_also_where_who_closes_it_is_cancelled() -> None:
+    assert await left_by("given_up") == {"more": NOTHING, "groups": [], "lock": -1}
+
+
+async def test_all_of_a_sandbox_is_closed_also_where_a_part_of_it_fails() -> None:
+    assert await left_by("failing") == {"more": NOTHING, "groups": [], "lock": -1, "said": errno.EMFILE}
+
+
+def test_a_cgroup_is_not_made_by_halves_nor_after_all_were_removed() -> None:
+    cgroups = open_cgroups()
+
+    def mine() -> set[Path]:
+        return {path for base in bases().values() for path in base.glob(f"{OWN}/job-*")}
+
+    try:
+        before = mine()
+        with pytest.raises(OSError, match="Invalid argument"):
+            cgroups.make(replace(Limits(), pids=-5))
+        assert mine() == before
+    finally:
+        cgroups.close()
+    with pytest.raises(FileNotFoundError):
+        cgroups.make(Limits())
+    assert mine() == before
 
 
 def _cpu_groups() -> list[Path]:
