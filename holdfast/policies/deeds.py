@@ -1,4 +1,8 @@
-"""Actions that were allowed before, as their holds have them, and what happened by them."""
+"""Actions that were allowed before, as their holds have them, and what happened by them.
+
+Not every hold is an action: what is set aside for a run is a hold as well. Nobody does it, and what the run does with it is held for
+itself, so nothing that asks for actions of the past may count it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from uuid import UUID
 
 import orjson
 
+from holdfast.ledger.core import RUN_BUDGET
 from holdfast_verdict import sealing
 from holdfast_verdict.engine.history import Event, EventKind
 from holdfast_verdict.rehearse.recorded import outcome_of
@@ -75,6 +80,11 @@ class Deed:
     def name(self) -> str:
         """The name by which policies speak of it."""
         return self.tool if self.kind == "tool.call" else self.kind
+
+    @property
+    def is_budget(self) -> bool:
+        """Whether it is no action, but what was set aside for a run."""
+        return self.kind == RUN_BUDGET
 
     @cached_property
     def args(self) -> dict[str, Any]:  # Any: JSON

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from holdfast.ledger.core import RUN_BUDGET
 from holdfast.policies.deeds import Deed
 from holdfast_verdict.engine.context import Context
 from holdfast_verdict.engine.facts import Facts
@@ -27,6 +29,8 @@ from holdfast_verdict.policy import Policy
 
 _FORM: Final = 1
 """Raised when sums come to mean something else: then they are built anew."""
+_FORM_OF_BUDGETS: Final = 2
+"""The same, of what would speak of a run's budget if that were an action: of these alone, sums of form 1 may hold budgets."""
 _BUCKETS: Final = 64
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
@@ -214,14 +218,17 @@ def selectors_of(policy: Policy) -> Selectors:
     return found
 
 
-def _digest(kind: str, value: dict[str, object]) -> bytes:
-    return hashlib.sha256(orjson.dumps([_FORM, kind, value], option=orjson.OPT_SORT_KEYS)).digest()
+def _digest(kind: str, actions: Iterable[str], value: dict[str, object]) -> bytes:
+    form = _FORM_OF_BUDGETS if speaks_of(actions, RUN_BUDGET, external=True) else _FORM
+    return hashlib.sha256(orjson.dumps([form, kind, value], option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def _of_watch(watch: CompiledWatch) -> WatchSelector:
     told = watch.watch.to_json()
     del told["id"]
-    return WatchSelector(watch, _digest("watch", told), Span(watch.watch.window_ms, watch.watch.doubt))
+    return WatchSelector(
+        watch, _digest("watch", watch.watch.actions, told), Span(watch.watch.window_ms, watch.watch.doubt)
+    )
 
 
 def _of_limit(compiled: CompiledRule, program: Program) -> LimitSelector:
@@ -232,4 +239,4 @@ def _of_limit(compiled: CompiledRule, program: Program) -> LimitSelector:
     del counted["ceiling"]
     roles = {name: sorted(above) for name, above in program.policy.roles.items()}
     value = {"role": rule.role, "actions": told["actions"], "when": told["when"], "limit": counted, "roles": roles}
-    return LimitSelector(compiled, program, _digest("limit", value), Span(limit.window, against=True))
+    return LimitSelector(compiled, program, _digest("limit", rule.actions, value), Span(limit.window, against=True))

@@ -160,7 +160,8 @@ async def fold(
     for selector in selectors:
         for deed in deeds:
             assert deed.seq is not None  # they are numbered
-            touch = selector.touch(deed, tenant) if deed.seq > marked[selector.digest] else None
+            counts = not deed.is_budget and deed.seq > marked[selector.digest]
+            touch = selector.touch(deed, tenant) if counts else None
             if touch is None:
                 continue
             place = (selector.digest, touch.scope, touch.key, selector.span.bucket_ms(touch.at_ms))

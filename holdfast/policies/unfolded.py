@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.actions.run_facts import RunFacts
+from holdfast.ledger.core import RUN_BUDGET
 from holdfast.policies import sums
 from holdfast.policies.deeds import Deed
 from holdfast.policies.selectors import Selector
@@ -35,19 +36,22 @@ _JOINED: Final = """
     JOIN users u ON u.tenant_id = r.tenant_id AND u.user_id = r.user_id
     LEFT JOIN outcomes o ON o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id
 """
+_ACTION: Final = f"h.kind <> '{RUN_BUDGET}'"
 _OF_RUN = text(f"""
     SELECT {_DEED} FROM holds h {_JOINED}
-    WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.superseded_at IS NULL LIMIT :count
+    WHERE h.tenant_id = :tenant_id AND h.run_id = :run_id AND h.superseded_at IS NULL AND {_ACTION} LIMIT :count
 """)  # noqa: S608 (constants of this module)
 _OF_TENANT = text(f"""
     SELECT {_DEED} FROM holds h {_JOINED}
-    WHERE h.tenant_id = :tenant_id AND h.hold_id >= CAST(:floor AS uuid) AND h.superseded_at IS NULL
+    WHERE h.tenant_id = :tenant_id AND h.hold_id >= CAST(:floor AS uuid) AND h.superseded_at IS NULL AND {_ACTION}
       AND (CAST(:names AS text[]) IS NULL OR h.tool = ANY (CAST(:names AS text[])) OR h.kind = ANY (CAST(:names AS text[])))
     ORDER BY h.created_at, h.hold_id LIMIT :count
 """)  # noqa: S608 (constants of this module)
+# Budgets that have returned are read, and get their numbers: without, each look would pass them by again.
 _OUT_OF_ORDER: Final = ("enable_sort", "enable_bitmapscan", "enable_seqscan")
 _TAIL: Final = """
     (SELECT {deed} FROM holds h {joined} WHERE {whose} AND h.superseded_at IS NULL AND h.history_seq IS NULL
+       AND ({action} OR h.settled_at IS NOT NULL)
      ORDER BY h.history_seq LIMIT :count)
     UNION ALL
     (SELECT {deed} FROM holds h {joined} WHERE {whose} AND h.superseded_at IS NULL AND h.history_seq > :mark
@@ -62,8 +66,10 @@ _IN_ORDER = text(
     f"WITH found AS MATERIALIZED (SELECT {_SETTINGS}) SELECT found.*, {_TO_OFF} FROM found"  # noqa: S608 (constants of this module)
 )
 _AS_FOUND = text("SELECT " + ", ".join(f"set_config('{name}', :{name}, true)" for name in _OUT_OF_ORDER))
-_TAIL_OF_RUN = text(_TAIL.format(deed=_DEED, joined=_JOINED, whose="h.tenant_id = :tenant_id AND h.run_id = :owner"))
-_TAIL_OF_TENANT = text(_TAIL.format(deed=_DEED, joined=_JOINED, whose="h.tenant_id = :tenant_id"))
+_TAIL_OF_RUN = text(
+    _TAIL.format(deed=_DEED, joined=_JOINED, action=_ACTION, whose="h.tenant_id = :tenant_id AND h.run_id = :owner")
+)
+_TAIL_OF_TENANT = text(_TAIL.format(deed=_DEED, joined=_JOINED, action=_ACTION, whose="h.tenant_id = :tenant_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Tail:
 
     Attributes:
         marks: Up to which number the sums go, by selector.
-        deeds: The actions behind the smallest mark, or without a number.
+        deeds: The actions behind the smallest mark, or without a number, and budgets that have returned.
         whole: Whether these are all.
         locked: Whether nobody else can move the marks before the transaction ends.
     """
@@ -85,7 +91,7 @@ class Tail:
     def behind(self, selector: Selector) -> list[Deed]:
         """Returns the actions that are not in a selector's sums."""
         mark = self.marks[selector.digest]
-        return [deed for deed in self.deeds if deed.seq is None or deed.seq > mark]
+        return [deed for deed in self.deeds if not deed.is_budget and (deed.seq is None or deed.seq > mark)]
 
 
 async def _look(

@@ -16,6 +16,7 @@ from holdfast.actions.form import Action
 from holdfast.actions.run_facts import RunReader
 from holdfast.actions.settling import refusal, tool_result
 from holdfast.database.engine import transaction
+from holdfast.ledger.scopes import scope_of_run
 from holdfast.ledger.types import Decision, FactsChanged
 from holdfast.policies import store
 from holdfast.policies.evaluation import Evaluation, canonical, evaluate
@@ -58,12 +59,15 @@ async def asked(
     return evaluate(run, action, past=past, estimate=Estimate(nano_usd, 0)), past
 
 
-async def reserve(tenant: Tenant, run_id: UUID, action: Action, step: int = 1, *, nano_usd: int = 0) -> Decision:
-    """Decides as `reserve` does, anew whenever the facts have changed."""
+async def reserve(
+    tenant: Tenant, run_id: UUID, action: Action, step: int = 1, *, nano_usd: int = 0, funded: bool = False
+) -> Decision:
+    """Decides as `reserve` does, anew whenever the facts have changed; `funded`: the run has a budget of its own."""
+    scopes = (*tenant.scopes, scope_of_run(run_id)) if funded else tenant.scopes
     while True:
         versions = await tenant.versions(run_id)
         evaluation, past = await asked(tenant, run_id, action, step, nano_usd=nano_usd)
-        reservation = await tenant.reservation(run_id, step)
+        reservation = await tenant.reservation(run_id, step, scopes=scopes, funded=funded)
         reservation = replace(
             reservation,
             action=action.canonical,
