@@ -34,6 +34,7 @@ from holdfast_verdict.rehearse.recorded import Became, Recorded, outcome_of
 from holdfast_verdict.rehearse.rehearsing import Clocks
 from holdfast_verdict.rehearse.tally import Tally
 from holdfast_verdict.verify.lines import FORMAT, VERSION
+from holdfast_verdict.verify.outcomes import BUDGET
 from holdfast_verdict.verify.workers import cores, start_method
 
 _VOID: Final = ("voided", "expired")
@@ -162,8 +163,8 @@ class _Bundle:
         newest: dict[tuple[str, int], int] = {}
         void: list[tuple[str, tuple[str, int], int]] = []
         for line in self._lines(self._lane.holds):
-            if line["superseded"]:
-                continue
+            if line["superseded"] or line["kind"] == BUDGET:
+                continue  # a budget is no action, and nothing is done by it
             key = line["run_id"], line["step"]
             if line["try"] > 1:
                 newest[key] = max(newest.get(key, 1), line["try"])

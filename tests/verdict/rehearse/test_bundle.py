@@ -68,6 +68,24 @@ def test_what_was_erased_and_deleted_is_told_by_every_number_of_processes() -> N
             assert rehearse_bundle(file, candidate, workers=workers).to_json() == one.to_json()
 
 
+def test_an_admission_that_was_deleted_is_no_action_that_nobody_can_read_though_a_budget_was_held_by_it(
+    tmp_path: Path,
+) -> None:
+    lines = content_of(TENANT.read_bytes())
+    admissions = {line["decision_id"] for line in lines if line["type"] == "hold" and line["kind"] == "run.budget"}
+    assert admissions
+    for line in lines:
+        if line["type"] == "record" and line["decision_id"] in admissions:
+            line["type"] = "deleted"
+            del line["part_a"]
+    file = tmp_path / "deleted.jsonl"
+    file.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_SORT_KEYS) + b"\n" for line in lines))
+    for candidate in candidates(TENANT):
+        found = rehearse_bundle(file, candidate, workers=1)
+        assert found.decisions > 0
+        assert "deleted" not in found.skipped
+
+
 def test_shares_are_the_whole_file_in_whole_lines(tmp_path: Path) -> None:
     raw = TENANT.read_bytes()
     for content in (raw, raw.rstrip(b"\n"), b"{}\n", b"{}", b"\n\n\n", raw[:1_000].replace(b"\n", b"")):
