@@ -15,7 +15,7 @@ from sandbox.job import Limits, OutputFile
 
 _DEPTH_MAX: Final = 16
 _NAME_MAX: Final = 512
-_BLOCK: Final = 2**18
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS: Final = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -51,7 +51,7 @@ def lay(folder: int, files: Mapping[str, bytes | Path], owner: int | None) -> di
     for name, content in files.items():
         parts = check_name(name)
         data = content if isinstance(content, bytes) else content.read_bytes()
-        at = os.open("work", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        at = os.open("work", _FOLDER, dir_fd=folder)
         try:
             for part in parts[:-1]:
                 at = _enter(at, part, owner)
@@ -73,7 +73,7 @@ def _enter(at: int, part: str, owner: int | None) -> int:
             os.chown(part, owner, owner, dir_fd=at, follow_symlinks=False)
     except FileExistsError:
         pass  # laid for an earlier file; opening it says if it is no folder
-    deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    deeper = os.open(part, _FOLDER, dir_fd=at)
     os.close(at)
     return deeper
 
@@ -105,9 +105,14 @@ class Collector:
         self._target = target
 
     def collect(self, folder: int) -> None:
-        """Looks through `work`. Nothing else has it open for writing: every process of the job is gone."""
-        at = os.open("work", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        self._walk(at, "", 1)
+        """Looks through `work`. Every process of a job is gone then; those of a session may still be at work there.
+
+        What a job has done to its folder never makes this fail: without a uid of its own it can close it, also to the sandbox.
+        """
+        try:
+            self._walk(os.open("work", _FOLDER, dir_fd=folder), "", 1)
+        except OSError as error:
+            self._refuse(".", error.strerror or "it cannot be read")
 
     def _refuse(self, name: str, why: str) -> None:
         if len(self.refused) < 100:  # noqa: PLR2004 (a list for people)
@@ -128,8 +133,7 @@ class Collector:
                         if depth >= _DEPTH_MAX:
                             self._refuse(name, "too deep")
                             continue
-                        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                        self._walk(os.open(entry, flags, dir_fd=at), f"{name}/", depth + 1)
+                        self._walk(os.open(entry, _FOLDER, dir_fd=at), f"{name}/", depth + 1)
                     else:
                         self._take(at, entry, name, found)
                 except JobInvalid:
@@ -149,21 +153,27 @@ class Collector:
             self._refuse(name, kind or "a hard link")
             return
         fd = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-        with os.fdopen(fd, "rb") as file:
-            opened = os.fstat(fd)
-            if not stat.S_ISREG(opened.st_mode) or opened.st_nlink != 1:
-                self._refuse(name, "no plain file")
-            elif self._left_files <= 0:
-                self._refuse(name, "too many output files")
-            elif opened.st_size > self._left_bytes:
-                self._refuse(name, "output files are too large")
-            else:
+        try:
+            self._read(fd, name)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, name: str) -> None:
+        opened = os.fstat(fd)
+        if not stat.S_ISREG(opened.st_mode) or opened.st_nlink != 1:
+            self._refuse(name, "no plain file")
+        elif self._left_files <= 0:
+            self._refuse(name, "too many output files")
+        elif opened.st_size > self._left_bytes:
+            self._refuse(name, "output files are too large")
+        else:
+            with os.fdopen(fd, "rb", closefd=False) as file:
                 content = file.read(opened.st_size)
-                digest = hashlib.sha256(content).hexdigest()
-                if self._laid.get(name) != digest:
-                    self._left_bytes -= len(content)
-                    self._left_files -= 1
-                    self.files.append(OutputFile(name, len(content), digest, self._put(name, content)))
+            digest = hashlib.sha256(content).hexdigest()
+            if self._laid.get(name) != digest:
+                self._left_bytes -= len(content)
+                self._left_files -= 1
+                self.files.append(OutputFile(name, len(content), digest, self._put(name, content)))
 
     def _put(self, name: str, content: bytes) -> bytes | Path:
         if self._target is None:

@@ -6,11 +6,8 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from sandbox.native.cgroups import bases, open_cgroups
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
 from tests.sandbox.leaving import OWN, ROOT, left_by
+from tests.sandbox.ordinary import as_ordinary_account
 
 NOTHING = dict.fromkeys(("processes", "descriptors", "mounts", "cgroups"), 0)
 
@@ -245,39 +243,6 @@ UNPRIVILEGED_LAYERS = (
 )
 
 
-def _as_ordinary_account(tmp_path: Path, backend: str, layers: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Runs the sandbox as an account without rights: as this one if it has none, else as `nobody`, with the system's Python."""
-    python, account = sys.executable, {}
-    if os.geteuid() == 0:
-        python = "/usr/bin/python3"
-        account = {"user": 65_534, "group": 65_534, "extra_groups": list[int]()}
-        version = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-        if shutil.which(python) is None or subprocess.run(version, check=False).returncode != 0:
-            pytest.skip("the system's Python cannot be entered by an ordinary user, or is too old")
-    for room in ("sandbox", "holdfast"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [tmp_path, *tmp_path.parents]:
-        if Path(tempfile.gettempdir()) in path.parents and path.stat().st_uid == os.getuid():
-            path.chmod(0o755)
-    for path in tmp_path.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    command = [python, "-c", ORDINARY, backend, *layers]
-    done = subprocess.run(  # type: ignore[call-overload]  # the account's keywords are of several types
-        command,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        **account,
-    )
-    if "the layer user of the sandbox is missing" in done.stderr:
-        pytest.skip("no user namespace here: the kernel gives ordinary accounts none")
-    assert isinstance(done, subprocess.CompletedProcess)
-    return done
-
-
 # bubblewrap makes namespaces and a root whether or not it is asked to
 BUBBLEWRAP_LAYERS = ("disk", "rlimits", "landlock", "seccomp")
 
@@ -291,7 +256,7 @@ def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(
     tmp_path: Path, backend: str, layers: tuple[str, ...]
 ) -> None:
     require(backend)
-    done = _as_ordinary_account(tmp_path, backend, layers)
+    done = as_ordinary_account(tmp_path, ORDINARY, backend, *layers)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["refused"][0] == "own_uid"
