@@ -118,7 +118,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The exception a job ended with, as the job itself says: text from inside, to be shown and never to be trusted.
+    """The exception a job ended with, as the job itself says: text from inside, to be shown (`shown`) and never to be trusted.
 
     Attributes:
         kind: Its class.
@@ -196,16 +196,17 @@ class Result:
 
 
 _CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 
 
 def printable(output: bytes) -> str:
     """Returns what a job printed such that a terminal or a log shows it and obeys none of it."""
-    return _shown(output.decode("utf-8", "replace"))
+    return shown(output.decode("utf-8", "replace"))
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Returns a text such that a terminal or a log shows it and obeys none of it, and that it can be encoded."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
@@ -217,4 +218,4 @@ class Printed:
 
     def take(self, stream: str, part: bytes) -> str:
         """Returns what can be shown of a stream after a part of it came."""
-        return _shown(self._decoders[stream].decode(part))
+        return shown(self._decoders[stream].decode(part))

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from holdfast.contracts.tiers import KERNEL
-from sandbox.job import SENTENCES, Because, Killed, Limits, Raised, Result
+from sandbox.job import SENTENCES, Because, Killed, Limits, Raised, Result, shown
 from sandbox.layers import Receipt
 from sandbox.native.cgroups import Use
 from sandbox.native.files import Collector
 from sandbox.native.watch import Watched
 
 _TEXT_MAX: Final = 16_000
+_SIGNALS: Final = frozenset(number for number in signal.Signals if number < signal.SIGRTMIN)
+"""What can end a job's first process; it does not listen to others. A backend that tells of an end as a shell does, by 128 and a
+signal's number, tells of a status so that the job has chosen."""
 _NOT_SAID: Final = "which one, gVisor does not say"
 _OTHER_NUMBERS: Final = "one by the numbers of another architecture"
 _OUT_OF_MEMORY: Final = (b"JavaScript heap out of memory", b"Fatal process OOM")
@@ -76,7 +79,7 @@ def _why(
     if full:
         exhausted.append(Because.DISK)
     because, detail = watched.killed or (None, "")
-    if because is None and status < 0:
+    if because is None and -status in _SIGNALS:
         because, detail = _by_signal(limits, watched, -status, exhausted, own_kernel=own_kernel)
     if because is None:
         return None, tuple(exhausted)
@@ -120,4 +123,4 @@ def _raised(report: dict[str, object]) -> Raised | None:
         or not isinstance(line, int)
     ):
         return None
-    return Raised(kind[:200], message[:_TEXT_MAX], line, traceback[:_TEXT_MAX])
+    return Raised(shown(kind)[:200], shown(message)[:_TEXT_MAX], line, shown(traceback)[:_TEXT_MAX])

@@ -1,0 +1,33 @@
+"""What a result says of a job's end, and of what the job says itself: whatever that is, it is a result, and can be passed on."""
+
+from __future__ import annotations
+
+import pytest
+
+from activities.code_answer import outcome_of
+from sandbox.backends import KINDS
+from sandbox.job import Job, Limits
+from sandbox.service import Sandbox, Settings
+from tests.sandbox.installed import require
+
+LIMITS = Limits(wall_ms=120_000)
+
+
+@pytest.mark.parametrize("backend", KINDS)
+async def test_a_job_may_end_with_any_status_that_is_no_signals(backend: str) -> None:
+    """Programs tell of a signal as a shell does, by 128 and its number; there is no signal for each of those numbers."""
+    require(backend)
+    async with Sandbox(Settings(idle_min=0, idle_max=0, backend=backend, allow_old=True)) as own:
+        for status in (1, 127, 128, 160, 161, 162, 168, 191, 192, 193, 255):
+            result = await own.submit(Job(f"import os; os._exit({status})", limits=LIMITS))
+            assert (result.exit_status, result.killed) == (status, None)
+
+
+@pytest.mark.parametrize("raises", [r"ValueError('\udcff')", r"type('\x1b[2J', (Exception,), {})('\0\r\x9b')"])
+async def test_whatever_is_in_the_text_of_an_exception_can_be_passed_on(sandbox: Sandbox, raises: str) -> None:
+    """Half a character can be in no JSON, and nobody's terminal obeys what a job says of itself."""
+    result = await sandbox.submit(Job(f"raise {raises}", limits=LIMITS))
+    assert result.raised is not None
+    texts = (result.raised.kind, result.raised.message, result.raised.traceback)
+    assert all(text.replace("\n", "").isprintable() for text in texts), texts
+    assert outcome_of(result, (), {}, {}).error_code == "code.failed"
