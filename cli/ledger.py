@@ -81,7 +81,12 @@ def verify(
 
 def archive(
     *,
-    before: Annotated[str, typer.Option(metavar="YYYY-MM", help="The first month that stays.")],
+    before: Annotated[
+        str,
+        typer.Option(
+            metavar="YYYY-MM", help="The first month that stays. By PostgreSQL's clock it has begun a day ago at least."
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="Folder for the files, one a month. Keep them: only they have the entries.")],
     database_url: Annotated[
         str | None,

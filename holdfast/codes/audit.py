@@ -51,7 +51,7 @@ CODES: Final = (
     _check("decision.hold", "A decision allowed a hold that does not exist."),
     _check("archive.file", "The file of an archived month is not the one that was written."),
     _check("archive.sums", "What is kept of archived months is not what their files add up to."),
-    _check("archive.hold", "An entry of an archived month is not what its hold says."),
+    _check("archive.hold", "An entry of an archived month is not what its hold says, or is in the journal as well."),
     _check(
         "archive.rollup",
         "What a run spent on an archived day is booked otherwise than its settlements in the files add up to.",

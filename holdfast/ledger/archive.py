@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,8 @@ from holdfast_verdict.canonical import canonical_bytes
 FORMAT: Final = "holdfast journal archive"
 VERSION: Final = 2
 """Of a line's form: every column of the journal. Version 1 had no `input_tokens`, `cached_tokens`, `simulated` and `day`."""
+MARGIN: Final = timedelta(days=1)
+"""How long a month has to be over: who began in it may still write."""
 _LOCK_TRIES: Final = 60
 _LOCK_PAUSE_S: Final = 0.5
 _FETCH: Final = 5_000
@@ -50,8 +52,9 @@ _ADD_SUMS = """
     FROM {} j, unnest(j.cap_ids, j.reserved_deltas, j.committed_deltas, j.debt_deltas, j.limit_amounts, j.unlimited)
         AS l (cap_id, reserved, committed, debt, limit_amount, unlimited)
     WHERE j.tenant_id = $1 GROUP BY j.tenant_id, l.cap_id
-    ON CONFLICT (tenant_id, cap_id) DO UPDATE SET through = excluded.through, entries = old.entries + excluded.entries,
-        reserved = old.reserved + excluded.reserved, committed = old.committed + excluded.committed, debt = old.debt + excluded.debt,
+    ON CONFLICT (tenant_id, cap_id) DO UPDATE SET through = greatest(old.through, excluded.through),
+        entries = old.entries + excluded.entries, reserved = old.reserved + excluded.reserved,
+        committed = old.committed + excluded.committed, debt = old.debt + excluded.debt,
         last_entry_id = greatest(old.last_entry_id, excluded.last_entry_id),
         limit_amount = CASE WHEN excluded.last_entry_id > old.last_entry_id THEN excluded.limit_amount ELSE old.limit_amount END,
         unlimited = CASE WHEN excluded.last_entry_id > old.last_entry_id THEN excluded.unlimited ELSE old.unlimited END
@@ -94,32 +97,44 @@ def following(month: date) -> date:
     return date(month.year + month.month // 12, month.month % 12 + 1, 1)
 
 
+def check_over(before: date, now: datetime) -> None:
+    """Refuses months that are not over, or not for long enough.
+
+    Args:
+        before: The first month that stays.
+        now: PostgreSQL's time, as entries have it.
+
+    Raises:
+        ConfigurationInvalid: It has not begun a day ago.
+    """
+    if now < datetime(before.year, before.month, 1, tzinfo=UTC) + MARGIN:
+        raise ConfigurationInvalid(
+            f"{before:%Y-%m} has not begun a day ago: by PostgreSQL's clock it is {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+            remedy="a month stays in the journal until a day after its end, for whoever began in it and still writes",
+        )
+
+
 def file_of(folder: Path, month: date) -> Path:
     """Returns where a month's entries lie."""
     return folder / f"journal-{month:%Y-%m}.jsonl.gz"
 
 
-async def archive(
-    owner_url: str, before: date, folder: Path, say: Callable[[str], None], *, today: date | None = None
-) -> list[Archived]:
+async def archive(owner_url: str, before: date, folder: Path, say: Callable[[str], None]) -> list[Archived]:
     """Takes every month before one out of the journal, oldest first. Run again, it goes on where it was stopped.
+
+    A month is archived once. What comes after that, of a transaction that began in it and wrote when it was gone, stays in the journal.
 
     Args:
         owner_url: The database, as the schema's owner.
         before: The first month that stays.
         folder: Where the files go, one a month.
         say: Gets a line for each month.
-        today: The day, for tests; months that are not over cannot be archived.
 
     Raises:
-        ConfigurationInvalid: The month is not over, or the folder is none.
+        ConfigurationInvalid: The months are not over for a day, by PostgreSQL's clock, or the folder is none.
         Conflict: A month has entries of holds that are still open, or a file of a month archived before is not as it was.
         Unavailable: PostgreSQL is away, or somebody keeps the journal locked.
     """
-    if before > (today or datetime.now(UTC).date()).replace(day=1):
-        raise ConfigurationInvalid(
-            f"{before:%Y-%m} has not begun", remedy="months that are not over stay in the journal"
-        )
     if not folder.is_dir():  # noqa: ASYNC240 (a command's own loop: nobody else waits)
         raise ConfigurationInvalid(f"{folder} is no folder", remedy="make it first")
     try:
@@ -129,15 +144,19 @@ async def archive(
     except (OSError, asyncpg.PostgresError) as error:
         raise Unavailable(f"cannot reach the database: {error}", remedy="check its URL") from None
     try:
+        check_over(before, await connection.fetchval("SELECT now()"))
         tenants = [
             row["tenant_id"] for row in await connection.fetch("SELECT tenant_id FROM list_tenants() ORDER BY 1")
         ]
         await _take_strays_in(connection, before)
-        await _check_files_of_before(connection, tenants, before, folder)
+        once = await _check_files_of_before(connection, tenants, before, folder)
         done = []
         for name in [row[0] for row in await connection.fetch(_MONTHS)]:
             found = _MONTH.fullmatch(name)
             if found is None or (month := date(int(found[1]), int(found[2]), 1)) >= before:
+                continue
+            if month in once:  # its file is written, and stays the one that the database knows
+                say(f"{month:%Y-%m} was archived before; what came after that stays in the journal")
                 continue
             done.append(await _archive_month(connection, name, month, tenants, folder))
             say(f"{month:%Y-%m}: {done[-1].entries} entries are in {done[-1].file}, sha256 {done[-1].sha256}")
@@ -156,8 +175,8 @@ async def _take_strays_in(connection: asyncpg.Connection, before: date) -> None:
 
 async def _check_files_of_before(
     connection: asyncpg.Connection, tenants: list[UUID], before: date, folder: Path
-) -> None:
-    """A file of an earlier run that lies in the folder has to be the one that the database knows."""
+) -> set[date]:
+    """A file of an earlier run that lies in the folder has to be the one that the database knows. Returns the months archived."""
     known: dict[date, str] = {}
     for tenant_id in tenants:
         async with connection.transaction():
@@ -170,6 +189,7 @@ async def _check_files_of_before(
                 f"{path} is not as it was when {month:%Y-%m} was archived",
                 remedy="put the file with the digest " + sha256,
             )
+    return set(known)
 
 
 def digest_of(path: Path) -> str:

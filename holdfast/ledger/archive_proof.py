@@ -28,6 +28,11 @@ _HOLDS = text("""
     SELECT hold_id, state, coalesce(cost_nano_usd, 0) AS cost, leg_cap_ids, leg_amounts FROM holds
     WHERE tenant_id = :tenant_id AND hold_id = ANY(:hold_ids)
 """)
+# none, but for entries that came when their month had been archived
+_LATE = text("""
+    SELECT hold_id, kind FROM journal WHERE tenant_id = :tenant_id AND hold_id IS NOT NULL
+        AND created_at < (SELECT max(ends_at) FROM journal_archives WHERE tenant_id = :tenant_id)
+""")
 _SETTLED: Final = {"commit": "committed", "void": "voided", "expire": "expired"}
 
 Entry = dict[str, JsonValue]
@@ -84,13 +89,14 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
     if found:
         return found
     spend = {tenant_id: Spend() for tenant_id in tenants}
+    late = {tenant_id: await _late(engine, tenant_id) for tenant_id in tenants}
     for month, file in files.items():
         say(f"reading {file.path.name}")
         for tenant_id, chunk in _chunks(file.path):
             _add(file, tenant_id, chunk)
             if month in records.get(tenant_id, {}):
                 async with snapshot(engine, tenant_id) as connection:
-                    found += await _compare_holds(connection, tenant_id, tenants[tenant_id], chunk)
+                    found += await _compare_holds(connection, tenant_id, tenants[tenant_id], chunk, late[tenant_id])
                     if file.version == VERSION:
                         await spend[tenant_id].add(connection, tenant_id, chunk)
     for tenant_id, slug in tenants.items():
@@ -109,6 +115,13 @@ async def _records(engine: AsyncEngine, tenant_id: UUID) -> dict[str, str]:
     async with snapshot(engine, tenant_id) as connection:
         rows = await connection.execute(_ARCHIVES, {"tenant_id": tenant_id})
         return {f"{row.month:%Y-%m}": row.sha256.hex() for row in rows}
+
+
+async def _late(engine: AsyncEngine, tenant_id: UUID) -> set[tuple[str, bool]]:
+    """Returns of which holds the journal has the reservation, or the settlement, though its time is one of archived months."""
+    async with snapshot(engine, tenant_id) as connection:
+        rows = await connection.execute(_LATE, {"tenant_id": tenant_id})
+        return {(str(row.hold_id), row.kind == "reserve") for row in rows}
 
 
 def _lines(path: Path) -> Iterator[Entry]:
@@ -163,9 +176,9 @@ def _add(file: _File, tenant_id: UUID, chunk: Sequence[Entry]) -> None:
 
 
 async def _compare_holds(
-    connection: AsyncConnection, tenant_id: UUID, slug: str, chunk: Sequence[Entry]
+    connection: AsyncConnection, tenant_id: UUID, slug: str, chunk: Sequence[Entry], late: set[tuple[str, bool]]
 ) -> list[Discrepancy]:
-    """Every entry says what its hold says: the same legs, the same end, the same cost."""
+    """Every entry says what its hold says: the same legs, the same end, the same cost; and the journal has it no longer."""
     entries = [entry for entry in chunk if entry["hold_id"] is not None]
     ids = list({UUID(str(entry["hold_id"])) for entry in entries})
     rows = await connection.execute(_HOLDS, {"tenant_id": tenant_id, "hold_ids": ids})
@@ -182,6 +195,9 @@ async def _compare_holds(
         )
         if not right:
             says = f"archived entry {entry['entry_id']} ({kind}) is not what its hold says"
+            found.append(Discrepancy("archive.hold", slug, str(entry["hold_id"]), says))
+        if (str(entry["hold_id"]), kind == "reserve") in late:
+            says = f"archived entry {entry['entry_id']} ({kind}) is in the journal as well"
             found.append(Discrepancy("archive.hold", slug, str(entry["hold_id"]), says))
     return found
 

@@ -124,7 +124,8 @@ _CHECKS: Final[dict[str, TextClause]] = {
             AND m.entry_id > (SELECT coalesce(max(last_entry_id), 0) FROM journal_sums WHERE tenant_id = :tenant_id)
             AND m.used + coalesce(c.used, 0) > m.limit_amount
     """),
-    # an entry is as old as what it says of its hold: both are of one transaction; what is older than the archives is in them
+    # an entry is as old as what it says of its hold: both are of one transaction. What is older than the archives is in them, or came
+    # when its month had been archived and is here; that it is not in both, the files prove (`archive.hold`)
     "leg.journal": text("""
         SELECT h.hold_id, format('the hold of %s on %s is %s; the journal has %s reservations (%s) and %s settlements (%s, %s)',
             h.leg_amounts, h.leg_cap_ids, h.state, coalesce(j.reserves, 0), j.reserved, coalesce(j.settlements, 0), j.settled_as,
@@ -135,13 +136,18 @@ _CHECKS: Final[dict[str, TextClause]] = {
                 count(*) FILTER (WHERE kind <> 'reserve') AS settlements, min(kind) FILTER (WHERE kind <> 'reserve') AS settled_as,
                 min(cap_ids) FILTER (WHERE kind = 'reserve') AS reserved_caps,
                 min(reserved_deltas) FILTER (WHERE kind = 'reserve') AS reserved,
+                min(created_at) FILTER (WHERE kind = 'reserve') AS reserved_at,
                 min(cap_ids) FILTER (WHERE kind <> 'reserve') AS returned_caps,
-                min(reserved_deltas) FILTER (WHERE kind <> 'reserve') AS returned
+                min(reserved_deltas) FILTER (WHERE kind <> 'reserve') AS returned,
+                min(created_at) FILTER (WHERE kind <> 'reserve') AS returned_at
             FROM journal WHERE tenant_id = :tenant_id AND hold_id IS NOT NULL GROUP BY hold_id) j ON j.hold_id = h.hold_id
         WHERE h.tenant_id = :tenant_id AND (
-            coalesce(j.reserves, 0) <> CASE WHEN h.leg_cap_ids = '{}' OR h.created_at < a.through THEN 0 ELSE 1 END
+            coalesce(j.reserves, 0) <> CASE WHEN h.leg_cap_ids = '{}'
+                    OR (h.created_at < a.through AND j.reserved_at IS NULL) THEN 0 ELSE 1 END
+            OR (h.created_at < a.through AND j.reserved_at >= a.through) OR (h.settled_at < a.through AND j.returned_at >= a.through)
             OR (j.reserves > 0 AND (j.reserved_caps, j.reserved) IS DISTINCT FROM (h.leg_cap_ids, h.leg_amounts))
-            OR (coalesce(j.settlements, 0) <> CASE WHEN h.settled_at IS NULL OR h.settled_at < a.through THEN 0 ELSE 1 END
+            OR (coalesce(j.settlements, 0) <> CASE WHEN h.settled_at IS NULL
+                    OR (h.settled_at < a.through AND j.returned_at IS NULL) THEN 0 ELSE 1 END
                 AND NOT (h.leg_cap_ids = '{}' AND coalesce(j.settlements, 0) = 0))
             OR (j.settlements > 0 AND (j.settled_as IS DISTINCT FROM
                     CASE h.state WHEN 'committed' THEN 'commit' WHEN 'voided' THEN 'void' WHEN 'expired' THEN 'expire' END

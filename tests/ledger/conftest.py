@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from .desk import Desk, opened_desk
 from .world import Database, Tenant, new_tenant, running_database
 
 
@@ -16,3 +18,9 @@ async def database() -> AsyncIterator[Database]:
 @pytest.fixture
 async def tenant(database: Database) -> Tenant:
     return await new_tenant(database)
+
+
+@pytest.fixture
+async def desk(database: Database, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with opened_desk(database, tmp_path) as desk:
+        yield desk

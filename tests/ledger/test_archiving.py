@@ -9,8 +9,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,65 +16,15 @@ import asyncpg
 import pytest
 
 from holdfast.errors import ConfigurationInvalid, Conflict
-from holdfast.ledger.archive import Archived, archive
-from holdfast.ledger.archive_proof import prove
-from holdfast.ledger.auditor import audit
+from holdfast.ledger.archive import Archived
 from holdfast_verdict.canonical import canonical_bytes
-from tests.database.old_books import OldBooks
-from tests.database.schemas import empty_database, migrate_schema
-from tests.database.test_moving_the_ledger import until_revision
 from tests.forging import write_past_triggers
 from tests.stack.places import ROOT
 
-from .world import Database, new_tenant, until
+from .desk import BEGINS, MONTH, Desk
+from .world import until
 
-MONTH = datetime.now(UTC).date().replace(day=1)
-BEGINS = datetime(MONTH.year, MONTH.month, 1, tzinfo=UTC)
 _STANDING = "SELECT cap_id, reserved, committed, debt, limit_amount FROM caps ORDER BY cap_id"
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Two tenants with books of some months, and a folder for files."""
-
-    database: Database
-    books: tuple[OldBooks, ...]
-    folder: Path
-
-    async def archive(self) -> list[Archived]:
-        return await archive(self.database.urls["holdfast_owner"], MONTH, self.folder, lambda _: None)
-
-    async def wrong(self, *, files: bool = True) -> set[str]:
-        engine = self.database.engine("auditor")
-        found = list((await audit(engine)).discrepancies)
-        if files:
-            found += await prove(engine, sorted(self.folder.glob("*.gz")), lambda _: None)
-        return {one.check for one in found}
-
-    async def settle_all(self) -> None:
-        for books in self.books:
-            tenant = books.tenant
-            for row in await self.database.fetch(
-                """SELECT hold_id FROM holds WHERE tenant_id = $1 AND settled_at IS NULL
-                   ORDER BY kind = 'run.budget'""",
-                tenant.tenant_id,
-            ):
-                hold = await tenant.hold(row["hold_id"])
-                paid = hold.state in ("executed", "unknown") or hold.kind == "run.budget"
-                await tenant.settle(hold.hold_id, *(("committed", {"nano_usd": 1}) if paid else ("voided",)))
-
-
-@pytest.fixture
-async def desk(database: Database, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with empty_database(database) as own:
-        with until_revision("0002") as folder:
-            await migrate_schema(own, folder)
-        books = (OldBooks(await new_tenant(own), 7), OldBooks(await new_tenant(own), 8))
-        for each in books:
-            await each.play(120)
-            await each.write()
-        await migrate_schema(own)
-        yield Desk(own, books, tmp_path)
 
 
 async def test_months_go_into_files_and_the_books_can_be_proved_without_and_with_them(desk: Desk) -> None:
@@ -242,12 +190,6 @@ async def test_a_month_with_open_holds_stays(desk: Desk) -> None:
     assert await desk.database.value("SELECT count(*) FROM journal") == entries
     assert list(desk.folder.glob("*.gz")) == []
     assert await desk.wrong() == set()
-
-
-async def test_a_month_that_is_not_over_cannot_be_archived(desk: Desk) -> None:
-    following = MONTH.replace(year=MONTH.year + 1)
-    with pytest.raises(ConfigurationInvalid, match="has not begun"):
-        await archive(desk.database.urls["holdfast_owner"], following, desk.folder, lambda _: None)
 
 
 async def test_killed_before_its_commit_nothing_is_lost_and_a_second_run_ends_it(desk: Desk) -> None:
