@@ -417,7 +417,7 @@ class Sandbox:
                 worker.kill()
                 try:
                     if supervisor is not None:
-                        await asyncio.shield(supervisor.end(cancel=cancelled))
+                        await supervisor.end(cancel=cancelled)
                 finally:
                     await asyncio.shield(lane.pool.give_back(worker))
 
@@ -445,7 +445,7 @@ class Sandbox:
             watched = await lane.zygote.run(worker, job, on_output, supervisor, command)
         except BaseException:
             if supervisor is not None:
-                await asyncio.shield(supervisor.end(cancel=True))
+                await supervisor.end(cancel=True)
             raise
         if supervisor is not None:
             await supervisor.end()

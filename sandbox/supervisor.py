@@ -146,6 +146,11 @@ class Supervisor:
     async def end(self, *, cancel: bool = False) -> None:
         """Serves no further request. What is being done for the last one is done to its end (LAW 4), unless it is to be cancelled.
 
+        INVARIANT: nothing is being done any more when this ends. Who is cancelled meanwhile has that cancelled, and waits for it.
+
+        Args:
+            cancel: Whether it is to be cancelled.
+
         Raises:
             Exception: What `act` failed with, other than by refusing.
         """
@@ -156,7 +161,16 @@ class Supervisor:
             self._link.shutdown(socket.SHUT_RD)  # wakes it where it waits for a request
         if cancel:
             self._task.cancel()
-        await asyncio.wait([self._task])
+        given_up: asyncio.CancelledError | None = None
+        while not self._task.done():
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError as error:
+                if not cancel and given_up is None:  # once: it is not disturbed while it ends
+                    self._task.cancel()
+                given_up = error
+        if given_up is not None:
+            raise given_up
         if self._failed is not None and not cancel:
             raise self._failed
 
