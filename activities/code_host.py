@@ -38,6 +38,9 @@ class CodeHost:
         if tier not in self._settings:
             raise unavailable(tier, list(self._settings))
         async with self._starting:
+            if (known := self._sandboxes.get(tier)) is not None and known.lost:
+                del self._sandboxes[tier]
+                await known.close()
             if tier not in self._sandboxes:
                 sandbox = Sandbox(self._settings[tier])
                 try:
@@ -70,8 +73,10 @@ class CodeHost:
             await self.sandbox(tier)
 
     async def forget(self, sandbox: Sandbox) -> None:
-        """Closes a sandbox that was lost; the next job gets another."""
+        """Closes a sandbox that was lost; the next job gets another. Nothing is done where only one of its runtimes was lost."""
         async with self._starting:
+            if not sandbox.lost:
+                return  # jobs of the other runtimes go on
             for tier, known in list(self._sandboxes.items()):
                 if known is sandbox:
                     del self._sandboxes[tier]

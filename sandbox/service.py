@@ -147,6 +147,11 @@ class Sandbox:
         )
 
     @property
+    def lost(self) -> bool:
+        """Whether it runs no job any more. Where only another runtime's zygote has ended, the next job of that gets another."""
+        return self._first is None or self._first.zygote.lost
+
+    @property
     def zygote_pid(self) -> int:
         """The pid of the process that jobs fork from."""
         return self._first.zygote.pid if self._first is not None else 0
