@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -30,6 +31,9 @@ _READ: Final = 65_536
 _UP_S: Final = 120.0
 """How long a zygote may take until it is up: that of the runtime `data` imports its packages, on a busy machine for half a minute."""
 _WORDS_MAX: Final = 1_000
+_ENDS: Final = 6
+"""How many descriptors come with a process that was made."""
+_SCARCE: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class ZygoteProcess:
@@ -69,6 +73,7 @@ class ZygoteProcess:
         self._workers: dict[str, Worker] = {}
         self._orders: socket.socket | None = None
         self._ordering = asyncio.Lock()
+        self._room = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._up: asyncio.Future[None] | None = None
         self._count = 0
@@ -134,14 +139,17 @@ class ZygoteProcess:
             except OSError:
                 body, fds = b"", []
             if not body:
-                self._fail(SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again."))
+                self._fail(_lost())
                 return
             self._take(json.loads(body), fds)
 
     def _fail(self, error: Exception) -> None:
         self.lost = True
         assert self._orders is not None
-        asyncio.get_running_loop().remove_reader(self._orders.fileno())
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._orders.fileno())
+        loop.remove_writer(self._orders.fileno())
+        self._room.set()
         futures: list[asyncio.Future[None] | asyncio.Future[Ended]] = [self._up] if self._up is not None else []
         for worker in self._workers.values():
             worker.kill()  # one that had not yet asked to die with the zygote lives on
@@ -160,15 +168,7 @@ class ZygoteProcess:
                 self._up.set_result(None)
             return
         if "made" in message:
-            worker = self._workers[str(message["made"])]
-            control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd = fds
-            worker.control = socket.socket(fileno=control)
-            worker.control.setblocking(False)
-            worker.pid, worker.base_bytes = int(str(message["pid"])), int(str(message["base_bytes"]))
-            for fd in (worker.stdout, worker.stderr):
-                os.set_blocking(fd, False)
-            if not worker.made.done():
-                worker.made.set_result(None)
+            self._take_made(self._workers[str(message["made"])], message, fds)
             return
         if "failed" in message:
             error = LayerMissing(Layer(str(message["layer"])), int(str(message["errno"])), str(message["what"]))
@@ -180,6 +180,24 @@ class ZygoteProcess:
         ended = self._workers.get(str(message["ended"]))
         if ended is not None:
             self._end(ended, message)
+
+    @staticmethod
+    def _take_made(worker: Worker, message: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Takes a process that was made, with all that connects it to the sandbox."""
+        worker.pid, worker.base_bytes = int(str(message["pid"])), int(str(message["base_bytes"]))
+        if len(fds) != _ENDS:
+            for fd in fds:
+                os.close(fd)  # with which the process ends: nobody else has the other end of what it waits at
+            if not worker.made.done():
+                worker.made.set_exception(_scarce())
+            return
+        control, worker.stdout, worker.stderr, worker.report, worker.folder, worker.pidfd = fds
+        worker.control = socket.socket(fileno=control)
+        worker.control.setblocking(False)
+        for fd in (worker.stdout, worker.stderr):
+            os.set_blocking(fd, False)
+        if not worker.made.done():
+            worker.made.set_result(None)
 
     def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
         """Says that a process has ended, and how."""
@@ -218,9 +236,7 @@ class ZygoteProcess:
             order["canary"] = dict(facts)
         ordered = False
         try:
-            # the loop knows one writer for a socket: a second that waits would replace the first, which then waits for ever
-            async with self._ordering:
-                await asyncio.get_running_loop().sock_sendall(self._orders, json.dumps(order).encode())
+            await self._order(json.dumps(order).encode())
             ordered = True
             await asyncio.shield(worker.made)
             # moving a process between cgroups waits for the kernel, and nobody else shall wait with it
@@ -236,10 +252,44 @@ class ZygoteProcess:
             if intruder is not None and was_let_in(intruder):
                 worker.achieved[Layer.SUPERVISOR] = "a process that is no job was let in to its supervisor"
             self._assert_alive()
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(self._abandon(worker, ordered=ordered))
+            if isinstance(error, Exception) and self.lost:
+                raise _lost() from error  # whatever failed by that says nothing of a layer
+            if isinstance(error, OSError) and error.errno in _SCARCE:
+                raise _scarce() from error
             raise
         return worker
+
+    async def _order(self, order: bytes) -> None:
+        """Gives an order, as soon as the zygote's socket has room for it.
+
+        Raises:
+            SandboxLost: If the zygote is gone.
+        """
+        # the loop knows one writer for a socket: a second that waits would replace the first, which then waits for ever
+        async with self._ordering:
+            while True:
+                self._assert_alive()
+                assert self._orders is not None
+                try:
+                    self._orders.send(order)
+                except BlockingIOError:
+                    await self._wait_for_room(self._orders.fileno())
+                except (BrokenPipeError, ConnectionResetError) as error:
+                    raise _lost() from error
+                else:
+                    return
+
+    async def _wait_for_room(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._room.clear()
+        loop.add_writer(fd, self._room.set)
+        try:
+            await self._room.wait()
+        finally:
+            if not self.lost:  # then it was removed, and the number may be another's
+                loop.remove_writer(fd)
 
     def _owner(self, worker: Worker) -> int | None:
         """Returns the uid that a process has on the host; nothing if it is this one's own."""
@@ -286,6 +336,8 @@ class ZygoteProcess:
         except ProcessLookupError:
             return  # it has ended, which is told elsewhere
         except OSError as error:
+            if error.errno in _SCARCE:
+                raise
             raise LayerMissing(Layer.CGROUP, error.errno or 0, f"a job cannot be put into a cgroup: {error}") from error
 
     async def _abandon(self, worker: Worker, *, ordered: bool) -> None:
@@ -293,11 +345,15 @@ class ZygoteProcess:
         if ordered:
             with contextlib.suppress(HoldfastError):
                 await worker.made
-        await self.end(worker)
+        try:
+            await self.end(worker)
+        except OSError as error:
+            if error.errno not in _SCARCE:  # what it used cannot be read, and nobody asks for it
+                raise
 
     def _assert_alive(self) -> None:
         if self.lost or self._orders is None:
-            raise SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
+            raise _lost()
 
     async def _ready(self, worker: Worker) -> None:
         """Waits for the one message of a process that is in its layers, and takes the filter's listener from it."""
@@ -307,10 +363,12 @@ class ZygoteProcess:
         while len(buffer) < FRAME.size or len(buffer) < FRAME.size + FRAME.unpack_from(buffer)[0]:
             await readable(control.fileno())
             try:
-                part, more, _, _ = socket.recv_fds(control, _READ, 1)
+                part, more, flags, _ = socket.recv_fds(control, _READ, 1)
             except ConnectionResetError:  # it ended before it read what it was sent
-                part, more = b"", []
+                part, more, flags = b"", [], 0
             fds += more
+            if flags & socket.MSG_CTRUNC:
+                raise _scarce()
             if not part:
                 words = _last_words(worker)
                 raise LayerMissing(self.FAILING, 0, f"a new process ended before it was in its layers{words}")
@@ -396,6 +454,17 @@ class ZygoteProcess:
                 process.kill()
                 await asyncio.to_thread(process.wait)
             self._process = None
+
+
+def _lost() -> SandboxLost:
+    return SandboxLost("the process that jobs fork from has ended", remedy="Start the sandbox again.")
+
+
+def _scarce() -> SandboxLost:
+    return SandboxLost(
+        "the process of the sandbox has no descriptors left for another job",
+        remedy="Raise the limit of its open files (`ulimit -n`), or let fewer jobs run at once.",
+    )
 
 
 def _last_words(worker: Worker) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Mapping
@@ -57,7 +58,10 @@ class RunscProcess(ZygoteProcess):
 
     def _end(self, worker: Worker, ended: Mapping[str, object]) -> None:
         """Says how a job ended: its CPU time is that of its cgroup, for its processes are none that the launcher could wait for."""
-        used_s = worker.group.cpu_ns() / 1e9 if worker.group is not None else 0.0
+        used_s = 0.0
+        if worker.group is not None:
+            with contextlib.suppress(OSError):  # that it ended is to be told also where what it used cannot be read
+                used_s = worker.group.cpu_ns() / 1e9
         super()._end(worker, {**ended, "cpu_s": used_s})
 
     def _is_job(self, worker: Worker, peer: Peer) -> bool:

@@ -8,18 +8,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from activities.code_host import CodeHost
 from bench.leaks import Burden
 from sandbox.errors import SandboxLost
-from sandbox.job import Job, Limits, Result
+from sandbox.job import Job, Limits
 from sandbox.native.cgroups import bases, open_cgroups
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
@@ -191,49 +188,6 @@ async def test_when_the_zygote_is_killed_jobs_die_and_submitting_says_so() -> No
             await sandbox.submit(Job("pass"))
     finally:
         await sandbox.close()
-
-
-SLEEPS: Mapping[Literal["python", "shell"], str] = {
-    "python": "import time; print(1, flush=True); time.sleep(3)",
-    "shell": "echo 1; sleep 600",
-}
-
-
-async def test_a_runtime_that_is_lost_ends_no_job_of_another() -> None:
-    host = CodeHost({"process": Settings(idle_min=0)})
-
-    async def begin(sandbox: Sandbox, language: Literal["python", "shell"]) -> asyncio.Task[Result]:
-        said = asyncio.Event()
-        job = Job(SLEEPS[language], language=language, limits=Limits(wall_ms=600_000))
-        task = asyncio.create_task(sandbox.submit(job, on_output=lambda *_: said.set()))
-        await asyncio.wait_for(said.wait(), 60)
-        return task
-
-    try:
-        sandbox = await host.sandbox()
-        shell = await begin(sandbox, "shell")
-        plain = await begin(sandbox, "python")
-        os.kill(sandbox._lanes["shell"].zygote.pid, signal.SIGKILL)
-        with pytest.raises(SandboxLost):
-            await shell
-        await host.forget(sandbox)  # as whoever ran the job does
-        assert (await plain).exit_status == 0
-        assert await host.sandbox() is sandbox
-        assert (await sandbox.submit(Job("echo 2", language="shell"))).stdout == b"2\n"
-        os.kill(sandbox.zygote_pid, signal.SIGKILL)
-        with pytest.raises(SandboxLost):
-            await sandbox.submit(Job("pass"))
-        await host.forget(sandbox)
-        another = await host.sandbox()
-        assert another is not sandbox
-        os.kill(another.zygote_pid, signal.SIGKILL)
-        async with asyncio.timeout(60):
-            while not another.lost:
-                await asyncio.sleep(0.01)
-        # what is known to be lost is given to no job
-        assert (await (await host.sandbox()).submit(Job("print(3)"))).stdout == b"3\n"
-    finally:
-        await host.close()
 
 
 ORDINARY = """
