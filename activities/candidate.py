@@ -55,7 +55,15 @@ async def read_candidate(
         return Candidate(as_if, NOTHING_ASKED)
     try:
         async with connection.begin_nested():
-            return Candidate(as_if, await read_past(connection, as_if, canonical(action), step=request.step, head=head))
+            past = await read_past(
+                connection,
+                as_if,
+                canonical(action),
+                step=request.step,
+                try_number=request.try_number,
+                head=head,
+            )
+            return Candidate(as_if, past)
     except (HoldfastError, DBAPIError) as error:
         log.warning("shadow.not_asked", policy_id=str(policy.shadow_id), reason=type(error).__name__)
         return None

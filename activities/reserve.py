@@ -151,7 +151,14 @@ class Reserve:
             told = action.kind == "tool.call" and not request.action.code_hold_id
             proposed = bytes.fromhex(request.action.assistant) if told else None
             if action.known and not action.malformed:
-                past = await read_past(connection, run, canonical(action), step=request.step, head=proposed)
+                past = await read_past(
+                    connection,
+                    run,
+                    canonical(action),
+                    step=request.step,
+                    try_number=request.try_number,
+                    head=proposed,
+                )
             candidate = await read_candidate(connection, run, action, request, proposed)
         approvals = approvals_for(asked, request.approval_id, action.canonical)
         return _Asked(run, action, approvals, call, past, candidate)

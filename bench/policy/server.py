@@ -123,7 +123,7 @@ async def read(engine: AsyncEngine, run: FilledRun, head: bytes | None = None) -
     """Reads the past of a run's next payment, as the governor does."""
     async with transaction(engine, run.tenant_id) as connection:
         facts = await RunReader().read(connection, run.tenant_id, run.run_id)
-        return await read_past(connection, facts, _action(), step=run.events + 1, head=head)
+        return await read_past(connection, facts, _action(), step=run.events + 1, try_number=1, head=head)
 
 
 async def _folded(engine: AsyncEngine, run: FilledRun) -> None:

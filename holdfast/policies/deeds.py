@@ -22,6 +22,7 @@ from holdfast_verdict.rehearse.recorded import outcome_of
 
 if TYPE_CHECKING:
     from holdfast.actions.run_facts import RunFacts
+    from holdfast.ledger.types import TryKey
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Deed:
     def is_void(self) -> bool:
         """Whether it came to nothing for certain."""
         return self.state in ("voided", "expired")
+
+    def gives_way_to(self, key: TryKey) -> bool:
+        """Says whether a decision on a try takes this one's place: it is of the same try, and nobody has begun it."""
+        own = (self.run_id, self.step, self.try_number)
+        return self.state == "held" and own == (key.run_id, key.step, key.try_number)
 
     @property
     def at_ms(self) -> int:

@@ -4,6 +4,9 @@ All of it comes from what the deciding and settling transactions write anyway, h
 allowed can be missing from it, whatever crashed in between. What is settled for good is read as sums (`sums`), the rest one by one
 (`unfolded`). What nobody can tell is left out, and so is unknown to the engine (LAW 7).
 
+What a decision takes the place of, because it was allowed for the same try and nobody has begun it, is no part of its past: the ledger
+frees it in the transaction that decides. Should it be executed before that, the ledger refuses (`hold.key_conflict`).
+
 Of a run, decisions see one another by the run's `history_version`. Of a tenant, by the version of its history: whoever counts what
 other runs did, or is counted by them, compares and raises it in the deciding transaction.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +24,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.actions.run_facts import RunFacts
+from holdfast.ledger.types import TryKey
 from holdfast.policies import readings, sums, unfolded
 from holdfast.policies.deeds import Deed, events_of
 from holdfast.policies.family import read_family
@@ -167,7 +171,13 @@ def _asks_of(policy: Policy, plan: Plan | None, name: str, *, external: bool) ->
 
 
 async def read_past(
-    connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, *, step: int, head: bytes | None
+    connection: AsyncConnection,
+    run: RunFacts,
+    asked: CanonicalAction,
+    *,
+    step: int,
+    try_number: int,
+    head: bytes | None,
 ) -> Past:
     """Reads of the past what the policy asks for this action, in the caller's transaction.
 
@@ -176,6 +186,7 @@ async def read_past(
         run: The run, read in the same transaction.
         asked: The action.
         step: Its step.
+        try_number: The try of that step.
         head: The transcript's entry that proposes it; without, nobody can tell where its values come from.
     """
     asks = asks_of(run, asked)
@@ -187,11 +198,13 @@ async def read_past(
     if asks.wide or asks.counted or asks.wide_limits:
         # before what it is the version of: what comes in between is seen twice rather than not at all
         version = await connection.scalar(_HEAD, parameters) or 0
-    own = await _own(connection, run, asked, asks, step) if asks.own or asks.own_limits else _Known()
-    wide = await _wide(connection, run, asked, asks, step) if asks.wide or asks.wide_limits else _Known()
+    key = TryKey(run.tenant_id, run.run_id, step, try_number)
+    own = await _own(connection, run, asked, asks, key) if asks.own or asks.own_limits else _Known()
+    wide = await _wide(connection, run, asked, asks, key) if asks.wide or asks.wide_limits else _Known()
     if asks.counted and not (asks.wide or asks.wide_limits):
         await _keep_up(connection, run, step)
-    read = await _read(connection, run, asks, head) if asks.labels or asks.sources or asks.releases else NOTHING_ASKED
+    asks_read = asks.labels or asks.sources or asks.releases
+    read = await _read(connection, run, asks, key, head) if asks_read else NOTHING_ASKED
     return Past(
         HistoryFacts({**own.watches, **wide.watches}) if asks.own or asks.wide else None,
         read.labels,
@@ -202,17 +215,17 @@ async def read_past(
     )
 
 
-async def _read(connection: AsyncConnection, run: RunFacts, asks: Asks, head: bytes | None) -> Past:
+async def _read(connection: AsyncConnection, run: RunFacts, asks: Asks, key: TryKey, head: bytes | None) -> Past:
     """Reads what the run and the others of its family have read; of what is too much nothing is known (LAW 7)."""
     family = await read_family(connection, run)
-    found = None if family is None else await readings.read_family_readings(connection, run, family)
+    found = None if family is None else await readings.read_family_readings(connection, run, family, key)
     if family is None or found is None:
         return NOTHING_ASKED
     yields = readings.yields_by_name(run, found.all)
     labels = frozenset(label for each in yields.values() for _, names in each for label in names)
     return Past(
         labels=labels if asks.labels else None,
-        releases=await released(connection, run, found) if asks.releases else (),
+        releases=await released(connection, run, found, key) if asks.releases else (),
         sources=await read_sources(connection, run, family, head, Heard(yields, labels))
         if asks.sources and head
         else None,
@@ -245,32 +258,32 @@ async def _keep_up(connection: AsyncConnection, run: RunFacts, step: int) -> Non
             await unfolded.read_tail(connection, run, owner, wanted)
 
 
-async def _own(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, step: int) -> _Known:
+async def _own(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, key: TryKey) -> _Known:
     """Reads what the run itself did."""
 
     async def everything() -> list[Deed] | None:
         return await unfolded.read_run(connection, run)
 
-    return await _known(connection, run, asked, _Question(run.run_id, asks.own, asks.own_limits, step), everything)
+    return await _known(connection, run, asked, _Question(run.run_id, asks.own, asks.own_limits, key), everything)
 
 
-async def _wide(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, step: int) -> _Known:
+async def _wide(connection: AsyncConnection, run: RunFacts, asked: CanonicalAction, asks: Asks, key: TryKey) -> _Known:
     """Reads what the tenant did."""
 
     async def everything() -> list[Deed] | None:
         return await _of_tenant(connection, run, asks)
 
-    return await _known(connection, run, asked, _Question(EVERYBODYS, asks.wide, asks.wide_limits, step), everything)
+    return await _known(connection, run, asked, _Question(EVERYBODYS, asks.wide, asks.wide_limits, key), everything)
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What is asked of one history: whose it is, which watches and limits, at which step."""
+    """What is asked of one history: whose it is, which watches and limits, at which step and try."""
 
     owner: UUID
     watches: frozenset[str]
     limits: tuple[CompiledRule, ...]
-    step: int
+    key: TryKey
 
 
 async def _known(
@@ -332,6 +345,8 @@ _Sums = Mapping[tuple[bytes, bytes], Sum]
 def _answer(run: RunFacts, asked: CanonicalAction, question: _Question, tail: unfolded.Tail, found: _Sums) -> _Known:
     policy, known = run.policy.policy, _Known()
     selectors = selectors_of(policy)
+    deeds = tuple(deed for deed in tail.deeds if not deed.gives_way_to(question.key))
+    tail = replace(tail, deeds=deeds)
     histories: dict[int, History] = {}
     for watch_id in question.watches & selectors.watches.keys():
         selector = selectors.watches[watch_id]
@@ -340,7 +355,7 @@ def _answer(run: RunFacts, asked: CanonicalAction, question: _Question, tail: un
             continue
         mark = tail.marks[selector.digest]
         if mark not in histories:
-            events = events_of(tail.behind(selector), run, question.step)
+            events = events_of(tail.behind(selector), run, question.key.step)
             histories[mark] = History.of(policy, events, run.principal)
         known.watches[watch_id] = _value(run, selector, key, histories[mark], found)
     for compiled in question.limits:

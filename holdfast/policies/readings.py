@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from holdfast.actions.run_facts import RunFacts
+from holdfast.ledger.types import TryKey
 from holdfast.policies.family import Family, Member
 from holdfast.tools.toolset import Toolset
 from holdfast.tools.versions import read_toolset
@@ -35,9 +36,12 @@ SPAWN: Final = "agent.spawn"
 _ALWAYS: Final = ("true",)
 _OWN_RUN: Final = ("principal", "run")
 
-# what came to nothing for certain has read nothing; what was answered, or went out, may have; a budget is held, and reads nothing
+# what came to nothing for certain has read nothing; what was answered, or went out, may have; a budget is held, and reads nothing;
+# what gives way to the decision that asks will have read nothing
 _READ: Final = """
-    h.kind <> 'run.budget' AND h.superseded_at IS NULL AND (h.state NOT IN ('voided', 'expired') OR h.outward_at IS NOT NULL
+    h.kind <> 'run.budget' AND h.superseded_at IS NULL
+    AND NOT (h.state = 'held' AND h.run_id = :run_id AND h.step = :step AND h.try = :try)
+    AND (h.state NOT IN ('voided', 'expired') OR h.outward_at IS NOT NULL
         OR EXISTS (SELECT FROM outcomes o WHERE o.tenant_id = h.tenant_id AND o.hold_id = h.hold_id))
 """
 _OF_RUNS: Final = text(f"""
@@ -117,15 +121,17 @@ class Readings:
     by_run: Mapping[UUID, Reader]
 
 
-async def read_family_readings(connection: AsyncConnection, run: RunFacts, family: Family) -> Readings | None:
-    """Returns what a family has read; `None` if it is too much."""
+async def read_family_readings(
+    connection: AsyncConnection, run: RunFacts, family: Family, key: TryKey
+) -> Readings | None:
+    """Returns what a family has read, besides what gives way to a decision on a try; `None` if it is too much."""
     program = program_of(run.policy.policy)
     asks = [each.label.where for each in program.labels if each.label.where != _ALWAYS]
     by_run = await _readers(connection, run, family, apart=any(_speaks_of(where, _OWN_RUN) for where in asks))
     readers = list({id(each): each for each in by_run.values()}.values())
     numbers = {id(each): number for number, each in enumerate(readers)}
     parameters = {
-        "tenant_id": run.tenant_id,
+        **_named(key),
         "runs": list(by_run),
         "readers": [numbers[id(each)] for each in by_run.values()],
         "by_action": bool(asks),
@@ -138,6 +144,10 @@ async def read_family_readings(connection: AsyncConnection, run: RunFacts, famil
         # the policy says what the words of another run carry; they may come at any time
         found.append(Reading(by_run[run.run_id], SPAWN, "", None, None, is_open=True, hold_id=None))
     return Readings(found, by_run)
+
+
+def _named(key: TryKey) -> dict[str, object]:
+    return {"tenant_id": key.tenant_id, "run_id": key.run_id, "step": key.step, "try": key.try_number}
 
 
 async def _readers(connection: AsyncConnection, run: RunFacts, family: Family, *, apart: bool) -> Mapping[UUID, Reader]:
@@ -170,12 +180,12 @@ def _speaks_of(node: object, wanted: tuple[str, ...]) -> bool:
 
 
 async def read_holds(
-    connection: AsyncConnection, tenant_id: UUID, holds: Sequence[UUID], by_run: Mapping[UUID, Reader]
+    connection: AsyncConnection, key: TryKey, holds: Sequence[UUID], by_run: Mapping[UUID, Reader]
 ) -> list[Reading]:
-    """Returns what was read by single actions, those of them that have read something."""
+    """Returns what was read by single actions, those of them that have read something and do not give way to a decision on a try."""
     if not holds:
         return []
-    rows = await connection.execute(_OF_HOLDS, {"tenant_id": tenant_id, "holds": list(holds)})
+    rows = await connection.execute(_OF_HOLDS, {**_named(key), "holds": list(holds)})
     return [Reading(by_run[row[0]], *row[1:]) for row in rows]
 
 

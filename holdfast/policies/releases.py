@@ -18,7 +18,7 @@ from holdfast.actions.run_facts import RunFacts
 from holdfast.decisions.record import record_event, subject_of
 from holdfast.errors import Conflict, NotFound, NotPermitted
 from holdfast.ids import new_id
-from holdfast.ledger.types import Event
+from holdfast.ledger.types import Event, TryKey
 from holdfast.policies.family import FAMILY, FAMILY_MAX
 from holdfast.policies.readings import Readings, by_label, read_holds
 from holdfast.tenancy.principals import BUILT_IN, Principal
@@ -147,17 +147,18 @@ async def list_releases(connection: AsyncConnection, principal: Principal, run_i
     return [Release(**row._mapping) for row in await connection.execute(_LIST, parameters)]
 
 
-async def released(connection: AsyncConnection, run: RunFacts, readings: Readings) -> tuple[Fact, ...]:
+async def released(connection: AsyncConnection, run: RunFacts, readings: Readings, key: TryKey) -> tuple[Fact, ...]:
     """Returns the releases that cover everything that a run has read under their label.
 
     Args:
         connection: The caller's transaction.
         run: The run.
         readings: What it and the others of its family have read.
+        key: What is decided.
     """
     rows = (await connection.execute(_OF_RUN, {"tenant_id": run.tenant_id, "run_id": run.run_id})).all()
     once_open = sorted({hold_id for row in rows for hold_id in row.open_holds})
-    opened = await read_holds(connection, run.tenant_id, once_open, readings.by_run)
+    opened = await read_holds(connection, key, once_open, readings.by_run)
     read, read_open = by_label(run, readings.all), by_label(run, opened)
     facts = []
     for row in rows:

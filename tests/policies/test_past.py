@@ -17,7 +17,7 @@ from holdfast.actions.run_facts import RunReader
 from holdfast.actions.settling import refusal, tool_result
 from holdfast.database.engine import transaction
 from holdfast.ledger.scopes import scope_of_run
-from holdfast.ledger.types import Decision, FactsChanged
+from holdfast.ledger.types import Decision, FactsChanged, Reservation, Scope
 from holdfast.policies import store
 from holdfast.policies.evaluation import Evaluation, canonical, evaluate
 from holdfast.policies.past import Past, read_past
@@ -50,34 +50,66 @@ def call(tool: str, **args: JsonValue) -> Action:
 
 
 async def asked(
-    tenant: Tenant, run_id: UUID, action: Action, step: int = 1, head: bytes | None = None, *, nano_usd: int = 0
+    tenant: Tenant,
+    run_id: UUID,
+    action: Action,
+    step: int = 1,
+    head: bytes | None = None,
+    *,
+    nano_usd: int = 0,
+    try_number: int = 1,
 ) -> tuple[Evaluation, Past]:
     """Evaluates as `reserve` does."""
     async with transaction(tenant.database.engine("governor"), tenant.tenant_id) as connection:
         run = await RunReader().read(connection, tenant.tenant_id, run_id)
-        past = await read_past(connection, run, canonical(action), step=step, head=head)
+        past = await read_past(connection, run, canonical(action), step=step, try_number=try_number, head=head)
     return evaluate(run, action, past=past, estimate=Estimate(nano_usd, 0)), past
 
 
+async def prepared(
+    tenant: Tenant,
+    run_id: UUID,
+    action: Action,
+    step: int = 1,
+    *,
+    nano_usd: int = 0,
+    funded: bool = False,
+    try_number: int = 1,
+    scopes: tuple[Scope, ...] | None = None,
+) -> Reservation:
+    """Evaluates as `reserve` does, and returns what it would ask of the ledger then."""
+    versions = await tenant.versions(run_id)
+    evaluation, past = await asked(tenant, run_id, action, step, nano_usd=nano_usd, try_number=try_number)
+    scopes = tenant.scopes if scopes is None else scopes
+    scopes = (*scopes, scope_of_run(run_id)) if funded else scopes
+    reservation = await tenant.reservation(run_id, step, try_number, scopes=scopes, funded=funded)
+    return replace(
+        reservation,
+        action=action.canonical,
+        digest=action.digest,
+        kind=action.kind,
+        tool=action.tool,
+        evaluated=evaluation.verdict,
+        versions=versions,
+        amounts={"nano_usd": nano_usd},
+        history_head=past.head,
+    )
+
+
 async def reserve(
-    tenant: Tenant, run_id: UUID, action: Action, step: int = 1, *, nano_usd: int = 0, funded: bool = False
+    tenant: Tenant,
+    run_id: UUID,
+    action: Action,
+    step: int = 1,
+    *,
+    nano_usd: int = 0,
+    funded: bool = False,
+    try_number: int = 1,
 ) -> Decision:
     """Decides as `reserve` does, anew whenever the facts have changed; `funded`: the run has a budget of its own."""
-    scopes = (*tenant.scopes, scope_of_run(run_id)) if funded else tenant.scopes
     while True:
-        versions = await tenant.versions(run_id)
-        evaluation, past = await asked(tenant, run_id, action, step, nano_usd=nano_usd)
-        reservation = await tenant.reservation(run_id, step, scopes=scopes, funded=funded)
-        reservation = replace(
-            reservation,
-            action=action.canonical,
-            digest=action.digest,
-            kind=action.kind,
-            tool=action.tool,
-            evaluated=evaluation.verdict,
-            versions=versions,
-            amounts={"nano_usd": nano_usd},
-            history_head=past.head,
+        reservation = await prepared(
+            tenant, run_id, action, step, nano_usd=nano_usd, funded=funded, try_number=try_number
         )
         try:
             return await tenant.ledger.reserve(reservation)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from holdfast.actions.run_facts import RunReader
 from holdfast.database.engine import transaction
+from holdfast.ledger.types import TryKey
 from holdfast.policies.family import read_family
 from holdfast.policies.readings import Reading, read_family_readings
 from tests.ledger.world import Tenant
@@ -21,7 +22,7 @@ async def readings(tenant: Tenant, run_id: UUID) -> list[Reading]:
         run = await RunReader().read(connection, tenant.tenant_id, run_id)
         family = await read_family(connection, run)
         assert family is not None
-        found = await read_family_readings(connection, run, family)
+        found = await read_family_readings(connection, run, family, TryKey(run.tenant_id, run_id, 100, 1))
     assert found is not None
     return list(found.all)
 

@@ -178,7 +178,7 @@ async def _rows_read(tenant: Tenant, run_id: UUID, action: Action, step: int) ->
         run = await RunReader().read(connection, tenant.tenant_id, run_id)
         await connection.execute(text("SET LOCAL enable_seqscan = off"))  # a table this small is as well read whole
         before = int(await connection.scalar(text(_ROWS)) or 0)
-        past = await read_past(connection, run, canonical(action), step=step, head=None)
+        past = await read_past(connection, run, canonical(action), step=step, try_number=1, head=None)
         assert past.usage is not None
         return int(await connection.scalar(text(_ROWS)) or 0) - before
 
