@@ -35,9 +35,9 @@ async def run_cell(
     """Runs a cell; returns what was seen of it, and whether the process is there for another one."""
     answer = _Answer(worker)
     watch = Watch(worker, limits, on_output, without, lambda: answer.has_come() or worker.has_ended())
-    answer.begin()
-    watch.begin()
     try:
+        answer.begin()
+        watch.begin()
         await send(worker, {"code": cell.code, "name": cell.name})
         either: set[asyncio.Future[int | None] | asyncio.Future[Ended]] = {answer.status, worker.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

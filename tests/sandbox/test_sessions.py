@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -114,6 +115,35 @@ async def test_a_cell_that_was_given_up_takes_the_session_with_it(sandbox: Sandb
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        with pytest.raises(SessionLost, match="given up"):
+            await session.run("1")
+
+
+async def test_a_cell_that_could_not_be_watched_leaves_nothing_that_watches(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that the loop still has is another's as soon as it is closed, and a timer would end whoever has it then."""
+    async with sandbox.session() as session:
+        worker, loop = session._worker, asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        call_later = loop.call_later
+
+        def kept(*arguments: Any) -> asyncio.TimerHandle:  # Any: as the loop takes them
+            timers.append(call_later(*arguments))
+            return timers[-1]
+
+        def fails(_: object) -> int:
+            raise OSError(errno.ENODEV, "the cgroup is gone")
+
+        assert worker.group is not None
+        monkeypatch.setattr(loop, "call_later", kept)
+        monkeypatch.setattr(type(worker.group), "cpu_ns", fails)
+        with pytest.raises(OSError, match="the cgroup is gone"):
+            await session.run("1")
+        monkeypatch.undo()
+        assert worker.control is not None
+        left = [fd for fd in (worker.stdout, worker.stderr, worker.listener, worker.control) if loop.remove_reader(fd)]
+        assert (left, [timer for timer in timers if not timer.cancelled()]) == ([], [])
         with pytest.raises(SessionLost, match="given up"):
             await session.run("1")
 
