@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from holdfast.errors import ConfigurationInvalid
+from holdfast.errors import ConfigurationInvalid, Conflict
 from holdfast.ledger.archive import FORMAT, VERSION, digest_of, following, parse_month
 from holdfast.ledger.archived_spend import Spend
 from holdfast.ledger.auditor import Discrepancy, snapshot, tenants_of
@@ -69,9 +69,14 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
 
     Raises:
         ConfigurationInvalid: A file is none of a journal, or one of an archived month is missing.
+        Conflict: A month was archived meanwhile.
     """
     tenants = dict(await tenants_of(engine))
-    records = {tenant_id: await _records(engine, tenant_id) for tenant_id in tenants}
+    records, late = {}, {}
+    for tenant_id in tenants:
+        async with snapshot(engine, tenant_id) as connection:
+            records[tenant_id] = await _records(connection, tenant_id)
+            late[tenant_id] = await _late(connection, tenant_id)
     files = {f"{file.month:%Y-%m}": file for file in map(_opened, paths)}
     if missing := {month for kept in records.values() for month in kept} - set(files):
         raise ConfigurationInvalid(
@@ -89,7 +94,6 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
     if found:
         return found
     spend = {tenant_id: Spend() for tenant_id in tenants}
-    late = {tenant_id: await _late(engine, tenant_id) for tenant_id in tenants}
     for month, file in files.items():
         say(f"reading {file.path.name}")
         for tenant_id, chunk in _chunks(file.path):
@@ -105,23 +109,23 @@ async def prove(engine: AsyncEngine, paths: Sequence[Path], say: Callable[[str],
             if file.version != VERSION:
                 spend[tenant_id].leave_out(following(file.month))
         async with snapshot(engine, tenant_id) as connection:
+            if since := set(await _records(connection, tenant_id)) - set(records[tenant_id]):
+                raise Conflict(f"{min(since)} was archived meanwhile", remedy="name its file as well, and verify again")
             found += await _compare_sums(connection, tenant_id, slug, of_tenant)
             found += await spend[tenant_id].compare(connection, tenant_id, slug)
     return found
 
 
-async def _records(engine: AsyncEngine, tenant_id: UUID) -> dict[str, str]:
+async def _records(connection: AsyncConnection, tenant_id: UUID) -> dict[str, str]:
     """Returns the digest of the file of each month that was archived."""
-    async with snapshot(engine, tenant_id) as connection:
-        rows = await connection.execute(_ARCHIVES, {"tenant_id": tenant_id})
-        return {f"{row.month:%Y-%m}": row.sha256.hex() for row in rows}
+    rows = await connection.execute(_ARCHIVES, {"tenant_id": tenant_id})
+    return {f"{row.month:%Y-%m}": row.sha256.hex() for row in rows}
 
 
-async def _late(engine: AsyncEngine, tenant_id: UUID) -> set[tuple[str, bool]]:
+async def _late(connection: AsyncConnection, tenant_id: UUID) -> set[tuple[str, bool]]:
     """Returns of which holds the journal has the reservation, or the settlement, though its time is one of archived months."""
-    async with snapshot(engine, tenant_id) as connection:
-        rows = await connection.execute(_LATE, {"tenant_id": tenant_id})
-        return {(str(row.hold_id), row.kind == "reserve") for row in rows}
+    rows = await connection.execute(_LATE, {"tenant_id": tenant_id})
+    return {(str(row.hold_id), row.kind == "reserve") for row in rows}
 
 
 def _lines(path: Path) -> Iterator[Entry]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from holdfast.errors import ConfigurationInvalid
+from holdfast.errors import ConfigurationInvalid, Conflict
 from holdfast.ledger import archive as archiving
-from holdfast.ledger.archive import digest_of, following
+from holdfast.ledger.archive import Archived, digest_of, following
+from holdfast.ledger.archive_proof import prove
 from tests.forging import write_past_triggers
 
 from .desk import BEGINS, Desk
@@ -154,3 +157,19 @@ async def test_an_archived_entry_that_is_in_the_journal_as_well_is_named(desk: D
         desk.database.superuser, "UPDATE journal SET created_at = $1 WHERE hold_id = $2", BEGINS, voided
     )
     assert await desk.wrong(files=False) == {"leg.journal"}, "it is not as old as its hold"
+
+
+async def test_a_month_that_is_archived_while_files_are_proved_is_no_discrepancy(desk: Desk) -> None:
+    await desk.settle_all()
+    oldest = (await desk.database.value("SELECT min(created_at) FROM journal")).astimezone(UTC).date().replace(day=1)
+    [first] = await desk.archive(following(oldest))
+    done: list[Archived] = []
+
+    def archive_meanwhile(_: str) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            done.extend(thread.submit(asyncio.run, desk.archive()).result())
+
+    with pytest.raises(Conflict, match="was archived meanwhile"):
+        await prove(desk.database.engine("auditor"), [first.file], archive_meanwhile)
+    assert len(done) >= 2
+    assert await desk.wrong() == set()
