@@ -28,6 +28,7 @@ from holdfast.ids import new_id
 from holdfast.ledger.types import (
     CALLS,
     NANO_USD,
+    SLOTS,
     TOKENS,
     ApprovalRequest,
     Decision,
@@ -196,7 +197,8 @@ class Reserve:
             evaluated=verdict,
             part_a=_record(run, action, request, evaluation, worst.prices),
             versions=run.versions,
-            amounts=worst.amounts,
+            # concurrency: while code runs it waits for what it asks for, so both are in the one slot
+            amounts=worst.amounts if request.action.code_hold_id else {**worst.amounts, SLOTS: 1},
             scopes=run.scopes,
             estimate=worst.prices,
             lease_ms=lease_ms,

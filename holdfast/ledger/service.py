@@ -284,7 +284,7 @@ async def resolve_unknown(
 
     Raises:
         NotFound: No such hold in this tenant.
-        Conflict: Its outcome is not unknown.
+        Conflict: Its outcome is not unknown, or is known by now and settles it.
     """
     hold = await repository.read_hold(connection, tenant_id, hold_id)
     if hold is None:
@@ -292,6 +292,11 @@ async def resolve_unknown(
     if hold.state != "unknown":
         done = "is settled" if hold.state in SETTLED_STATES else "is not lost"
         raise Conflict(f"hold {hold_id} is {hold.state}: it {done}", remedy="only unknown holds can be resolved")
+    if hold.outcome is not None and hold.outcome.cost_class != "unknown":
+        # LAW 4: nobody's word makes undone what was measured
+        raise Conflict(
+            f"the outcome of hold {hold_id} has come: it is settled by that", remedy="look at it again in a moment"
+        )
     cost = cost_nano_usd if cost_nano_usd is not None else (hold.max_cost_nano_usd if happened else 0)
     settled = happened or cost > 0
     # what nobody measured, such as tokens, counts at its worst: never a silent refund (LAW 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
+from holdfast.ledger.types import CALLS, NANO_USD, SLOTS, TOKENS, CapView
 from holdfast.pricing.bounds import Tokenizer, counted_tokens_bound, input_tokens_bound
 from holdfast.pricing.estimate import Estimate, estimate_of, worst_input_rate_sum, worst_output_rate
 from holdfast.pricing.prices import TOKENS_PER_MTOK, Price
@@ -13,7 +13,7 @@ from holdfast.providers.model import ModelRequest
 
 DEFAULT_MAX_TOKENS = 4_096
 USEFUL_MAX_TOKENS_MIN = 256
-UNITS = (NANO_USD, TOKENS, CALLS)
+UNITS = (NANO_USD, TOKENS, CALLS, SLOTS)
 """Units of the caps that a model call takes something from."""
 
 

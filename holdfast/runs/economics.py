@@ -10,7 +10,7 @@ from typing import Final
 from holdfast.actions.build import tool_specs
 from holdfast.errors import PriceUnknown
 from holdfast.ledger import core
-from holdfast.ledger.types import CALLS, NANO_USD, TOKENS, CapView
+from holdfast.ledger.types import CALLS, NANO_USD, SLOTS, TOKENS, CapView
 from holdfast.money import format_usd
 from holdfast.pricing.estimate import Estimate
 from holdfast.pricing.headroom import DEFAULT_MAX_TOKENS, USEFUL_MAX_TOKENS_MIN, Headroom, fitted, headroom_of
@@ -139,6 +139,7 @@ def shares(caps: Sequence[CapView], calls: Sequence[Estimate]) -> list[CapShare]
         NANO_USD: max(call.max_cost_nano_usd for call in calls),
         TOKENS: max(call.max_tokens_total for call in calls),
         CALLS: 1,
+        SLOTS: 1,
     }
     return [CapShare(cap, amounts[cap.unit]) for cap in caps if cap.unit in amounts]
 

@@ -254,6 +254,24 @@ async def test_no_child_comes_in_behind_a_cancellation(tenant: Tenant, world: Wo
         assert tuple(row) == (2 + admissions[201], 0)
 
 
+@pytest.mark.parametrize("is_child", [False, True])
+async def test_a_budget_waits_for_what_was_held_at_no_cost_and_cost_something(
+    tenant: Tenant, world: World, is_child: bool
+) -> None:
+    parent = await tenant.run(cap_usd="1", guaranteed=True)
+    run_id = await admitted(tenant, parent, "0.8") if is_child else parent
+    hold = await tenant.unknown_hold(run_id, nano_usd=0)
+    for ended in {run_id, parent}:
+        await end(tenant, world, ended)
+    assert await sweep(tenant, world) == 0
+    assert await money(tenant) == (USD, 0, 0), "nobody knows yet what it has spent"
+    body = {"happened": True, "cost_usd": "0.4", "reason": "the bill"}
+    assert (await tenant.owner.post(f"/v1/holds/{hold}/resolve", json=body)).status_code == 200
+    await sweep(tenant, world)
+    assert await money(tenant) == (0, 4 * USD // 10, 0)
+    await books_are_right(tenant, world)
+
+
 async def cancelled(world: World, tenant: Tenant) -> set[str]:
     asked = "SELECT run_id FROM runs WHERE tenant_id = $1 AND cancel_requested_at IS NOT NULL"
     return {str(row[0]) for row in await world.fetch(asked, tenant.tenant_id)}

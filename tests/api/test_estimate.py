@@ -28,7 +28,12 @@ async def test_each_cap_that_applies_is_named_with_what_it_has_left(tenant: Tena
     assert found["output_tokens_bound"] == AGENT["max_tokens"]
     assert 0 < found["floor_nano_usd"] < found["first_call_nano_usd"]
     caps = {(cap["scope_kind"], cap["scope_name"], cap["unit"]): cap for cap in found["caps"]}
-    assert set(caps) == {("tenant", tenant.slug, "nano_usd"), ("user", "owner", "tokens"), ("user", "owner", "calls")}
+    assert set(caps) == {
+        ("tenant", tenant.slug, "nano_usd"),
+        ("user", "owner", "tokens"),
+        ("user", "owner", "calls"),
+        ("user", "owner", "slots"),
+    }
     money = caps["tenant", tenant.slug, "nano_usd"]
     assert (money["available"], money["needed"], money["affords"]) == (
         5_000_000_000,

@@ -109,7 +109,7 @@ class Model:
         return True
 
     def resolve(self, hold: Hold, happened: bool, cost: int) -> bool:
-        if hold.state != "unknown":
+        if hold.state != "unknown" or hold.outcome is not None:  # every outcome here has its cost
             return False
         held: dict[str, int] = {unit: amount for (_, unit), amount in hold.legs.items()}
         if happened or cost:

@@ -459,6 +459,32 @@ async def test_a_person_says_what_became_of_an_unknown_hold(
     assert await tenant.balances(slots) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("happened", [True, False])
+async def test_nobodys_word_undoes_an_outcome_that_has_come(tenant: Tenant, happened: bool) -> None:
+    cap = await tenant.cap("tenant", 1_000)
+    hold = await tenant.held()
+    token = (await tenant.redeem(hold)).lease_token
+    await tenant.begin(hold.hold_id, token)
+    await tenant.settle(hold.hold_id, "unknown")
+    assert await tenant.store(hold.hold_id, token, cost_class="known")
+    with pytest.raises(Conflict, match="has come: it is settled by that"):
+        await tenant.resolve(hold.hold_id, happened=happened, cost=0)
+    assert await tenant.balances(cap) == (10, 0, 0)
+    await tenant.settle(hold.hold_id, "committed", {"nano_usd": 7})
+    assert await tenant.balances(cap) == (0, 7, 0)
+
+
+async def test_an_outcome_that_knows_no_cost_leaves_the_word_to_a_person(tenant: Tenant) -> None:
+    cap = await tenant.cap("tenant", 1_000)
+    hold = await tenant.held()
+    token = (await tenant.redeem(hold)).lease_token
+    await tenant.begin(hold.hold_id, token)
+    await tenant.settle(hold.hold_id, "unknown")
+    assert await tenant.store(hold.hold_id, token, cost_class="unknown")
+    await tenant.resolve(hold.hold_id, happened=True, cost=4)
+    assert await tenant.balances(cap) == (0, 4, 0)
+
+
 async def test_only_an_unknown_hold_is_resolved_and_only_once(tenant: Tenant) -> None:
     await tenant.cap("tenant", 1_000)
     for reach in (_stay, Tenant.redeem, _go_outside, Tenant.executed, _commit, _void):

@@ -115,6 +115,24 @@ async def test_what_is_settled_after_its_bucket_has_left_moves_that_bucket_alone
     assert await audited(capped) == []
 
 
+async def test_hours_that_have_left_are_not_in_the_way_of_a_late_bill_though_nobody_has_reserved_since(
+    tenant: Tenant,
+) -> None:
+    await limit(tenant, 100, thresholds=[100])
+    one, first = await use(tenant, 90)
+    await pass_hours(tenant, 1)
+    late = await tenant.held(amounts={"nano_usd": 10})
+    await tenant.executed(late)
+    await pass_hours(tenant, 3)
+    await tenant.settle(late.hold_id, "committed", {"nano_usd": 15})
+    assert await balances(tenant) == [(0, 90, 0), (0, 15, 0), (0, 0, 0)]
+    assert await carried(tenant) == (0, 15, 0)
+    told = "SELECT count(*) FROM timeline_events WHERE tenant_id = $1 AND type = 'cap.threshold'"
+    assert await tenant.database.value(told, tenant.tenant_id) == 0
+    await check_books(tenant, {one: first, late.hold_id: {"nano_usd": 15}})
+    assert await audited(tenant) == []
+
+
 async def test_a_limit_is_that_of_all_buckets_that_count_and_a_raise_pays_their_debt(capped: Tenant) -> None:
     actual = dict([await use(capped, 50, cost=150)])  # 50 fit, 50 more are free, 50 are debt
     await pass_hours(capped, 1)

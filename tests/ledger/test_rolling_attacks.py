@@ -128,6 +128,8 @@ async def test_a_guaranteed_budget_returns_to_the_hour_in_which_it_was_taken(ten
     await limit(tenant, 100)
     run = await tenant.run()
     decision = await tenant.reserve(run, amounts={})
+    assert decision.hold_id is not None
+    await tenant.settle(decision.hold_id, "voided")
     async with transaction(tenant.database.engine("api"), tenant.tenant_id) as connection:
         caps = await budget.lock_for_budget(connection, tenant.tenant_id, [tenant.scope("tenant")])
         await budget.admit_budget(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
@@ -112,6 +113,7 @@ class Alone:
         self.holds: list[Hold] = []
         self.actual: dict[UUID, dict[str, int]] = {}
         self.arguments = 0
+        self.settling_since = datetime.min.replace(tzinfo=UTC)
 
     async def carry_out(self, name: str, number: int, amount: int) -> None:
         open_holds = [hold for hold in self.holds if hold.state not in SETTLED_STATES]
@@ -173,14 +175,24 @@ class Alone:
         assert granted or explained, "a false denial"
 
     async def settle(self, hold: Hold, how: str, cost: int) -> None:
+        self.settling_since = await self.tenant.database.value("SELECT clock_timestamp()")
         if how == "void" and hold.state == "held":
             await self.tenant.settle(hold.hold_id, "voided")
+            await self.turn()
             self.settled(hold, "voided", 0)
             return
         await self.tenant.executed(await self.tenant.hold(hold.hold_id))
         await self.tenant.settle(hold.hold_id, "committed", {"nano_usd": cost})
+        await self.turn()
         self.settled(hold, "committed", cost)
         self.actual[hold.hold_id] = {"nano_usd": cost}
+
+    async def turn(self) -> None:
+        """Turns the pages as far as a settlement has: to the hour that it is."""
+        for kind, cap in self.caps.items():
+            cap.turn(await self.newest(kind))
+        ended = [row for row in await buckets(self.tenant) if row["newest"] and row["ends_at"] <= self.settling_since]
+        assert not ended, "what was settled was judged by hours that were over"
 
     def settled(self, hold: Hold, state: str, cost: int) -> None:
         hold.state, hold.counts = state, cost
