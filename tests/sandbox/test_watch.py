@@ -24,6 +24,8 @@ from tests.sandbox.installed import require
 
 PATIENCE_S = 60.0
 LIMITS = Limits(wall_ms=600_000)
+own_loop = pytest.mark.asyncio(loop_scope="function")
+"""For a test that lets time pass: what else runs in the loop of all tests shall not wait for an hour afterwards."""
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@own_loop
 @pytest.mark.parametrize("backend", KINDS)
 async def test_a_job_that_ended_while_this_side_was_busy_was_not_too_slow(
     backend: str, pass_time: Callable[[], None]
@@ -60,9 +63,11 @@ async def test_a_job_that_ended_while_this_side_was_busy_was_not_too_slow(
     assert (result.exit_status, result.stdout, result.killed) == (0, b"1\n", None)
 
 
-async def test_a_job_that_still_runs_at_its_deadline_is_ended(sandbox: Sandbox, pass_time: Callable[[], None]) -> None:
+@own_loop
+async def test_a_job_that_still_runs_at_its_deadline_is_ended(pass_time: Callable[[], None]) -> None:
     code = "import time; print(1, flush=True); time.sleep(600)"
-    result = await sandbox.submit(Job(code, limits=LIMITS), on_output=lambda *_: pass_time())
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own:
+        result = await own.submit(Job(code, limits=LIMITS), on_output=lambda *_: pass_time())
     assert result.killed is not None
     assert result.killed.because == Because.TIME
 
@@ -78,10 +83,9 @@ def has_come(link: socket.socket) -> bool:
     return bool(select.select([link], [], [], 0)[0])
 
 
-async def test_a_cell_that_ended_while_this_side_was_busy_was_not_too_slow(
-    sandbox: Sandbox, pass_time: Callable[[], None]
-) -> None:
-    async with sandbox.session(limits=LIMITS) as session:
+@own_loop
+async def test_a_cell_that_ended_while_this_side_was_busy_was_not_too_slow(pass_time: Callable[[], None]) -> None:
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own, own.session(limits=LIMITS) as session:
 
         def busy(_: str, __: bytes) -> None:
             until(lambda: has_come(_control(session)))
@@ -92,12 +96,13 @@ async def test_a_cell_that_ended_while_this_side_was_busy_was_not_too_slow(
         assert (await session.run("x")).stdout == b"1\n"
 
 
+@own_loop
 @pytest.mark.parametrize("said", ["", "os.write(3, bytes([0]))", "os.write(3, bytes([0, 0, 0, 12, 123]))"])
 async def test_a_cell_that_still_runs_at_its_deadline_is_ended_though_it_has_begun_to_say_otherwise(
-    sandbox: Sandbox, pass_time: Callable[[], None], said: str
+    pass_time: Callable[[], None], said: str
 ) -> None:
     """Half an answer is no end: else a cell could have as much time as it likes for a byte."""
-    async with sandbox.session(limits=LIMITS) as session:
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as own, own.session(limits=LIMITS) as session:
 
         def busy(_: str, __: bytes) -> None:
             if said:
