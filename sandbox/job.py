@@ -159,7 +159,7 @@ class Result:
         stdout: Standard output, as far as it may go.
         stderr: Standard error, the same.
         raised: The exception it ended with, if one did.
-        killed: Why it did not end by itself, if it did not.
+        killed: Why it did not end by itself, if it did not; also that its output was cut where it had just ended.
         exhausted: What it ran out of without being killed for it.
         files: Its output files.
         refused: Files that were not collected, with why.
