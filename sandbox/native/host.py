@@ -171,7 +171,10 @@ class ZygoteProcess:
             self._take_made(self._workers[str(message["made"])], message, fds)
             return
         if "failed" in message:
-            error = LayerMissing(Layer(str(message["layer"])), int(str(message["errno"])), str(message["what"]))
+            number = int(str(message["errno"]))
+            error: HoldfastError = LayerMissing(Layer(str(message["layer"])), number, str(message["what"]))
+            if number in _SCARCE:
+                error = _scarce()
             found = self._workers.pop(str(message["failed"]), None)
             future = found.made if found is not None else self._up
             if future is not None and not future.done():
@@ -462,8 +465,8 @@ def _lost() -> SandboxLost:
 
 def _scarce() -> SandboxLost:
     return SandboxLost(
-        "the process of the sandbox has no descriptors left for another job",
-        remedy="Raise the limit of its open files (`ulimit -n`), or let fewer jobs run at once.",
+        "the sandbox has no descriptors left for another job",
+        remedy="Raise the limit of its process's open files (`ulimit -n`), or let fewer jobs run at once.",
     )
 
 

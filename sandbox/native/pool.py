@@ -38,8 +38,11 @@ class Pool:
 
     async def take(self, limits: Limits) -> tuple[Worker, bool]:
         """Returns a process for a job with these limits, and whether it was ready."""
-        if _fits(limits, self._limits) and self._idle:
+        while _fits(limits, self._limits) and self._idle:
             worker = self._idle.popleft()
+            if worker.ended.done():  # something of the host's has ended it
+                self._end(worker)
+                continue
             self._zygote.narrow(worker, limits)
             self._refill()
             return worker, True
@@ -78,6 +81,12 @@ class Pool:
         while len(self._idle) < self._wanted and self._slots:
             self._idle.append(await self._make(self._limits))
 
+    def _end(self, worker: Worker) -> None:
+        """Ends a process that gets no job; nobody waits for that."""
+        task = asyncio.create_task(self.give_back(worker))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     def _later(self) -> None:
         if self._shrink is None:
             self._shrink = asyncio.get_running_loop().call_later(_SHRINK_AFTER_S, self._less)
@@ -87,9 +96,7 @@ class Pool:
         self._shrink = None
         self._wanted = max(self._least, self._wanted // 2)
         while len(self._idle) > max(self._wanted, self._least):
-            task = asyncio.create_task(self.give_back(self._idle.pop()))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._end(self._idle.pop())
         if self._wanted > self._least:
             self._later()
 

@@ -194,8 +194,12 @@ def mount_job(disk_bytes: int, disk_files: int, uid: int, gid: int, *, sized: bo
     """Mounts a job's tmpfs; returns a descriptor of it, through which the host reaches it after it has left this namespace."""
     size = f"size={disk_bytes},nr_inodes={disk_files + 3}," if sized else ""
     kernel.mount("holdfast", JOB, "tmpfs", PLAIN | kernel.MS_NOEXEC, f"{size}mode=0755")
-    for name in ("work", "tmp"):
-        path = f"{JOB}/{name}"
-        os.mkdir(path, 0o700)  # noqa: PTH102 (every call counts here)
-        os.chown(path, uid, gid)
-    return os.open(JOB, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in ("work", "tmp"):
+            path = f"{JOB}/{name}"
+            os.mkdir(path, 0o700)  # noqa: PTH102 (every call counts here)
+            os.chown(path, uid, gid)
+        return os.open(JOB, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        kernel.unmount(JOB)
+        raise

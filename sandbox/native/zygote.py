@@ -176,30 +176,34 @@ class Zygote:
             )
         except OSError as error:
             raise inside.LayerFailed(Layer.DISK, error) from error
-        mounted = True
-        ours, control = socket.socketpair()
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
-        report = self._open_report()
-        os.ftruncate(report, runner.REPORT_BYTES)
-        ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
         try:
-            pid, pidfd = self._bear(ends, order, limits, uid)
-            self.jobs[pid] = name
-            kernel.unmount(root.JOB)  # the job has it in its own namespace, the sandbox by a descriptor
-            mounted = False
-            kept = (ours.fileno(), out_read, err_read, report, folder, pidfd)
-            self._say({"made": name, "pid": pid, "base_bytes": self.base_bytes}, kept)
-            os.close(pidfd)
+            with contextlib.ExitStack() as held:
+                held.callback(os.close, folder)
+                in_sight = held.enter_context(contextlib.ExitStack())
+                in_sight.callback(kernel.unmount, root.JOB)
+                ours, control = (held.enter_context(end) for end in socket.socketpair())
+                out_read, out_write = self._pipe(held)
+                err_read, err_write = self._pipe(held)
+                report = self._open_report()
+                held.callback(os.close, report)
+                os.ftruncate(report, runner.REPORT_BYTES)
+                ends = inside.Ends(control.fileno(), out_write, err_write, report, self.proc)
+                pid, pidfd = self._bear(ends, order, limits, uid)
+                self.jobs[pid] = name
+                held.callback(os.close, pidfd)
+                in_sight.close()  # the job has it in its own namespace, the sandbox by a descriptor
+                kept = (ours.fileno(), out_read, err_read, report, folder, pidfd)
+                self._say({"made": name, "pid": pid, "base_bytes": self.base_bytes}, kept)
         except OSError as error:
             raise inside.LayerFailed(Layer.USER, error) from error
-        finally:
-            if mounted:
-                kernel.unmount(root.JOB)
-            ours.close()
-            control.close()
-            for fd in (out_read, out_write, err_read, err_write, report, folder):
-                os.close(fd)
+
+    @staticmethod
+    def _pipe(held: contextlib.ExitStack) -> tuple[int, int]:
+        """Makes a pipe that is closed here with all else that is held for a job."""
+        ends = os.pipe2(os.O_CLOEXEC)
+        for end in ends:
+            held.callback(os.close, end)
+        return ends
 
     def _open_report(self) -> int:
         """Opens what a job's process leaves its exception in."""
@@ -216,8 +220,18 @@ class Zygote:
         if pid == 0:
             inside.run(ends, {**order, "uid": uid, "without": sorted(self.without), "runtime": self.runtime}, limits)
         if Layer.USER not in self.without:
-            self._map(str(pid), [(inside.INNER_ID, uid)], [(inside.INNER_ID, uid)])
+            self._map_born(pid, pidfd, [(inside.INNER_ID, uid)])
         return pid, pidfd
+
+    def _map_born(self, pid: int, pidfd: int, ids: list[tuple[int, int]]) -> None:
+        """Maps the uids and gids of a process that was made, which does not stay if that fails."""
+        try:
+            self._map(str(pid), ids, ids)
+        except OSError:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+            raise
 
 
 def _say_failed(orders: socket.socket, layer: str, errno: int, what: str) -> None:

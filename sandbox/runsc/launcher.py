@@ -95,7 +95,7 @@ class RunscLauncher(Launcher):
         if pid == 0:
             self._become_runsc(ends, {**order, "uid": uid, "limits": dict(limits)})
         ids = [(0, uid + UIDS_APART), (inside.INNER_ID, uid), (_NOBODY, uid + 2 * UIDS_APART)]
-        self._map(str(pid), ids, ids)
+        self._map_born(pid, pidfd, ids)
         return pid, pidfd
 
     def _become_runsc(self, ends: inside.Ends, order: Mapping[str, object]) -> NoReturn:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import time
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from activities.code_host import CodeHost
 from sandbox.backends import KINDS
-from sandbox.errors import SandboxLost
+from sandbox.errors import LayerMissing, SandboxLost
 from sandbox.job import Job, Limits, Result
 from sandbox.native import host
 from sandbox.native.worker import Worker
 from sandbox.service import Sandbox, Settings
 from tests.sandbox.installed import require
 
+_TAKEN: Final = 14
+"""More descriptors than a zygote needs to make a process."""
 SLEEPS: Mapping[Literal["python", "shell"], str] = {
     "python": "import time; print(1, flush=True); time.sleep(3)",
     "shell": "echo 1; sleep 600",
@@ -127,3 +131,42 @@ async def test_without_descriptors_for_a_process_there_is_none_and_the_next_one_
         assert len(lost) == 3
         assert not psutil.Process(sandbox.zygote_pid).children(recursive=True)
         assert (await sandbox.submit(Job("print(1)"))).stdout == b"1\n"
+
+
+async def test_a_zygote_without_descriptors_makes_none_and_keeps_nothing_of_it() -> None:
+    async with Sandbox(Settings(idle_min=0, idle_max=0)) as sandbox:
+        await sandbox.submit(Job("pass"))
+        about = Path(f"/proc/{sandbox.zygote_pid}")
+
+        def held() -> tuple[int, int]:
+            return len(list((about / "fd").iterdir())), len((about / "mountinfo").read_text().splitlines())
+
+        before, words = held(), list[str]()
+        usual = resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE)
+        for more in range(_TAKEN):
+            # a limit is of the highest number, and those that it has are the lowest
+            resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE, (before[0] + more, usual[1]))
+            try:
+                async with asyncio.timeout(60):
+                    await sandbox.submit(Job("pass"))
+            except (
+                SandboxLost,
+                LayerMissing,
+            ) as error:  # the latter where it is the process that lacks one, which has its limit
+                words.append(error.message)
+        resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE, usual)
+        assert sum("no descriptors left" in each for each in words) > 5, words
+        assert (await sandbox.submit(Job("print(1)"))).stdout == b"1\n"
+        assert held() == before
+
+
+async def test_a_process_that_has_ended_while_it_was_ready_gets_no_job() -> None:
+    async with Sandbox(Settings(idle_min=1, idle_max=1)) as sandbox:
+        assert sandbox._first is not None
+        worker = sandbox._first.pool._idle[0]
+        os.kill(worker.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while not worker.ended.done():
+                await asyncio.sleep(0.01)
+        assert (await sandbox.submit(Job("print(1)"))).stdout == b"1\n"
+        assert worker.pidfd == -1, "it was taken apart"
