@@ -173,21 +173,32 @@ async def _reserve_by_history(
         versions = {row[0]: row[1] for row in await connection.fetch(_LOCK_HISTORY, list(heads))}
         answers: list[ReserveAnswer | None] = []
         sent: list[members.Reserve] = []
-        raised: set[UUID] = set()
+        counting: set[UUID] = set()
         for member in batch:
-            reservation = member.reservation
-            tenant_id, head = reservation.key.tenant_id, reservation.history_head
-            if head is not None and (tenant_id in raised or versions[tenant_id] != head):
+            tenant_id, head = member.reservation.key.tenant_id, member.reservation.history_head
+            if head is not None and (tenant_id in counting or versions[tenant_id] != head):
                 answers.append(_CHANGED)
                 continue
-            if head is not None and reservation.evaluated.verdict == "allow":
-                raised.add(tenant_id)
+            if _counts(member):
+                counting.add(tenant_id)
             answers.append(None)
             sent.append(member)
-        replies = iter(await _send_reserve(connection, sent) if sent else ())
+        replies = await _send_reserve(connection, sent) if sent else ()
+        # what has to be asked again, alone, is decided on the history that it has read: nothing of it is in there yet
+        raised = {
+            member.reservation.key.tenant_id
+            for member, reply in zip(sent, replies, strict=True)
+            if _counts(member) and reply.status == "decided"
+        }
         if raised:
             await connection.execute(_RAISE_HISTORY, list(raised))
-    return [next(replies) if answer is None else answer for answer in answers]
+    told = iter(replies)
+    return [next(told) if answer is None else answer for answer in answers]
+
+
+def _counts(member: members.Reserve) -> bool:
+    """Says whether what is decided may count for decisions of other runs."""
+    return member.reservation.history_head is not None and member.reservation.evaluated.verdict == "allow"
 
 
 async def _settle(connection: asyncpg.Connection, batch: Sequence[Settlement]) -> Sequence[SettleAnswer]:

@@ -129,6 +129,17 @@ async def test_of_many_that_decide_the_same_step_anew_at_once_one_is_left(tenant
     assert await tenant.database.value(HELD, tenant.tenant_id) == 1
 
 
+@pytest.mark.parametrize("rule", WIDE)
+async def test_what_it_takes_the_place_of_may_stand_on_a_cap_that_is_not_its_own(tenant: Tenant, rule: str) -> None:
+    """As that of a window which has ended: the ledger has to lock it as well, and decides with it at the second look."""
+    await tenant.cap("project", 2 * ASK)
+    run = await one(tenant, rule)
+    old = await hold_of(tenant, run)
+    anew = await prepared(tenant, run, call("pay", amount=2), nano_usd=ASK, scopes=(tenant.scope("tenant"),))
+    decision = await tenant.ledger.reserve(anew)
+    assert (decision.verdict, decision.superseded) == ("allow", old)
+
+
 LABELS = (
     "label fetch yields secret\nlabel pay yields nothing\n"
     'forbid pay when run has secret unless secret released by role("dpo")\n'
