@@ -122,6 +122,20 @@ async def test_a_limit_holds(tenant: Tenant, per: str) -> None:
     await check_records(run)
 
 
+@pytest.mark.usefixtures("hour")  # all of it is of one day
+@pytest.mark.parametrize("per", ["per run", "per day per user"])
+async def test_a_guaranteed_budget_uses_nothing_of_a_limit(tenant: Tenant, per: str) -> None:
+    limits = f"limit spend <= usd(1) {per}\nlimit tools count <= 2 {per} as twice\n"
+    run = await tenant.start(
+        task(mail("one"), mail("two"), mail("three"), say("done")),
+        policy=ALL + limits,
+        guaranteed=True,
+        run_cap_nano_usd=1_000_000_000,
+    )
+    assert await tool_codes(run) == ["policy.permitted", "policy.permitted", "policy.limit"]
+    await check_records(run)
+
+
 async def looked_at(run: Run, text: str) -> UUID:
     """Admits a candidate for the run's role into the shadow."""
     tenant = run.tenant
