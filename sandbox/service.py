@@ -149,7 +149,7 @@ class Sandbox:
     @property
     def lost(self) -> bool:
         """Whether it runs no job any more. Where only another runtime's zygote has ended, the next job of that gets another."""
-        return self._first is None or self._first.zygote.lost
+        return self._closed or self._first is None or self._first.zygote.lost
 
     @property
     def zygote_pid(self) -> int:
@@ -169,6 +169,8 @@ class Sandbox:
             BackendMissing: If the backend that the settings name is not here, or too old.
             SandboxLost: If the zygote cannot run, or was not ready in time.
         """
+        if self._closing is not None:
+            await asyncio.wait([self._closing])  # what that still frees is not what is taken now
         self._closing, self._closed = None, False
         try:
             async with self._opening:
@@ -470,13 +472,14 @@ class Sandbox:
 
     async def _close(self) -> None:
         self._closed = True
+        done: list[object] = []
         try:
-            if self._opened is not None:
-                await self._opened.zygote.close()  # whoever opens it is told, and closes the rest
+            if self._opened is not None:  # whoever opens it is told, and closes the rest
+                done += await asyncio.gather(self._opened.zygote.close(), return_exceptions=True)
             async with self._opening:
                 lanes, self._lanes, self._first = list(self._lanes.values()), {}, None
                 ends = [*self._ending, *(asyncio.create_task(lane.close()) for lane in lanes)]
-                done = await asyncio.gather(*ends, return_exceptions=True)
+                done += await asyncio.gather(*ends, return_exceptions=True)
         finally:
             # INVARIANT: the uids are free for another sandbox only when no process of this one has them any more
             cgroups, self._cgroups = self._cgroups, None

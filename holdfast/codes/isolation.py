@@ -35,8 +35,9 @@ CODES: Final = (
     Code(
         "isolation.lost",
         (Place.RESULT,),
-        "The process that jobs run from has ended, and every job with it; nothing that they did left their own folders.",
-        "Run it again. If it happens again, look at the kernel's log for a lack of memory.",
+        "The process that jobs run from has ended, and every job with it, or the executor has no descriptors left for another job; "
+        "nothing that jobs did left their own folders.",
+        "Run it again. If it happens again, look at the kernel's log for a lack of memory, and at the executor's limit of open files.",
         status=503,
     ),
     Code(

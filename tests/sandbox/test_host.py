@@ -57,6 +57,23 @@ async def test_all_of_a_sandbox_is_closed_also_where_a_part_of_it_fails() -> Non
     assert await left_by("failing") == {"more": NOTHING, "groups": [], "lock": -1, "said": errno.EMFILE}
 
 
+async def test_a_sandbox_that_is_started_while_it_is_closed_is_another() -> None:
+    sandbox = Sandbox(Settings(idle_min=1, idle_max=1))
+    await sandbox.start()
+    closing = asyncio.create_task(sandbox.close())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    lost = sandbox.lost
+    await sandbox.start()
+    try:
+        await closing
+        assert (lost, sandbox.lost) == (True, False)
+        assert (await sandbox.submit(Job("print(1)"))).stdout == b"1\n"
+        assert sandbox._lock >= 0
+    finally:
+        await sandbox.close()
+
+
 def test_a_cgroup_is_not_made_by_halves_nor_after_all_were_removed() -> None:
     cgroups = open_cgroups()
 
