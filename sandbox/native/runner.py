@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -26,6 +27,7 @@ _HANDED_ON: Final = 100
 """From where on the descriptor lies by which a program asks: a script's own redirections are below."""
 _FIRST: Final = "import time\nbegan = [str(each) for each in (1, 2)]\nif not began: print(time.monotonic_ns())\n"
 _put_aside: list[ModuleType] = []
+_exit: Final = os._exit  # whatever a job puts there
 
 
 def rehearse() -> None:
@@ -39,6 +41,26 @@ def rehearse() -> None:
     exec(compile(ast.parse(_FIRST, "first"), "first", "exec"), {})  # noqa: S102 (a constant)
 
 
+def _text(value: object) -> str:
+    """Returns a value's text; its class is the job's, and may raise anything."""
+    with contextlib.suppress(BaseException):
+        return str(value)
+    return "<its text cannot be had>"
+
+
+def _say(text: str) -> None:
+    """Prints to standard error, if the job has left one."""
+    with contextlib.suppress(BaseException):
+        sys.stderr.write(text)
+
+
+def _flush() -> None:
+    """Writes what is buffered, as far as the job has left something to write it by."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+
+
 def _report(address: int, error: BaseException, name: str) -> None:
     """Leaves what was raised where the sandbox reads it; of the traceback only what is the job's own."""
     summary = traceback.extract_tb(error.__traceback__)
@@ -50,22 +72,22 @@ def _report(address: int, error: BaseException, name: str) -> None:
     body = json.dumps(
         {
             "kind": type(error).__name__,
-            "message": str(error)[:_MESSAGE_MAX],
+            "message": _text(error)[:_MESSAGE_MAX],
             "line": line or 0,
             "traceback": f"Traceback (most recent call last):\n{shown}{last}"[-_TRACEBACK_MAX:],
         }
     ).encode()
     if len(body) < REPORT_BYTES:
         ctypes.memmove(address, body + b"\0", len(body) + 1)
-    sys.stderr.write(f"Traceback (most recent call last):\n{shown}{last}")
+    _say(f"Traceback (most recent call last):\n{shown}{last}")
 
 
 def _status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
-        return code & 0xFF
-    sys.stderr.write(f"{code}\n")
+        return int.__and__(code, 0xFF)
+    _say(f"{_text(code)}\n")
     return 1
 
 
@@ -111,7 +133,8 @@ def _run(code: str, name: str, module: ModuleType, address: int, *, shown: bool)
     except SystemExit as end:
         return _status(end.code)
     except BaseException as error:  # noqa: BLE001 (whatever the code raises is its result)
-        _report(address, error, name)
+        with contextlib.suppress(BaseException):  # what it is told by is the job's own as well
+            _report(address, error, name)
         return 1
     return 0
 
@@ -123,17 +146,23 @@ def keep(
     receive: Callable[[], Mapping[str, object]],
     send: Callable[[Mapping[str, object]], None],
 ) -> NoReturn:
-    """Runs one cell after another in one module, until the sandbox has no more; `receive` then ends the process."""
-    module, own = _prepare(job, link), os.getpid()
-    while True:
-        cell = receive()
-        ctypes.memset(address, 0, 1)  # what the last cell raised
-        status = _run(str(cell["code"]), str(cell["name"]), module, address, shown=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if os.getpid() != own:
-            os._exit(status)  # it was forked in the cell, and came to its end
-        send({"done": status})
+    """Runs one cell after another in one module, until the sandbox has no more; `receive` then ends the process.
+
+    INVARIANT: nothing of a job goes on in what its process was forked from.
+    """
+    status = 1
+    try:
+        module, own = _prepare(job, link), os.getpid()
+        while True:
+            cell = receive()
+            ctypes.memset(address, 0, 1)  # what the last cell raised
+            status = _run(str(cell["code"]), str(cell["name"]), module, address, shown=True)
+            _flush()
+            if os.getpid() != own:
+                break  # it was forked in the cell, and came to its end
+            send({"done": status})
+    finally:
+        _exit(status)
 
 
 def _hand_on(link: int, token: object) -> None:
@@ -167,13 +196,16 @@ def become(job: Mapping[str, object], link: int) -> NoReturn:
 
 
 def execute(job: Mapping[str, object], address: int, link: int) -> NoReturn:
-    """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for."""
-    module = _prepare(job, link)
-    status = _run(str(job["code"]), str(job["name"]), module, address, shown=False)
+    """Runs the code; ends the process with its status, with all that is buffered written and its threads waited for.
+
+    INVARIANT: nothing of a job goes on in what its process was forked from.
+    """
+    status = 1
     try:
+        module = _prepare(job, link)
+        status = _run(str(job["code"]), str(job["name"]), module, address, shown=False)
         threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does when a program ends: waits for its threads
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     finally:
-        os._exit(status)
+        _exit(status)
