@@ -154,13 +154,13 @@ async def closing() -> Found:
     for number in range(_CLOSINGS):
         sandbox = Sandbox(Settings(idle_min=0))
         await sandbox.start()
-        task = asyncio.create_task(sandbox.submit(Job("true", language="shell")))
+        jobs = [asyncio.create_task(sandbox.submit(Job("true", language="shell"))) for _ in range(2)]
         while not sandbox._opening.locked():
             await asyncio.sleep(0)
         await asyncio.sleep(number * step_s)
         await sandbox.close()
-        await asyncio.wait([task])
-        words.add(type(task.exception()).__name__)
+        await asyncio.wait(jobs)
+        words |= {type(job.exception()).__name__ for job in jobs}
         assert not sandbox._lanes
     _reap()
     return {"more": _more(before), "groups": _groups(), "errors": errors, "words": sorted(words - {"NoneType"})}

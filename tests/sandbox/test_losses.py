@@ -143,9 +143,8 @@ async def test_a_zygote_without_descriptors_makes_none_and_keeps_nothing_of_it()
 
         before, words = held(), list[str]()
         usual = resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE)
-        for more in range(_TAKEN):
-            # a limit is of the highest number, and those that it has are the lowest
-            resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE, (before[0] + more, usual[1]))
+        for most in range(before[0] + _TAKEN):
+            resource.prlimit(sandbox.zygote_pid, resource.RLIMIT_NOFILE, (most, usual[1]))
             try:
                 async with asyncio.timeout(60):
                     await sandbox.submit(Job("pass"))
@@ -170,3 +169,24 @@ async def test_a_process_that_has_ended_while_it_was_ready_gets_no_job() -> None
                 await asyncio.sleep(0.01)
         assert (await sandbox.submit(Job("print(1)"))).stdout == b"1\n"
         assert worker.pidfd == -1, "it was taken apart"
+
+
+async def test_a_job_that_is_taken_apart_after_its_sandbox_was_closed_is_told_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clean, sandbox, said = host._clean, Sandbox(Settings(idle_min=0, idle_max=0)), asyncio.Event()
+    await sandbox.start()
+    running = asyncio.create_task(
+        sandbox.submit(Job(SLEEPS["shell"], language="shell"), on_output=lambda *_: said.set())
+    )
+    await asyncio.wait_for(said.wait(), 60)
+
+    def late(worker: Worker) -> object:
+        while sandbox._lock >= 0:  # which is freed last
+            time.sleep(0.01)
+        return clean(worker)
+
+    monkeypatch.setattr(host, "_clean", late)
+    await sandbox.close()
+    with pytest.raises(SandboxLost, match="was closed"):
+        await running
