@@ -14,7 +14,7 @@ import pytest
 from tests.sandbox.leaving import ROOT
 
 
-def as_ordinary_account(tmp_path: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+def as_ordinary_account(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs a script with the sandbox as this account if it has no rights, else as `nobody`, with the system's Python."""
     python, account = sys.executable, {}
     if os.geteuid() == 0:
@@ -23,24 +23,23 @@ def as_ordinary_account(tmp_path: Path, script: str, *words: str) -> subprocess.
         version = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         if shutil.which(python) is None or subprocess.run(version, check=False).returncode != 0:
             pytest.skip("the system's Python cannot be entered by an ordinary user, or is too old")
-    for room in ("sandbox", "holdfast"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [tmp_path, *tmp_path.parents]:
-        if Path(tempfile.gettempdir()) in path.parents and path.stat().st_uid == os.getuid():
-            path.chmod(0o755)
-    for path in tmp_path.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    command = [python, "-c", script, *words]
-    done = subprocess.run(  # type: ignore[call-overload]  # the account's keywords are of several types
-        command,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        **account,
-    )
+    # not in pytest's own folder, which each pytest that starts meanwhile closes to others
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as name:
+        folder = Path(name)
+        for room in ("sandbox", "holdfast"):
+            shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        done = subprocess.run(  # type: ignore[call-overload]  # the account's keywords are of several types
+            [python, "-c", script, *words],
+            cwd=folder,
+            env={"PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            **account,
+        )
     if "the layer user of the sandbox is missing" in done.stderr:
         pytest.skip("no user namespace here: the kernel gives ordinary accounts none")
     assert isinstance(done, subprocess.CompletedProcess)

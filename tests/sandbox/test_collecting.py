@@ -52,9 +52,9 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("backend", ["native", "bubblewrap"])
-def test_what_a_job_of_an_ordinary_account_closes_is_told(tmp_path: Path, backend: str) -> None:
+def test_what_a_job_of_an_ordinary_account_closes_is_told(backend: str) -> None:
     require(backend)
-    done = as_ordinary_account(tmp_path, ORDINARY, backend, MADE, *CLOSED)
+    done = as_ordinary_account(ORDINARY, backend, MADE, *CLOSED)
     assert done.returncode == 0, done.stderr
     cells = [[0, [], {".": "Permission denied"}], [0, ["a/b", "c"], {}]]
     assert json.loads(done.stdout) == [[0, *found] for found in CLOSED.values()] + cells

@@ -270,10 +270,10 @@ BUBBLEWRAP_LAYERS = ("disk", "rlimits", "landlock", "seccomp")
     ids=["native", "bubblewrap"],
 )
 def test_an_ordinary_account_gets_a_refusal_or_the_profile_that_it_allowed(
-    tmp_path: Path, backend: str, layers: tuple[str, ...]
+    backend: str, layers: tuple[str, ...]
 ) -> None:
     require(backend)
-    done = as_ordinary_account(tmp_path, ORDINARY, backend, *layers)
+    done = as_ordinary_account(ORDINARY, backend, *layers)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["refused"][0] == "own_uid"
