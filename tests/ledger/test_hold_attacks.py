@@ -225,12 +225,18 @@ async def test_no_outcome_is_stored_for_what_nobody_executes(tenant: Tenant, hol
     assert (await tenant.hold(hold.hold_id)).state == "held"
 
 
-async def test_a_late_outcome_of_an_unknown_hold_is_kept_and_changes_no_balance(tenant: Tenant) -> None:
-    cap = await tenant.cap("tenant", 1_000)
+async def _lost(tenant: Tenant) -> tuple[HoldView, bytes]:
+    """A hold whose outcome is unknown, and the lease of who may still know it."""
     hold = await tenant.held()
     token = (await tenant.redeem(hold)).lease_token
     await tenant.begin(hold.hold_id, token)
     await tenant.settle(hold.hold_id, "unknown")
+    return hold, token
+
+
+async def test_a_late_outcome_of_an_unknown_hold_is_kept_and_changes_no_balance(tenant: Tenant) -> None:
+    cap = await tenant.cap("tenant", 1_000)
+    hold, token = await _lost(tenant)
     assert await tenant.store(hold.hold_id, token)
     assert await tenant.store(hold.hold_id, token), "the same again, its answer having been lost"
     assert not await tenant.store(hold.hold_id, token, result=b"[]")
@@ -243,10 +249,7 @@ async def test_a_late_outcome_of_an_unknown_hold_is_kept_and_changes_no_balance(
 
 async def test_an_outcome_that_comes_after_an_unknown_hold_was_resolved_changes_nothing(tenant: Tenant) -> None:
     cap = await tenant.cap("tenant", 1_000)
-    hold = await tenant.held()
-    token = (await tenant.redeem(hold)).lease_token
-    await tenant.begin(hold.hold_id, token)
-    await tenant.settle(hold.hold_id, "unknown")
+    hold, token = await _lost(tenant)
     await tenant.resolve(hold.hold_id, happened=True)
     assert not await tenant.store(hold.hold_id, token)
     assert await tenant.balances(cap) == (0, 10, 0)
@@ -462,10 +465,7 @@ async def test_a_person_says_what_became_of_an_unknown_hold(
 @pytest.mark.parametrize("happened", [True, False])
 async def test_nobodys_word_undoes_an_outcome_that_has_come(tenant: Tenant, happened: bool) -> None:
     cap = await tenant.cap("tenant", 1_000)
-    hold = await tenant.held()
-    token = (await tenant.redeem(hold)).lease_token
-    await tenant.begin(hold.hold_id, token)
-    await tenant.settle(hold.hold_id, "unknown")
+    hold, token = await _lost(tenant)
     assert await tenant.store(hold.hold_id, token, cost_class="known")
     with pytest.raises(Conflict, match="has come: it is settled by that"):
         await tenant.resolve(hold.hold_id, happened=happened, cost=0)
@@ -476,10 +476,7 @@ async def test_nobodys_word_undoes_an_outcome_that_has_come(tenant: Tenant, happ
 
 async def test_an_outcome_that_knows_no_cost_leaves_the_word_to_a_person(tenant: Tenant) -> None:
     cap = await tenant.cap("tenant", 1_000)
-    hold = await tenant.held()
-    token = (await tenant.redeem(hold)).lease_token
-    await tenant.begin(hold.hold_id, token)
-    await tenant.settle(hold.hold_id, "unknown")
+    hold, token = await _lost(tenant)
     assert await tenant.store(hold.hold_id, token, cost_class="unknown")
     await tenant.resolve(hold.hold_id, happened=True, cost=4)
     assert await tenant.balances(cap) == (0, 4, 0)
