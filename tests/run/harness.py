@@ -314,6 +314,23 @@ class Tenant:
     bob: Principal
     runs: list[Run] = field(default_factory=list)
 
+    async def limit(
+        self, amount: int, unit: str = NANO_USD, *, scope: Scope | None = None, window: str = "total"
+    ) -> None:
+        """Sets the limit of a cap, as the API does: of the tenant's own, if nothing else is said."""
+        async with transaction(self.rig.engine("api"), self.tenant_id) as connection:
+            await set_limit(
+                connection,
+                self.tenant_id,
+                scope or Scope("tenant", str(self.tenant_id)),
+                unit,
+                limit_amount=amount,
+                unlimited=False,
+                window=window,
+                actor="test",
+                reason="test",
+            )
+
     async def admit(
         self,
         content: str,

@@ -13,9 +13,7 @@ import pytest
 
 from holdfast.audit.content import Wanted, _cap
 from holdfast.audit.export import export, log_of
-from holdfast.database.engine import transaction
 from holdfast.errors import NotFound, RequestInvalid
-from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import NANO_USD, Scope
 from holdfast_verdict.log.note import VerifierKey
 from holdfast_verdict.verify.report import Report
@@ -85,13 +83,8 @@ async def test_a_run_and_its_tenant_hold_and_go_on_from_what_was_seen(rig: Rig, 
 async def test_caps_of_windows_are_those_that_decisions_have_read(rig: Rig, tenant: Tenant, tmp_path: Path) -> None:
     """A bundle with caps that begin anew, by the clock or rolling, holds; one that names another window does not."""
     caps = ("project", tenant.ada.project_id, "calls", "month"), ("user", tenant.ada.user_id, NANO_USD, "24h")
-    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
-        for kind, scope_id, unit, window in caps:
-            scope = Scope(kind, str(scope_id))
-            await set_limit(
-                connection, tenant.tenant_id, scope, unit, limit_amount=10**11, unlimited=False, actor="test", reason="test",
-                window=window,
-            )  # fmt: skip
+    for kind, scope_id, unit, window in caps:
+        await tenant.limit(10**11, unit, scope=Scope(kind, str(scope_id)), window=window)
     for _ in range(2):
         run = await tenant.start(task(mail("windows"), say("done")))
         await run.ended()

@@ -11,9 +11,7 @@ from uuid import UUID
 import pytest
 
 from holdfast.contracts import names
-from holdfast.database.engine import transaction
-from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import NANO_USD, Scope
+from holdfast.ledger.types import Scope
 from holdfast.pricing.code import estimate_code
 from holdfast_verdict.canonical import JsonValue
 
@@ -219,17 +217,7 @@ async def test_code_dearer_than_the_cap_does_not_run(rig: Rig, tenant: Tenant) -
     run = await start(tenant, code("print(1)", timeout_ms=60_000, memory_mb=1_024))
     await rig.points.until_parked("reserve.before:code.exec")
     spent = (await run.holds("llm.call"))[0]["cost_nano_usd"]
-    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
-        await set_limit(
-            connection,
-            tenant.tenant_id,
-            Scope("run", str(run.run_id)),
-            NANO_USD,
-            limit_amount=spent + worst - 1,
-            unlimited=False,
-            actor="test",
-            reason="one nano-dollar too little",
-        )
+    await tenant.limit(spent + worst - 1, scope=Scope("run", str(run.run_id)))  # one nano-dollar too little
     rig.points.release("reserve.before:code.exec")
     await run.ended()
     assert "budget.cap_exceeded" in await run.codes()

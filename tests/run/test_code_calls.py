@@ -15,10 +15,8 @@ from temporalio.service import RPCError
 
 from holdfast.contracts import names
 from holdfast.contracts.gate import CodeCall
-from holdfast.database.engine import transaction
 from holdfast.ids import new_id
 from holdfast.ledger.executions import Executions
-from holdfast.ledger.service import set_limit
 from holdfast.ledger.types import CALLS, Scope
 from holdfast.timeline.stream import connect_redis, stream_key
 
@@ -213,18 +211,8 @@ async def test_a_budget_that_runs_out_in_the_middle_refuses_the_rest(rig: Rig, t
     rig.points.park("reserve.before:code.exec")
     run = await start(tenant, code(text))
     await rig.points.until_parked("reserve.before:code.exec")
-    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
-        # the model's call and the code have one each
-        await set_limit(
-            connection,
-            tenant.tenant_id,
-            Scope("run", str(run.run_id)),
-            CALLS,
-            limit_amount=5,
-            unlimited=False,
-            actor="test",
-            reason="three calls more",
-        )
+    # three calls more: the model's call and the code have one each
+    await tenant.limit(5, CALLS, scope=Scope("run", str(run.run_id)))
     rig.points.release("reserve.before:code.exec")
     assert await run.ended() == "failed budget.cap_exceeded"  # the model's last word is one call too many, too
     content = (await told(run))["content"]

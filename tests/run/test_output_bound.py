@@ -19,8 +19,7 @@ from holdfast.actions.run_facts import RunReader
 from holdfast.contracts.gate import ActionRef, ReserveReply, ReserveRequest
 from holdfast.contracts.run import AdoptInputs
 from holdfast.database.engine import transaction
-from holdfast.ledger.service import Ledger, set_limit
-from holdfast.ledger.types import NANO_USD, Scope
+from holdfast.ledger.service import Ledger
 from holdfast.permits import private_key
 from holdfast.timeline.stream import Publisher, connect_redis
 from holdfast_verdict.canonical import JsonValue, canonical_bytes
@@ -29,20 +28,6 @@ from .captured import signing_key
 from .harness import PERMIT_ALL, Rig, Run, Tenant, refund, say, task
 from .test_gate import consent, pending
 from .test_resets import GATE, reset_to_start
-
-
-async def limit(tenant: Tenant, amount: int, unit: str = NANO_USD) -> None:
-    async with transaction(tenant.rig.engine("api"), tenant.tenant_id) as connection:
-        await set_limit(
-            connection,
-            tenant.tenant_id,
-            Scope("tenant", str(tenant.tenant_id)),
-            unit,
-            limit_amount=amount,
-            unlimited=False,
-            actor="test",
-            reason="test",
-        )
 
 
 async def reserved(run: Run) -> list[tuple[int, int]]:
@@ -78,7 +63,7 @@ async def test_the_default_is_the_role_s_if_it_sets_one_and_the_agent_s_own_boun
 
 
 async def test_where_that_is_too_much_a_call_takes_half_of_what_the_caps_have_left(rig: Rig, tenant: Tenant) -> None:
-    await limit(tenant, 20_000_000)  # two cents: about 1,300 tokens of output at 15 dollars a million, less the input
+    await tenant.limit(20_000_000)  # two cents: about 1,300 tokens of output at 15 dollars a million, less the input
     run = await tenant.start(task(say("done")), max_tokens=None, tools=())
     assert await run.ended() == "succeeded"
     [(asked, estimated)] = await reserved(run)
@@ -90,7 +75,7 @@ async def test_where_that_is_too_much_a_call_takes_half_of_what_the_caps_have_le
 
 
 async def test_a_cap_that_counts_tokens_bounds_it_as_well(rig: Rig, tenant: Tenant) -> None:
-    await limit(tenant, 2_000, "tokens")
+    await tenant.limit(2_000, "tokens")
     run = await tenant.start(task(say("done")), max_tokens=None, tools=())
     assert await run.ended() == "succeeded"
     [(asked, _)] = await reserved(run)
@@ -99,7 +84,7 @@ async def test_a_cap_that_counts_tokens_bounds_it_as_well(rig: Rig, tenant: Tena
 
 
 async def test_where_nothing_useful_is_left_it_is_denied_by_the_cap_that_refuses(rig: Rig, tenant: Tenant) -> None:
-    await limit(tenant, 400, "tokens")
+    await tenant.limit(400, "tokens")
     run = await tenant.start(task(say("never")), max_tokens=None, tools=())
     assert await run.ended() == "failed budget.cap_exceeded"
     assert await run.holds() == []
@@ -114,7 +99,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_bound(ri
     run = await tenant.start(task(say("done")), max_tokens=None)
     await rig.points.until_parked(place)
     [(before, _)] = await reserved(run)
-    await limit(tenant, 30_000_000)
+    await tenant.limit(30_000_000)
     await rig.kill("governor")
     rig.points.clear()
     await rig.all_up()
@@ -143,7 +128,7 @@ async def test_many_who_ask_for_one_try_at_once_get_one_answer_whatever_is_left_
 
     async def move_the_cap() -> None:
         for amount in (90, 50, 80, 40, 70, 30, 60, 20):
-            await limit(tenant, amount * 1_000_000)
+            await tenant.limit(amount * 1_000_000)
 
     async with governing(rig, run) as (governor, environment):
         head = await environment.run(RunState(governor).adopt_inputs, AdoptInputs(head="", first=1, last=1))
@@ -184,7 +169,7 @@ async def test_a_call_with_anything_but_text_is_denied_and_never_held_for_withou
 async def test_a_reset_run_buys_nothing_again_though_the_bound_would_be_another_now(rig: Rig, tenant: Tenant) -> None:
     run = await tenant.start(task(refund("BOUND-1"), say("done")), rules=(*PERMIT_ALL, GATE), max_tokens=None)
     approval_id = await pending(run)
-    await limit(tenant, 90_000_000)
+    await tenant.limit(90_000_000)
     await reset_to_start(run)
     await consent(run, approval_id)
     assert await run.ended() == "succeeded"
@@ -198,7 +183,7 @@ async def test_a_consent_holds_for_the_bound_that_the_approver_was_shown(rig: Ri
     rules = (*PERMIT_ALL, 'gate "ask": llm.call needs 1 of role("approver"), expires 1d')
     run = await tenant.start(task(say("done")), rules=rules, max_tokens=None)
     approval_id = await pending(run)
-    await limit(tenant, 90_000_000)  # from now on 4,096 tokens are more than half of what is left
+    await tenant.limit(90_000_000)  # from now on 4,096 tokens are more than half of what is left
     await consent(run, approval_id)
     assert await run.ended() == "succeeded"
     assert await reserved(run) == [(4_096, 4_096)]
@@ -206,7 +191,7 @@ async def test_a_consent_holds_for_the_bound_that_the_approver_was_shown(rig: Ri
 
 
 async def test_where_the_bytes_do_not_fit_a_public_tokenizer_counts(rig: Rig, tenant: Tenant) -> None:
-    await limit(tenant, 6_000, "tokens")
+    await tenant.limit(6_000, "tokens")
     words = "a word and another word " * 400  # 9,600 bytes, about 2,000 tokens
     run = await tenant.start(task(say("done"), words=words), wire="openai", tools=())
     assert await run.ended() == "succeeded"

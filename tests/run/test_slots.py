@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.database.engine import transaction
-from holdfast.ledger.service import set_limit
-from holdfast.ledger.types import SLOTS, Scope
+from holdfast.ledger.types import SLOTS
 
 from .harness import PERMIT_ALL, Rig, Tenant, call, mail, say, task
 
 RULES = (*PERMIT_ALL, 'permit code.exec as "compute"')
 TOOLS = ("code.exec", "mail.send")
-
-
-async def allow_at_once(rig: Rig, tenant: Tenant, limit: int) -> None:
-    async with transaction(rig.engine("api"), tenant.tenant_id) as connection:
-        await set_limit(
-            connection,
-            tenant.tenant_id,
-            Scope("tenant", str(tenant.tenant_id)),
-            SLOTS,
-            limit_amount=limit,
-            unlimited=False,
-            actor="test",
-            reason="as many at once",
-        )
 
 
 async def taken(rig: Rig, tenant: Tenant) -> tuple[int, int]:
@@ -37,14 +21,14 @@ async def taken(rig: Rig, tenant: Tenant) -> tuple[int, int]:
 
 
 async def test_where_nothing_may_run_nothing_runs(rig: Rig, tenant: Tenant) -> None:
-    await allow_at_once(rig, tenant, 0)
+    await tenant.limit(0, SLOTS)
     run = await tenant.start(task(say("done")))
     assert await run.ended() == "failed budget.cap_exceeded"
     assert await run.holds() == []
 
 
 async def test_what_runs_takes_the_slot_of_others_and_gives_it_back(rig: Rig, tenant: Tenant) -> None:
-    await allow_at_once(rig, tenant, 1)
+    await tenant.limit(1, SLOTS)
     rig.points.park("outcome.before:tool.call")
     first = await tenant.start(task(mail("slots: the first"), say("done")))
     await rig.points.until_parked("outcome.before:tool.call")
@@ -61,7 +45,7 @@ async def test_what_runs_takes_the_slot_of_others_and_gives_it_back(rig: Rig, te
 
 @pytest.mark.parametrize("limit", [1, 2])
 async def test_what_code_asks_for_is_in_the_slot_of_the_code(rig: Rig, tenant: Tenant, limit: int) -> None:
-    await allow_at_once(rig, tenant, limit)
+    await tenant.limit(limit, SLOTS)
     text = f"""
 from holdfast_guest import tool
 for n in range(3):
